@@ -1,0 +1,57 @@
+"""RLOO with the sequence-level importance ratio and a fixed band, as in TRL's RLOOTrainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from baselines.ranges import RatioBand
+from suite.advantages import leave_one_out
+from suite.arithmetic import pessimistic_clip, sequence_log_ratio
+from suite.types import Credit, CreditInput, Divisor, Method, PolicyBatch, State, Surrogate, knob
+
+
+@dataclass(frozen=True)
+class RLOOHyper(RatioBand):
+    """Hyper-parameters of sequence-level RLOO with their provenance."""
+
+    clip_low: float = knob(0.2, "default (TRL RLOOTrainer)")
+    clip_high: float = knob(0.2, "default (TRL RLOOTrainer)")
+
+
+def credit(seen: CreditInput, hyper: RLOOHyper) -> Credit:
+    """Reward minus the mean reward of the group's other samples, [N, 1]."""
+    return Credit(leave_one_out(seen.rewards, seen.group_ids)[:, None])
+
+
+def surrogate(batch: PolicyBatch, hyper: RLOOHyper, state: State) -> Surrogate:
+    """J_i = min(e^S A, clip(e^S, 1 - low, 1 + high) A), mean over responses. The band on S is constant in length.
+
+    Source: arXiv 2402.14740 sec. 3 for the estimator; the ratio and its clip follow TRL's RLOOTrainer.
+    """
+    log_ratio = sequence_log_ratio(batch)
+    responses = pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, batch.advantages)
+    return Surrogate(
+        objective=responses.objective[:, 0],
+        unclipped=responses.unclipped[:, 0],
+        log_weight=log_ratio,
+        outside_band=responses.outside_band,
+        clipped=responses.clipped,
+        divisor=Divisor.RESPONSES,
+    )
+
+
+RLOO = Method(
+    name="rloo",
+    title="RLOO, sequence ratio with a fixed band",
+    source="arXiv 2402.14740v2",
+    hyper=RLOOHyper(),
+    credit=credit,
+    surrogate=surrogate,
+    facts={
+        "ratio": "sequence, e^S",
+        "band": "ratio in [1 - clip_low, 1 + clip_high], constant in length",
+        "aggregation": "mean over responses, no division by length",
+        "advantage": "reward minus the mean of the group's others",
+        "departures": "no KL term in the reward; add it with kl_coefficient for every method alike",
+    },
+)

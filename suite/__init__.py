@@ -1,0 +1,1 @@
+"""The arena: sampling, scoring, training, evaluation and comparison of policy-gradient methods."""

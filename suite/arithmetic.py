@@ -1,0 +1,120 @@
+"""Masked sums, log ratios and the one pessimistic clip that every clipped method shares. Pure functions of tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from suite.types import PolicyBatch
+
+
+def masked(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` where the mask counts, 0 elsewhere. NaN or inf in padding reaches neither value nor gradient."""
+    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def token_log_ratio(batch: PolicyBatch) -> Tensor:
+    """Log importance ratio of every response token, [N, T] in nats, 0 at padding.
+
+    log r_t = log pi_theta(y_t | .) - log pi_old(y_t | .)
+    """
+    return masked(batch.log_probs, batch.response_mask) - masked(batch.old_log_probs.detach(), batch.response_mask)
+
+
+def sequence_log_ratio(batch: PolicyBatch) -> Tensor:
+    """Sequence log importance ratio S, [N, 1] in nats, summed in the dtype of log_probs (float32 or wider).
+
+    S = sum_t log r_t
+    """
+    return token_log_ratio(batch).sum(dim=1, keepdim=True)
+
+
+def weighted(log_weight: Tensor, advantages: Tensor) -> Tensor:
+    """exp(log_weight) * A, exactly 0 (value and gradient) where A is 0 even if the weight overflows."""
+    return torch.exp(torch.where(advantages == 0, torch.zeros_like(log_weight), log_weight)) * advantages
+
+
+class Clipped(NamedTuple):
+    """What a clip does to each weight: its objective, the objective without clip, and the two clip flags."""
+
+    objective: Tensor
+    unclipped: Tensor
+    outside_band: Tensor
+    clipped: Tensor
+
+
+def pessimistic_clip(
+    log_weight: Tensor,
+    low: Tensor | float,
+    high: Tensor | float,
+    advantages: Tensor,
+    dual_high: Tensor | float | None = None,
+) -> Clipped:
+    """min(w A, clip(w, e^low, e^high) A) with w = e^log_weight, element by element.
+
+    The min is taken in log space, where it cannot overflow for A > 0:
+        A > 0: e^min(x, high) A      A < 0: e^max(x, low) A      A = 0: 0
+    `dual_high` (dual clip, arXiv 1912.09729) bounds the weight of A < 0 from above: e^min(max(x, low), dual_high) A.
+    For A < 0 without dual clip the objective is unbounded below; an overflow there is left visible as -inf.
+
+    >>> import torch
+    >>> x = torch.tensor([0.5, 0.5, -0.5])
+    >>> pessimistic_clip(x, -0.1, 0.1, torch.tensor([1.0, -1.0, -1.0])).clipped.tolist()
+    [True, False, True]
+
+    Source: arXiv 1707.06347 eq. 7 (the log-space form is ours).
+    """
+    advantages = advantages.detach()
+    low = torch.as_tensor(low, dtype=log_weight.dtype, device=log_weight.device)
+    high = torch.as_tensor(high, dtype=log_weight.dtype, device=log_weight.device)
+    positive, negative = advantages > 0, advantages < 0
+    floored = torch.clamp(log_weight, min=low)
+    clipped = (positive & (log_weight > high)) | (negative & (log_weight < low))
+    if dual_high is not None:
+        ceiling = torch.as_tensor(dual_high, dtype=log_weight.dtype, device=log_weight.device)
+        floored = torch.clamp(floored, max=ceiling)
+        clipped = clipped | (negative & (log_weight > ceiling))
+    exponent = torch.where(positive, torch.clamp(log_weight, max=high), floored)
+    return Clipped(
+        objective=weighted(exponent, advantages),
+        unclipped=weighted(log_weight, advantages),
+        outside_band=(log_weight < low) | (log_weight > high),
+        clipped=clipped,
+    )
+
+
+def drift_per_token(sequence_log_ratios: Tensor, lengths: Tensor) -> Tensor:
+    """Token-weighted mean log ratio, a scalar in nats per token: sum_i S_i / sum_i L_i.
+
+    Under the old policy its expectation is -KL(pi_old || pi_theta) per token.
+    """
+    return sequence_log_ratios.sum() / lengths.sum()
+
+
+def spread_per_root_token(sequence_log_ratios: Tensor, lengths: Tensor, drift: Tensor | float) -> Tensor:
+    """sigma_hat, the spread of S per square root of a token: sqrt(mean_i (S_i - L_i drift)^2 / L_i)."""
+    return (((sequence_log_ratios - lengths * drift) ** 2) / lengths).mean().sqrt()
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """Kish's effective share of the responses, in (0, 1]: (sum w)^2 / (N sum w^2) with w = e^log_weight.
+
+    1 when all weights are equal; 1/N when one response carries all. Computed relative to the largest weight.
+    """
+    w = torch.exp(log_weights - log_weights.max())
+    return w.sum() ** 2 / (w.numel() * (w**2).sum())
+
+
+def kl_k1(log_ratio: Tensor) -> Tensor:
+    """Estimator k1 of KL(old || new) on samples of the old policy: -log r. Unbiased, may be negative."""
+    return -log_ratio
+
+
+def kl_k3(log_ratio: Tensor) -> Tensor:
+    """Estimator k3 of KL(old || new) on samples of the old policy: r - 1 - log r. Unbiased, never negative.
+
+    Source: Schulman, "Approximating KL divergence" (2020).
+    """
+    return torch.expm1(log_ratio) - log_ratio

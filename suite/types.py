@@ -1,0 +1,236 @@
+"""The records that every room of the suite passes to the next one.
+
+Torch only: importing this module loads neither transformers nor any task or method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one line that says what was wrong, where, and what to do.
+
+    The command line prints it as `fspo: error: ...` and exits with code 2.
+    """
+
+
+# --- problems and rollouts ------------------------------------------------------------------------
+
+
+class Verdict(StrEnum):
+    """What the grader said of one response. `UNDECIDED` is never counted as wrong in silence."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNDECIDED = "undecided"
+
+
+class FinishReason(StrEnum):
+    """Why a response ended: `STOP` (end token or stop string) or `LENGTH` (cut at the token limit)."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its gold answer. `solution` is a worked answer where the set has one."""
+
+    id: str
+    prompt: str
+    gold: str
+    task: str
+    task_version: str
+    solution: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A set of problems as a value: where they come from, how they are asked and how they are graded.
+
+    `load(split, data_dir)` returns the problems of "train" or "eval"; `data_dir` is None for the hub.
+    `render(problem)` is the exact text the model continues; `question(problem)` the bare question for chat templates.
+    `grade(pairs)` maps (response text, problem) pairs to verdicts, in order, and never raises for a response.
+    """
+
+    name: str
+    version: str
+    source: str
+    load: Callable[[str, Path | None], list[Problem]]
+    render: Callable[[Problem], str]
+    question: Callable[[Problem], str]
+    grade: Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]
+    stop: tuple[str, ...]
+    max_new_tokens: int
+    trainable: bool = True
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled response. `sampler_log_probs` are the sampler's own, one per response token, in nats.
+
+    `response_ids` includes the end token when the model produced one. `seed` is the row's 64-bit noise key.
+    """
+
+    problem_id: str
+    sample_index: int
+    seed: int
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    sampler_log_probs: tuple[float, ...]
+    finish_reason: FinishReason
+    verdict: Verdict | None = None
+    reward: float | None = None
+
+
+# --- what a method sees ---------------------------------------------------------------------------
+
+
+class Divisor(StrEnum):
+    """What the trainer divides the summed objectives of one optimizer step by."""
+
+    RESPONSES = "responses"
+    TOKENS = "tokens"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True)
+class CreditInput:
+    """What an advantage rule may look at: one whole rollout step, never a micro-batch.
+
+    rewards [N]; group_ids [N] integer, equal for the samples of one prompt; response_mask [N, T] bool;
+    values [N, T] the critic's estimates, only for methods that need "values".
+    """
+
+    rewards: Tensor
+    group_ids: Tensor
+    response_mask: Tensor
+    values: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Credit:
+    """advantages [N, 1] (sequence-level) or [N, T]; returns [N, T] only for methods with a critic."""
+
+    advantages: Tensor
+    returns: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PolicyBatch:
+    """Log-probabilities of N responses padded to T tokens. Padding holds arbitrary numbers: only the mask counts.
+
+    log_probs, old_log_probs, sampler_log_probs [N, T] in nats; advantages [N, 1] or [N, T]; response_mask [N, T]
+    bool, True = counts; lengths [N] = response_mask.sum(1) in the dtype of log_probs, at least one.
+    """
+
+    log_probs: Tensor
+    old_log_probs: Tensor
+    advantages: Tensor
+    response_mask: Tensor
+    lengths: Tensor
+    sampler_log_probs: Tensor | None = None
+    ref_log_probs: Tensor | None = None
+    values: Tensor | None = None
+    old_values: Tensor | None = None
+    returns: Tensor | None = None
+
+    def rows(self, index: Any) -> PolicyBatch:
+        """The same batch restricted to the given rows (slice, index list or boolean mask)."""
+        columns = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return PolicyBatch(**{k: v if v is None else v[index] for k, v in columns.items()})
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """One number per response, before any division.
+
+    objective [N] is maximised; unclipped [N] is the same without any clip. log_weight is the log ratio that the
+    method weighs a response or token by, [N, 1] or [N, T]; outside_band and clipped are bool of the same shape
+    (False at padding). outside_band: log_weight left the band. clipped: the objective's gradient is cut there,
+    i.e. the side that the `min` makes active.
+    """
+
+    objective: Tensor
+    unclipped: Tensor
+    log_weight: Tensor
+    outside_band: Tensor
+    clipped: Tensor
+    divisor: Divisor
+
+
+State = Mapping[str, float]
+"""Running estimates of a method (drift, sigma): plain floats, so they fit into a checkpoint and a log line."""
+
+
+def knob(default: Any, provenance: str) -> Any:
+    """A hyper-parameter field that carries where its default comes from (shown on the method's card)."""
+    return dataclasses.field(default=default, metadata={"provenance": provenance})
+
+
+@dataclass(frozen=True)
+class Method:
+    """A policy-gradient method as a value, not a trainer.
+
+    surrogate(batch, hyper, state) is a pure function of one micro-batch. `observe(batch, hyper, state)` returns new
+    running estimates from the whole mini-batch of one optimizer step (gradients detached); it is called after the
+    update, or before it when `observe_first(hyper)` says that the estimate must come from the same mini-batch.
+    `reads_state(hyper)` says whether the surrogate depends on the estimates at all.
+    `facts` are the lines of the card that are no numbers: ratio level, clip space, aggregation, advantage, departures.
+    """
+
+    name: str
+    title: str
+    source: str
+    hyper: Any
+    credit: Callable[[CreditInput, Any], Credit]
+    surrogate: Callable[[PolicyBatch, Any, State], Surrogate]
+    facts: Mapping[str, str]
+    needs: frozenset[str] = frozenset()
+    value_loss: Callable[[PolicyBatch, Any], Tensor] | None = None
+    observe: Callable[[PolicyBatch, Any, State], State] | None = None
+    observe_first: Callable[[Any], bool] = lambda hyper: False
+    reads_state: Callable[[Any], bool] = lambda hyper: False
+
+    def scaled(self, factor: float) -> Method:
+        """The same method with every clip width multiplied by `factor` in log-ratio space."""
+        return dataclasses.replace(self, hyper=self.hyper.scaled(factor))
+
+
+# --- what a finished cell leaves ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Verdicts of one model on one evaluation set: problem ids, and per problem the k verdicts and lengths."""
+
+    task: str
+    task_version: str
+    data_digest: str
+    problem_ids: tuple[str, ...]
+    verdicts: tuple[tuple[Verdict, ...], ...]
+    lengths: tuple[tuple[int, ...], ...]
+    truncated_share: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One cell (method x seed) of a comparison. `costs` and `environment` stay outside the digest."""
+
+    protocol: int
+    method: str
+    seed: int
+    config: Mapping[str, Any]
+    evals: tuple[EvalResult, ...]
+    curves: Mapping[str, Sequence[float]]
+    digests: Mapping[str, str]
+    costs: Mapping[str, float]
+    environment: Mapping[str, str]
