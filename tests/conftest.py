@@ -1,0 +1,31 @@
+"""Shared by every test: import paths, the hypothesis profile and the optional folder of shared material."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+for folder in (ROOT, TESTS):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+# Derandomised: a red test is red for everybody. No deadline: the clock of a busy machine decides nothing.
+settings.register_profile(
+    "fspo", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("fspo")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with the project's shared material: $FSPO_SHARED, else `shared` beside the repository; skips if absent."""
+    folder = Path(os.environ.get("FSPO_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no shared material at {folder} (set FSPO_SHARED to the folder that holds it)")
+    return folder
