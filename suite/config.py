@@ -1,0 +1,167 @@
+"""What can be set. Frozen dataclasses with a sentence under each field; impossible values are refused when built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from suite.types import UserError
+
+PROTOCOL = 1
+"""Version of what the results mean; folders of another protocol are never mixed with this one's."""
+
+
+def _demand(owner: object, condition: bool, field: str, demand: str) -> None:
+    if not condition:
+        raise UserError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: must be {demand}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run, the same for every method of a comparison."""
+
+    tasks: tuple[str, ...]
+    """Training problems come from these tasks' train splits."""
+    model: str = "embedded"
+    """`embedded`, `smollm2`, a local folder, a .gguf file or a hub id."""
+    data_dir: Path | None = None
+    """Folder of JSONL data sets; without it, real data sets come from the hub."""
+    steps: int = 30
+    """Rollout steps: each samples, grades, and updates several times."""
+    problems_per_step: int = 16
+    """Distinct problems in a rollout step."""
+    samples_per_problem: int = 8
+    """Responses drawn for each problem: the group that advantages are taken in."""
+    mini_batches: int = 8
+    """Parts that a rollout step is split into; each part gives one optimizer step an epoch."""
+    epochs: int = 1
+    """Passes over a rollout step. Updates per rollout = mini_batches x epochs."""
+    learning_rate: float = 5e-5
+    """AdamW's peak rate."""
+    schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
+    """Shape of the learning rate over the optimizer steps (names of transformers.get_scheduler)."""
+    warmup_updates: int = 0
+    """Optimizer steps over which the rate rises from 0."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled decay."""
+    max_grad_norm: float = 1.0
+    """The gradient's norm is cut to this; the norm before the cut is logged."""
+    kl_coefficient: float = 0.0
+    """Weight of KL(policy || start) per token (estimator k3), the same for every method; 0 leaves it out."""
+    max_new_tokens: int | None = None
+    """Token limit of a response; None takes the largest limit of the tasks."""
+    chat: bool = False
+    """Ask through the tokenizer's chat template instead of the task's own few-shot prompt."""
+    sampling_batch_size: int = 256
+    """Responses drawn side by side."""
+    tokens_per_micro_batch: int = 16384
+    """Most tokens, padding included, in one forward and backward pass; changes memory, not results."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Compute precision; weights, log-softmax and sums stay float32 (bfloat16 is autocast)."""
+    checkpoint_every: int = 5
+    """Rollout steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "problems_per_step", "mini_batches", "epochs", "checkpoint_every"):
+            _demand(self, getattr(self, field) >= 1, field, "at least 1")
+        for field in ("sampling_batch_size", "tokens_per_micro_batch"):
+            _demand(self, getattr(self, field) >= 1, field, "at least 1")
+        _demand(self, self.samples_per_problem >= 2, "samples_per_problem", "at least 2 (advantages need a group)")
+        _demand(self, 0 < self.learning_rate < 1, "learning_rate", "between 0 and 1")
+        _demand(self, self.max_grad_norm > 0, "max_grad_norm", "positive")
+        _demand(self, self.kl_coefficient >= 0, "kl_coefficient", "0 or more")
+        _demand(self, self.weight_decay >= 0, "weight_decay", "0 or more")
+        _demand(self, self.warmup_updates >= 0, "warmup_updates", "0 or more")
+        _demand(self, self.max_new_tokens is None or self.max_new_tokens >= 1, "max_new_tokens", "at least 1")
+        _demand(self, len(self.tasks) > 0, "tasks", "at least one task")
+        fits = self.mini_batches <= self.problems_per_step * self.samples_per_problem
+        _demand(self, fits, "mini_batches", "at most problems_per_step x samples_per_problem")
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Optimizer steps on each rollout; with 1 every ratio is 1 and no clip acts."""
+        return self.mini_batches * self.epochs
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How a model is evaluated; the decoding noise is a function of `seed`, problem and sample, whatever the method."""
+
+    tasks: tuple[str, ...]
+    """Evaluation sets."""
+    samples: int = 4
+    """Responses per problem: accuracy is avg@samples."""
+    limit: int | None = None
+    """Use only the first `limit` problems of each set."""
+    seed: int = 0
+    """Seed of the decoding noise."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    batch_size: int = 512
+    """Responses drawn side by side."""
+    max_new_tokens: int | None = None
+    """Token limit of a response; None takes each task's own."""
+    chat: bool = False
+    """Ask through the tokenizer's chat template instead of the task's own few-shot prompt."""
+
+    def __post_init__(self) -> None:
+        _demand(self, len(self.tasks) > 0, "tasks", "at least one task")
+        _demand(self, self.samples >= 1, "samples", "at least 1")
+        _demand(self, self.limit is None or self.limit >= 1, "limit", "at least 1")
+        _demand(self, self.temperature >= 0, "temperature", "0 or more")
+        _demand(self, self.batch_size >= 1, "batch_size", "at least 1")
+        _demand(self, self.max_new_tokens is None or self.max_new_tokens >= 1, "max_new_tokens", "at least 1")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """A comparison: the same training and evaluation for every method and seed."""
+
+    name: str
+    """The recipe's name."""
+    methods: tuple[str, ...]
+    """Methods to compare."""
+    seeds: tuple[int, ...]
+    """Training seeds; every method runs with each."""
+    train: TrainConfig
+    """Training, shared by all cells."""
+    evaluation: EvalConfig
+    """Evaluation, shared by all cells and the base model."""
+    options: tuple[str, ...] = ()
+    """Hyper-parameters set apart from their defaults, each as `method.field=value`."""
+    bootstrap: int = 10_000
+    """Bootstrap repetitions behind every interval."""
+
+    def __post_init__(self) -> None:
+        _demand(self, len(self.methods) > 0, "methods", "at least one method")
+        _demand(self, len(set(self.methods)) == len(self.methods), "methods", "distinct")
+        _demand(self, len(self.seeds) > 0, "seeds", "at least one seed")
+        _demand(self, len(set(self.seeds)) == len(self.seeds), "seeds", "distinct")
+        _demand(self, self.bootstrap >= 100, "bootstrap", "at least 100")
+
+
+def plain(config: Any) -> Mapping[str, Any]:
+    """A config as plain JSON data: tuples become lists, paths strings."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: convert(item) for key, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [convert(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return convert(asdict(config))
+
+
+def restored(content: Mapping[str, Any]) -> CompareConfig:
+    """The CompareConfig that `plain` wrote; KeyError or TypeError for anything else."""
+
+    def tuples(section: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+
+    train = tuples(content["train"])
+    train["data_dir"] = None if train["data_dir"] is None else Path(train["data_dir"])
+    evaluation = EvalConfig(**tuples(content["evaluation"]))
+    return CompareConfig(**{**tuples(content), "train": TrainConfig(**train), "evaluation": evaluation})

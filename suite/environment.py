@@ -1,0 +1,50 @@
+"""Where a number was made: versions, commit, machine. Never part of a digest that two machines should share."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("fspo-suite", "torch", "transformers", "tokenizers", "math-verify", "numpy")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of this suite and of the libraries that can move a number, and the commit of a source checkout."""
+    found = {"python": platform.python_version(), "commit": commit()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@functools.cache
+def commit() -> str:
+    """The checkout's commit, with `+changes` if the working tree differs; `none` outside a git checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "none"
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def machine() -> dict[str, str]:
+    """Processor, system and accelerator of this process."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"system": platform.platform(), "processor": platform.machine(), "threads": str(torch.get_num_threads()),
+            "accelerator": device}

@@ -1,0 +1,74 @@
+"""`fspo evaluate`: one model on some sets, a table, and on request every response."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+
+from suite import tables
+from suite.config import PROTOCOL, EvalConfig, plain
+from suite.environment import machine, versions
+from suite.evaluate import evaluate
+from suite.files import write_atomically
+from suite.grid import progress_bar
+from suite.models import load_model
+from suite.recipes import EMBEDDED_MODEL, tasks_named
+from suite.results import write_result
+from suite.sampling import TransformersSampler
+from suite.statistics import compare
+from suite.types import RunResult, UserError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def run_evaluation(
+    model: str, config: EvalConfig, precision: str, data_dir: Path | None, out: Path | None, console: Console
+) -> None:
+    """Sample, grade, print the table; with `out`, write result.json and responses.jsonl there."""
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision!r}: float32 or bfloat16")
+    if out is not None and (out / "result.json").exists():
+        raise UserError(f"{out}: holds a result already; choose another --out")
+    chosen = tasks_named(config.tasks)
+    for task in chosen:
+        task.load("eval", data_dir)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_model(model, dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
+    with progress_bar(console) as bar:
+        rows = {}
+
+        def on_progress(task: str, new: int, total: int) -> None:
+            if task not in rows:
+                rows[task] = bar.add_task(task, total=total)
+            bar.advance(rows[task], new)
+
+        sampler = TransformersSampler(loaded.model, loaded.tokenizer)
+        found = evaluate(sampler, loaded.tokenizer, chosen, config, data_dir, on_progress)
+    evals = tuple(result for result, _ in found)
+    accuracies = compare(evals, [], seed=config.seed).accuracies
+    console.print(Markdown(tables.markdown(tables.accuracy_table(accuracies, {"base": loaded.reference}))))
+    for result, rollouts in found:
+        tokens = sum(len(r.response_ids) for r in rollouts)
+        console.print(
+            f"{result.task}: {len(result.problem_ids)} problems x {config.samples} samples, {tokens} tokens, "
+            f"{100 * result.truncated_share:.1f} % cut at the limit",
+            highlight=False,
+        )
+    if out is not None:
+        digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
+        settings = {"model": loaded.reference, "precision": precision, **plain(config)}
+        environment = {**versions(), **machine()}
+        lines = [
+            {"task": result.task, "problem": r.problem_id, "sample": r.sample_index, "verdict": r.verdict,
+             "finish": r.finish_reason, "response": loaded.tokenizer.decode(list(r.response_ids))}
+            for result, rollouts in found
+            for r in rollouts
+        ]  # fmt: skip
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_atomically(out / "responses.jsonl", text)
+        write_result(RunResult(PROTOCOL, "evaluation", config.seed, settings, evals, {}, digests, {}, environment), out)
+        console.print(f"result and responses: {out}", highlight=False)

@@ -1,0 +1,180 @@
+"""Figures of a comparison, drawn with Agg: the same numbers give the same PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from suite.files import write_atomically
+from suite.statistics import BASE, MEAN
+
+# Okabe and Ito's colours without yellow, then Tol's muted ones: told apart by colour-blind readers, in this order.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#882255", "#999933", "#332288", "#AA4499",
+           "#117733", "#6699CC", "#661100")  # fmt: skip
+INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
+    "axes.titlelocation": "left", "axes.edgecolor": "#b0b0b0", "axes.linewidth": 0.8, "axes.labelcolor": SOFT,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": GRID, "grid.linewidth": 0.8, "xtick.color": SOFT, "ytick.color": SOFT, "text.color": INK,
+    "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "figure.dpi": 160, "savefig.dpi": 160,
+}  # fmt: skip
+Colours = Mapping[str, str]
+
+
+def style() -> AbstractContextManager[None]:
+    """The look that all figures share, for the time of a `with` block."""
+    return rc_context(STYLE)
+
+
+def select(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows whose columns hold the given values."""
+    wanted = np.ones(len(frame), bool)
+    for column, value in values.items():
+        wanted &= np.asarray(frame[column] == value)
+    return frame.take(np.flatnonzero(wanted))
+
+
+def names_of(frame: pd.DataFrame, column: str) -> list[str]:
+    """The different texts of a column, in the order of their first row."""
+    return list(dict.fromkeys(frame[column].astype(str).tolist()))
+
+
+def numbers_of(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as floats."""
+    return np.asarray(frame[column], float)
+
+
+def method_colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for every method, by sorted name, so that all figures of a comparison agree. The base model is grey."""
+    methods = sorted(set(names) - {BASE})
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(methods)} | {BASE: SOFT}
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure in one move, without the library's version in the file."""
+    buffer = io.BytesIO()
+    with style():
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    write_atomically(path, buffer.getvalue())
+
+
+# --- accuracies -----------------------------------------------------------------------------------
+
+
+def accuracy_figure(
+    accuracies: pd.DataFrame, by_seed: pd.DataFrame, *, colours: Colours | None = None, columns: int = 3
+) -> Figure:
+    """One panel per set: the accuracy of every method with its 95 % interval, every seed a dot, the base a dashed line.
+
+    Frames as `statistics.compare` returns them. Methods stand in the order of their rows, the base model last.
+    """
+    methods = sorted(names_of(accuracies, "method"), key=lambda name: name == BASE)
+    colours = colours or method_colours(methods)
+    tasks = names_of(accuracies, "task")
+    columns = min(columns, len(tasks))
+    lines = -(-len(tasks) // columns)
+    with style():
+        figure = Figure(figsize=(8.6, 0.55 + lines * (0.75 + 0.27 * len(methods))), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+        for axes, task in zip(grid.flat, tasks, strict=False):
+            _accuracy_panel(axes, accuracies, by_seed, task, methods, colours)
+        for axes in list(grid.flat)[len(tasks) :]:
+            axes.set_axis_off()
+        grid[0, 0].set_ylim(len(methods) - 0.5, -0.5)
+        grid[0, 0].set_yticks(range(len(methods)), methods)
+        for axes in grid[:, 0]:
+            axes.tick_params(axis="y", labelcolor=INK)
+        figure.supxlabel(
+            "accuracy in % (line: 95 % interval, dot: one seed, dashes: base model)", fontsize=9, color=SOFT
+        )
+    return figure
+
+
+def _accuracy_panel(
+    axes: Axes, accuracies: pd.DataFrame, by_seed: pd.DataFrame, task: str, methods: Sequence[str], colours: Colours
+) -> None:
+    axes.set_title("mean of sets" if task == MEAN else task)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    for place, method in enumerate(methods):
+        rows = select(accuracies, method=method, task=task)
+        if rows.empty:
+            continue
+        value, low, high = (100 * numbers_of(rows, name)[0] for name in ("accuracy", "low", "high"))
+        colour = colours[method]
+        axes.hlines(place, low, high, color=colour, linewidth=2.2, alpha=0.9, capstyle="round")
+        axes.plot(value, place, "o", color=colour, markersize=6.5, markeredgecolor="white", markeredgewidth=1, zorder=4)
+        if method == BASE:
+            axes.axvline(value, color=colours[BASE], linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+            continue
+        dots = 100 * numbers_of(select(by_seed, method=method, task=task), "accuracy")
+        axes.plot(dots, np.full(len(dots), place + 0.27), "o", color=colour, markersize=3, alpha=0.75, linestyle="none")
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+def reward_figure(curves: pd.DataFrame, *, colours: Colours | None = None, smooth: int = 1) -> Figure:
+    """Mean reward by training step: thick the mean over seeds, thin every seed, names at the line ends.
+
+    `curves` has method, seed, step, reward. `smooth` averages over that many steps up to each one (said on the axis).
+    """
+    methods = names_of(curves, "method")
+    colours = colours or method_colours(methods)
+    with style():
+        figure = Figure(figsize=(8.6, 4.0), layout="constrained")
+        axes = figure.subplots()
+        ends: dict[str, float] = {}
+        for method in methods:
+            table = select(curves, method=method).pivot(index="step", columns="seed", values="reward").astype(float)
+            seeds = np.asarray(table.rolling(smooth, min_periods=1).mean(), float)
+            mean = seeds.mean(axis=1)
+            axes.plot(table.index, seeds, color=colours[method], linewidth=0.7, alpha=0.35)
+            axes.plot(table.index, mean, color=colours[method], linewidth=2.4, solid_capstyle="round")
+            ends[method] = float(mean[-1])
+        last = float(numbers_of(curves, "step").max())
+        low, high = axes.get_ylim()
+        for method, height in spread_labels(ends, 0.052 * (high - low)).items():
+            axes.annotate(
+                method, (last, height), (8, 0), textcoords="offset points", va="center", color=colours[method],
+                fontweight="bold", annotation_clip=False,
+            )  # fmt: skip
+        axes.margins(x=0.01)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.set_xlabel("step (one rollout each)")
+        note = f", mean of the last {smooth} steps" if smooth > 1 else ""
+        axes.set_title(f"mean reward (thick: mean over seeds; thin: one seed{note})", fontweight="normal", color=SOFT)
+    return figure
+
+
+def spread_labels(heights: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Heights moved apart as little as needed to be at least `gap` from one another, in the same order.
+
+    >>> spread_labels({"a": 1.0, "b": 1.0, "c": 5.0}, 1.0)
+    {'a': 0.5, 'b': 1.5, 'c': 5.0}
+    """
+    names = sorted(heights, key=lambda name: heights[name])
+    groups: list[list[str]] = []
+    for name in names:
+        groups.append([name])
+        while len(groups) > 1 and _span(groups[-1], heights, gap)[0] - _span(groups[-2], heights, gap)[1] < gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return {name: _span(g, heights, gap)[0] + gap * i for g in groups for i, name in enumerate(g)}
+
+
+def _span(group: Sequence[str], heights: Mapping[str, float], gap: float) -> tuple[float, float]:
+    """Lowest and highest label of a group centred on its mean height."""
+    centre, half = float(np.mean([heights[name] for name in group])), gap * (len(group) - 1) / 2
+    return centre - half, centre + half

@@ -1,0 +1,164 @@
+"""Cells on the local cores: a pool of processes that survives Ctrl-C, a kill and a worker's death without mixing files."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from suite.types import UserError
+
+POLL_SECONDS = 0.5
+LOCK_SECONDS = 10.0
+
+
+class Job(Protocol):
+    """One unit of work with a folder of its own. `total` counts its units; `finished_units()` reads them from disk."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def total(self) -> int: ...
+    def finished_units(self) -> int: ...
+    def done(self) -> bool: ...
+    def run(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many processes work side by side, and with how many threads each."""
+
+    workers: int
+    threads: int
+
+    @classmethod
+    def of(cls, jobs: int, workers: int | None = None) -> Layout:
+        """One thread a process where jobs outnumber cores (faster than fewer, wider processes), else cores shared."""
+        cores = os.cpu_count() or 1
+        workers = min(workers or cores, max(jobs, 1))
+        return cls(workers, max(1, cores // workers))
+
+
+def progress_bar(console: Console | None = None) -> Progress:
+    """The one look of every progress bar of the suite, with time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; a held one is waited for, then refused with UserError.
+
+    The lock is the kernel's: it is gone as soon as its process is, however that ended.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{folder}: another process works here; wait for it or stop it") from None
+                time.sleep(0.1)
+        yield
+
+
+def _start_worker(parent: int, stop: Any, threads: int) -> None:
+    """Limit the threads, leave Ctrl-C to the parent, and end at once when the parent ends or says stop."""
+    import torch
+
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent and not stop.wait(POLL_SECONDS):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run(job: Job) -> tuple[str, float]:
+    start = time.perf_counter()
+    with locked(job.folder):
+        return job.run(), time.perf_counter() - start
+
+
+def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) -> None:
+    """Run the jobs that are not done, stage after stage, and show progress. A failed job does not stop its stage.
+
+    Raises UserError for the first failed job after its stage; KeyboardInterrupt ends the workers at once, and what
+    they had finished stays.
+    """
+    todo = [[job for job in stage if not job.done()] for stage in stages]
+    skipped = sum(map(len, stages)) - sum(map(len, todo))
+    if skipped:
+        console.print(f"{skipped} of {sum(map(len, stages))} jobs are done already")
+    if not any(todo):
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    arguments = (os.getpid(), stop, layout.threads)
+    pool = ProcessPoolExecutor(layout.workers, context, initializer=_start_worker, initargs=arguments)
+    try:
+        with progress_bar(console) as bar:
+            for stage in todo:
+                _run_stage(pool, stage, bar)
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_stage(pool: ProcessPoolExecutor, jobs: Sequence[Job], bar: Progress) -> None:
+    overall = bar.add_task(f"{len(jobs)} jobs", total=sum(job.total for job in jobs))
+    waiting: dict[Future[tuple[str, float]], Job] = {pool.submit(_run, job): job for job in jobs}
+    failures: list[tuple[Job, BaseException]] = []
+    while waiting:
+        finished, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+        for future in finished:
+            job = waiting.pop(future)
+            if (error := future.exception()) is not None:
+                failures.append((job, error))
+                bar.console.print(f"[red]failed[/red]  {job.name}: {error}", highlight=False)
+            else:
+                line, seconds = future.result()
+                bar.console.print(f"{job.name:<16} {line}  ({seconds:.0f} s)", highlight=False)
+        bar.update(overall, completed=sum(_units(job) for job in jobs))
+    bar.remove_task(overall)
+    if failures:
+        job, error = failures[0]
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(f"{job.name}: a worker process died (out of memory?); the same command goes on from here")
+        if isinstance(error, UserError):
+            raise UserError(f"{job.name}: {error}") from error
+        raise error
+
+
+def _units(job: Job) -> int:
+    return job.total if job.done() else min(job.finished_units(), job.total)
+
+

@@ -1,0 +1,116 @@
+"""Complete experiments by name, and the names of every method and task. Part of the composition root."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import baselines
+import fspo
+import tasks
+from suite.config import CompareConfig, EvalConfig, TrainConfig
+from suite.types import Method, Task, UserError
+
+METHODS: dict[str, Method] = {**baselines.METHODS, "fspo": fspo.FSPO}
+EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
+EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
+TRAINED = tuple(name for name in EMBEDDED_TASKS if tasks.TASKS[name].trainable)
+T = typing.TypeVar("T")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
+
+
+def demo() -> CompareConfig:
+    """Five methods, three seeds, the embedded model and tasks: the comparison behind `make demo` [ours]."""
+    return CompareConfig(
+        name="demo",
+        methods=FIVE,
+        seeds=(0, 1, 2),
+        train=TrainConfig(TRAINED),
+        evaluation=EvalConfig(EMBEDDED_TASKS),
+    )
+
+
+def smoke() -> CompareConfig:
+    """Two methods, one seed, three steps: does everything run? [ours]"""
+    train = TrainConfig(TRAINED, steps=3, problems_per_step=8, mini_batches=4, checkpoint_every=1)
+    evaluation = EvalConfig(EMBEDDED_TASKS, samples=2, limit=12)
+    return CompareConfig("smoke", ("grpo", "fspo"), (0,), train, evaluation)
+
+
+def smollm2_svamp() -> CompareConfig:
+    """SmolLM2-135M-Instruct on one-step word problems, few-shot prompts [ours]. Hours on a CPU; for a GPU."""
+    train = TrainConfig(
+        model="smollm2",
+        tasks=("svamp",),
+        steps=100,
+        problems_per_step=4,
+        samples_per_problem=8,
+        mini_batches=4,
+        learning_rate=2e-6,
+        sampling_batch_size=64,
+        tokens_per_micro_batch=4096,
+        precision="bfloat16",
+    )
+    evaluation = EvalConfig(tasks=("svamp",), samples=4, limit=16, batch_size=64)
+    return CompareConfig("smollm2-svamp", FIVE, (0, 1, 2), train, evaluation)
+
+
+RECIPES: dict[str, Callable[[], CompareConfig]] = {"demo": demo, "smoke": smoke, "smollm2-svamp": smollm2_svamp}
+
+
+def recipe(name: str) -> CompareConfig:
+    """The recipe of that name; an unknown one raises UserError with the names there are."""
+    return lookup(RECIPES, name, "recipe")()
+
+
+def lookup(known: Mapping[str, T], name: str, kind: str) -> T:
+    """known[name], or a UserError that suggests the nearest name and lists all."""
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"unknown {kind} {name!r}; {hint}there are: {', '.join(known)}")
+
+
+def tasks_named(names: Sequence[str]) -> list[Task]:
+    """The tasks of those names, in order."""
+    return [lookup(tasks.TASKS, name, "task") for name in names]
+
+
+def method_with(name: str, options: Sequence[str]) -> Method:
+    """The method with the options that concern it, each `method.field=value`."""
+    method = lookup(METHODS, name, "method")
+    changes = dict(parsed[1:] for option in options if (parsed := _parse(option))[0] == name)
+    return dataclasses.replace(method, hyper=dataclasses.replace(method.hyper, **changes)) if changes else method
+
+
+def _parse(option: str) -> tuple[str, str, Any]:
+    """(method, field, value) of `method.field=value`, the value read by the field's own type."""
+    target, equals, text = option.partition("=")
+    name, dot, field = target.partition(".")
+    if not (equals and dot):
+        raise UserError(f"--set {option!r}: write it as method.field=value, for instance fspo.c_low=0.05")
+    hyper = lookup(METHODS, name, "method").hyper
+    kinds = typing.get_type_hints(type(hyper))
+    lookup(kinds, field, f"hyper-parameter of {name}")
+    return name, field, _read(text, kinds[field], option)
+
+
+def _read(text: str, kind: Any, option: str) -> Any:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    if bool in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if (int in kinds and re.fullmatch(r"[+-]?\d+", text)) or (float in kinds and _NUMBER.fullmatch(text)):
+        return int(text) if int in kinds else float(text)
+    if str in kinds:
+        return text
+    names = " or ".join("none" if k is type(None) else k.__name__ for k in kinds)
+    raise UserError(f"--set {option!r}: {text!r} is not {names}")

@@ -1,0 +1,121 @@
+"""From problems to graded rollout sets: the order of problems, the noise of samples, prompts and rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from suite.config import TrainConfig
+from suite.environment import versions
+from suite.files import digest_of
+from suite.recording import RolloutSet
+from suite.sampling import Sampler, SampleRequest, SamplingSettings
+from suite.seeds import derive, generator
+from suite.types import Problem, Rollout, Task, UserError, Verdict
+
+
+def encode(tokenizer: Any, task: Task, problem: Problem, chat: bool = False) -> tuple[int, ...]:
+    """Token ids of the text the model continues: the task's own prompt, or its question in the chat template."""
+    if chat:
+        messages = [{"role": "user", "content": task.question(problem)}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    return tuple(tokenizer(task.render(problem)).input_ids)
+
+
+def data_digest(problems: Sequence[Problem]) -> str:
+    """sha256 over ids, prompts and gold answers, in order."""
+    return digest_of([[p.id, p.prompt, p.gold] for p in problems])
+
+
+def grade(
+    tokenizer: Any, tasks: Mapping[str, Task], problems: Sequence[Problem], rollouts: Sequence[Rollout]
+) -> list[Rollout]:
+    """The rollouts with verdict and reward: 1 for correct, 0 for wrong and for undecided (which is counted apart)."""
+    texts = tokenizer.batch_decode([list(r.response_ids) for r in rollouts], skip_special_tokens=True)
+    verdicts: dict[int, Verdict] = {}
+    for name, task in tasks.items():
+        rows = [i for i, p in enumerate(problems) if p.task == name]
+        verdicts.update(zip(rows, task.grade([(texts[i], problems[i]) for i in rows]), strict=True))
+    return [
+        replace(r, verdict=verdicts[i], reward=float(verdicts[i] == Verdict.CORRECT)) for i, r in enumerate(rollouts)
+    ]
+
+
+@dataclass(frozen=True)
+class RolloutSource:
+    """Draws the rollouts of a training run. Which problems, in what order, with what noise depends on the run seed
+    and the step alone, so every method meets the same ones (common random numbers)."""
+
+    model: Any
+    tokenizer: Any
+    sampler: Sampler
+    tasks: Mapping[str, Task]
+    problems: Sequence[Problem]
+    config: TrainConfig
+    run_seed: int
+    digests: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, model: Any, tokenizer: Any, sampler: Sampler, tasks: Sequence[Task], config: TrainConfig, run_seed: int,
+        digests: Mapping[str, str],
+    ) -> RolloutSource:
+        """Load the tasks' train splits; refuses a task that is for evaluation only."""
+        for task in tasks:
+            if not task.trainable:
+                raise UserError(f"task {task.name}: for evaluation only; take it out of --tasks")
+        problems = [p for task in tasks for p in task.load("train", config.data_dir)]
+        if len(problems) < config.problems_per_step:
+            raise UserError(
+                f"{len(problems)} training problems for problems_per_step = {config.problems_per_step}; "
+                "add a task or lower problems_per_step"
+            )
+        return cls(
+            model, tokenizer, sampler, {t.name: t for t in tasks}, problems, config, run_seed,
+            {**digests, "data": data_digest(problems)},
+        )
+
+    @property
+    def settings(self) -> SamplingSettings:
+        """Training draws at temperature 1, without top-k or top-p."""
+        limit = self.config.max_new_tokens or max(t.max_new_tokens for t in self.tasks.values())
+        stops = dict.fromkeys(s for t in self.tasks.values() for s in t.stop)
+        return SamplingSettings(limit, batch_size=self.config.sampling_batch_size, stop=tuple(stops))
+
+    def problems_of(self, step: int) -> list[Problem]:
+        """The step's problems: consecutive entries of one shuffled epoch after another."""
+        count, total = self.config.problems_per_step, len(self.problems)
+        orders: dict[int, list[int]] = {}
+        chosen = []
+        for index in range(step * count, (step + 1) * count):
+            epoch, place = divmod(index, total)
+            if epoch not in orders:
+                orders[epoch] = torch.randperm(total, generator=generator(self.run_seed, "problems", epoch)).tolist()
+            chosen.append(self.problems[orders[epoch][place]])
+        return chosen
+
+    def record(self, step: int, on_progress: Callable[[int], None] | None = None) -> RolloutSet:
+        """Sample and grade the rollouts of one step, samples of a problem side by side."""
+        problems = [p for p in self.problems_of(step) for _ in range(self.config.samples_per_problem)]
+        requests = []
+        for place, problem in enumerate(problems):
+            sample = place % self.config.samples_per_problem
+            key = derive(self.run_seed, "sample", step, problem.id, sample)
+            prompt = encode(self.tokenizer, self.tasks[problem.task], problem, self.config.chat)
+            requests.append(SampleRequest(problem.id, sample, key, prompt))
+        rollouts = self.sampler.sample(requests, self.settings, on_progress)
+        return RolloutSet(self._header(step), tuple(grade(self.tokenizer, self.tasks, problems, rollouts)))
+
+    def _header(self, step: int) -> dict[str, Any]:
+        return {
+            "run_seed": self.run_seed,
+            "step": step,
+            "tasks": {name: task.version for name, task in self.tasks.items()},
+            "digests": dict(self.digests),
+            "sampling": {**asdict(self.settings), "batch_size": None},
+            "versions": versions(),
+        }

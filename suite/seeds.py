@@ -1,0 +1,49 @@
+"""Counter-based randomness: every draw is a pure function of labels, so order, batch size and device cannot change it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_TOKEN_STRIDE = -7046029254386353131  # 2^64 / golden ratio as a signed 64-bit number: consecutive counters spread out
+_POSITION_STRIDE = -3335678366873096957
+
+
+def derive(run_seed: int, *labels: str | int) -> int:
+    """A signed 64-bit key from a run seed and labels such as ("sample", step, problem id, sample index).
+
+    Labels are hashed with their lengths, so ("ab", "c") and ("a", "bc") differ.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for label in (run_seed, *labels):
+        text = f"{type(label).__name__}:{label}".encode()
+        digest.update(len(text).to_bytes(4, "little") + text)
+    return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def generator(run_seed: int, *labels: str | int) -> torch.Generator:
+    """A CPU torch generator seeded by `derive`, for shuffles that are small and rare."""
+    return torch.Generator().manual_seed(derive(run_seed, *labels) & (2**63 - 1))
+
+
+def _mix(z: Tensor) -> Tensor:
+    """splitmix64's finaliser on int64 tensors with wrap-around. Source: Steele, Lea and Flood, OOPSLA 2014."""
+    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
+    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
+    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+
+
+def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary: int) -> Tensor:
+    """Standard Gumbel noise for every row and token id, [B, V] float32; integer arithmetic, the same on every device.
+
+    v = hash(key, position, token) in (0, 1),   g = -log(-log(1 - v))
+    keys [B] int64 from `derive`; positions [B] int64, the index of the token in the response. argmax(log p + g) is an
+    exact draw from p, and two policies that nearly agree mostly draw the same token.
+    """
+    row = _mix(keys + positions * _POSITION_STRIDE)
+    tokens = torch.arange(1, vocabulary + 1, device=keys.device) * _TOKEN_STRIDE
+    bits = (_mix(row[:, None] + tokens) >> 32) & 0xFFFFFFFF
+    v = ((bits.float() + 0.5) * 2.0**-32).clamp_(max=1 - 2.0**-24)
+    return torch.log1p(v.neg_()).neg_().log_().neg_()

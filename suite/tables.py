@@ -1,0 +1,174 @@
+"""Tables that people read: Markdown with intervals in the cells, CSV of the tidy numbers behind them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from suite.files import write_atomically
+from suite.statistics import BASE, MEAN
+
+NOTHING = "–"
+NUMERIC = tuple("0123456789+-.") + (NOTHING,)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table of the columns as they stand: columns of numbers right-aligned, pipes and line breaks escaped.
+
+    An empty table keeps its header. The same frame gives the same text.
+    """
+    header = [_escaped(name) for name in table.columns]
+    body = [[_escaped(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    rule = ["---:" if body and all(row[i][:1] in NUMERIC for row in body) else "---" for i in range(len(header))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
+
+
+def write_markdown(path: Path, title: str, table: pd.DataFrame, notes: Sequence[str] = ()) -> None:
+    """A file with a heading, the table, and one bullet for every note under it."""
+    bullets = "".join(f"- {_escaped(note)}\n" for note in notes)
+    write_atomically(path, f"# {title}\n\n{markdown(table)}" + (f"\n{bullets}" if bullets else ""))
+
+
+def write_csv(path: Path, tidy: pd.DataFrame) -> None:
+    """The tidy numbers with ten significant digits, nan as an empty field, lines ended by a line feed."""
+    text = io.StringIO()
+    tidy.to_csv(text, index=False, float_format="%.10g", lineterminator="\n")
+    write_atomically(path, text.getvalue())
+
+
+def percent(value: float, low: float | None = None, high: float | None = None, *, sign: bool = False) -> str:
+    """A share in per cent with its interval, one decimal; what is nan prints as a dash.
+
+    >>> percent(0.4729, 0.441, 0.5023), percent(-0.0312, -0.05, -0.01, sign=True), percent(float("nan"))
+    ('47.3 [44.1, 50.2]', '-3.1 [-5.0, -1.0]', '–')
+    """
+
+    def one(x: float) -> str:
+        # Adding 0.0 turns a rounded -0.0 into 0.0.
+        return NOTHING if np.isnan(x) else f"{round(100 * x, 1) + 0.0:{'+' if sign else ''}.1f}"
+
+    if low is None or high is None or np.isnan(value):
+        return one(value)
+    return f"{one(value)} [{one(low)}, {one(high)}]"
+
+
+# --- accuracies and differences -------------------------------------------------------------------
+
+
+def accuracy_table(accuracies: pd.DataFrame, titles: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Rows the base model and the methods, columns the sets and their mean; cells like "47.3 [44.1, 50.2]" in per cent.
+
+    `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
+    seeds behind a row and, where there are any, undecided answers (per cent, mean over the sets).
+    """
+    rows = []
+    for method, part in accuracies.groupby("method", sort=False):
+        row = {"model": _title(method, titles)}
+        row |= {_heading(r["task"]): percent(r["accuracy"], r["low"], r["high"]) for r in _records(part)}
+        whole = _overall(part)
+        row["seeds"] = NOTHING if method == BASE else str(whole["seeds"])
+        if np.any(np.asarray(accuracies["undecided_share"]) > 0):
+            row["undecided"] = percent(whole["undecided_share"])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def difference_table(
+    differences: pd.DataFrame, reference: str = BASE, titles: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Rows the methods, columns the sets: difference to `reference` in points with its interval, then the verdict.
+
+    p (Holm) and the verdict belong to the mean over the sets (to the one set, if there is one); "detectable" is the
+    true difference in points that would be found with 80 % power.
+    """
+    rows = []
+    for method, part in differences.take(np.flatnonzero(differences["reference"] == reference)).groupby(
+        "method", sort=False
+    ):
+        row = {"model": f"{_title(method, titles)} − {_title(reference, titles)}"}
+        row |= {_heading(r["task"]): percent(r["difference"], r["low"], r["high"], sign=True) for r in _records(part)}
+        whole = _overall(part)
+        row["p (Holm)"] = NOTHING if np.isnan(whole["p_holm"]) else f"{whole['p_holm']:.4f}"
+        row["detectable"] = percent(whole["minimum_detectable"])
+        rows.append(row | {"verdict": whole["verdict"]})
+    return pd.DataFrame(rows)
+
+
+def verdict_lines(differences: pd.DataFrame, titles: Mapping[str, str] | None = None) -> list[str]:
+    """One computed sentence for every pair of models, on the mean over the sets.
+
+    For instance "fspo against base: better, few seeds (+12.1 [+9.0, +15.2] points, 3 seeds)".
+    """
+    lines = []
+    for _, part in differences.groupby(["method", "reference"], sort=False):
+        row = _overall(part)
+        points = percent(row["difference"], row["low"], row["high"], sign=True)
+        power = f"; a true difference of {percent(row['minimum_detectable'])} points would be found with 80 % power"
+        lines.append(
+            f"{_title(row['method'], titles)} against {_title(row['reference'], titles)}: {row['verdict']} "
+            f"({points} points, {row['seeds']} seed{'s' if row['seeds'] != 1 else ''})"
+            + (power if row["verdict"].startswith("under-powered") else "")
+        )
+    return lines
+
+
+# --- fairness -------------------------------------------------------------------------------------
+
+
+def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Rows method and range: clipped and outside-band share in per cent, slope per doubling in points, LRE, sentence.
+
+    `summary` as `fspo.fairness.fairness_summary` returns it. LRE cells are no percentages; "LRE noise" is what equal
+    acceptance would show by chance.
+    """
+    rows = []
+    for r in _records(summary):
+        rows.append({
+            "method": _title(r["method"], titles),
+            "range": r["range"],
+            "clipped": _share(r, "mean_clipped"),
+            "outside band": _share(r, "mean_outside_band"),
+            "slope per doubling": _share(r, "outside_slope", sign=True),
+            "LRE max": _plain(r, "lre_max"),
+            "LRE noise": f"{r['lre_noise']:.3f}",
+            "LRE mean": _plain(r, "lre_mean"),
+            "supported": r["sentence"].split(":")[0],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _share(row: Mapping[str, Any], key: str, *, sign: bool = False) -> str:
+    return percent(row[key], row[f"{key}_low"], row[f"{key}_high"], sign=sign)
+
+
+def _plain(row: Mapping[str, Any], key: str) -> str:
+    numbers = [row[key], row[f"{key}_low"], row[f"{key}_high"]]
+    value, low, high = (NOTHING if np.isnan(x) else f"{x:.3f}" for x in numbers)
+    return f"{value} [{low}, {high}]"
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _overall(part: pd.DataFrame) -> dict[str, Any]:
+    """The row of the mean over the sets, or of the only set."""
+    rows = _records(part)
+    return next((row for row in rows if row["task"] == MEAN), rows[0])
+
+
+def _heading(task: str) -> str:
+    return "mean of sets" if task == MEAN else task
+
+
+def _title(method: Any, titles: Mapping[str, str] | None) -> str:
+    return (titles or {}).get(str(method), str(method))
+
+
+def _escaped(value: Any) -> str:
+    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")

@@ -1,0 +1,249 @@
+"""The training loop: sample, grade, score old log-probs, credit, update several times, log, checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import get_scheduler
+
+from suite.advantages import group_centred
+from suite.checkpoint import load_checkpoint, save_checkpoint
+from suite.config import TrainConfig
+from suite.critic import Critic
+from suite.metrics import SECONDS, rollout_metrics, update_metrics
+from suite.recording import RolloutSet
+from suite.replay import UpdateLog
+from suite.rollouts import RolloutSource
+from suite.run_log import RunLog, read_log
+from suite.scoring import MicroBatch, micro_batches, score
+from suite.seeds import generator
+from suite.types import CreditInput, FinishReason, Method, PolicyBatch, Rollout, State, UserError
+from suite.update import Learner, Part, StepReport, critic_step, optimizer_step, stack
+
+RATIO_TOLERANCE = 1e-5
+"""Largest |log ratio| allowed before the first update of a rollout; more means that old and new scores differ."""
+
+Parts = list[list[Part]]
+"""Mini-batches (one optimizer step each) of micro-batches."""
+
+
+@dataclass
+class Trainer:
+    """One cell: one method, one seed, one policy. `first` is the recorded rollout set that every method starts from."""
+
+    config: TrainConfig
+    method: Method
+    seed: int
+    source: RolloutSource
+    folder: Path
+    first: RolloutSet | None = None
+    on_step: Callable[[int, Mapping[str, float]], None] = lambda step, numbers: None
+
+    def run(self) -> list[dict[str, float]]:
+        """Train to the end, from the last checkpoint where there is one; returns the logged steps."""
+        self.learner = build_learner(self.source.model, self.method, self.config)
+        self.start_model = copy.deepcopy(self.source.model) if self.config.kl_coefficient > 0 else None
+        self.state: State = {}
+        first_step = self._resume()
+        log = RunLog(self.folder, first_step)
+        for step in range(first_step, self.config.steps):
+            numbers = self._step(step)
+            log.append(step, numbers)
+            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps:
+                self._checkpoint(step + 1)
+            self.on_step(step, numbers)
+        log.close()
+        return read_log(self.folder)
+
+    def _step(self, step: int) -> dict[str, float]:
+        clock = _Clock()
+        recorded = self.first if step == 0 and self.first is not None else self.source.record(step)
+        rollouts = recorded.rollouts
+        clock.lap("sample")
+        mini_batches = self._score(rollouts, step)
+        if step == 0:
+            mini_batches = self._warm_up_critic(mini_batches, rollouts)
+        mini_batches = self._credit(mini_batches, rollouts)
+        clock.lap("score")
+        reports = self._update(mini_batches)
+        clock.lap("update")
+        centred = group_centred(*_rewards_and_groups(rollouts))
+        self._record_updates(step, rollouts, reports, centred)
+        numbers = rollout_metrics(rollouts, [part for mini in mini_batches for part in mini])
+        numbers |= update_metrics(reports, centred)
+        numbers["learning_rate"] = float(self.learner.schedule.get_last_lr()[0])
+        return numbers | clock.seconds
+
+    def _score(self, rollouts: Sequence[Rollout], step: int) -> Parts:
+        """Old log-probs, in the very micro-batches that the updates will use."""
+        shuffled = torch.randperm(len(rollouts), generator=generator(self.seed, "mini-batches", step)).numpy()
+        budget, device = self.config.tokens_per_micro_batch, self.source.model.device
+        minis = [m.tolist() for m in np.array_split(shuffled, self.config.mini_batches)]
+        return [[self._part(m, rollouts) for m in micro_batches(rollouts, rows, budget, device)] for rows in minis]
+
+    @torch.no_grad()
+    def _part(self, micro: MicroBatch, rollouts: Sequence[Rollout]) -> Part:
+        old, entropy = self.learner.score(micro)
+        sampled = torch.tensor([x for i in micro.rows for x in rollouts[i].sampler_log_probs], device=old.device)
+        reference = None
+        if self.start_model is not None:
+            with self.learner.arithmetic():
+                reference = score(self.start_model, micro)[0]
+        batch = PolicyBatch(
+            log_probs=old,
+            old_log_probs=old,
+            advantages=torch.zeros(len(micro.rows), 1, device=old.device),
+            response_mask=micro.response_mask,
+            lengths=micro.lengths,
+            sampler_log_probs=torch.zeros_like(old).masked_scatter(micro.response_mask, sampled),
+            ref_log_probs=reference,
+            old_values=self.learner.values(micro),
+        )
+        return Part(micro, batch, entropy)
+
+    def _credit(self, mini_batches: Parts, rollouts: Sequence[Rollout]) -> Parts:
+        """The same parts with the method's advantages (and returns), computed over the whole rollout step at once."""
+        parts = [part for mini in mini_batches for part in mini]
+        rewards, groups = _rewards_and_groups(rollouts)
+        order = torch.tensor([row for part in parts for row in part.micro.rows])
+        device = parts[0].batch.log_probs.device
+        values = None if self.learner.critic is None else stack([_present(p.batch.old_values) for p in parts])
+        mask = stack([p.batch.response_mask for p in parts])
+        seen = CreditInput(rewards[order].to(device), groups[order].to(device), mask, values)
+        credit = self.method.credit(seen, self.method.hyper)
+        place, credited = 0, []
+        for mini in mini_batches:
+            credited.append([])
+            for part in mini:
+                n, width = part.batch.log_probs.shape
+                rows = slice(place, place + n)
+                returns = None if credit.returns is None else credit.returns[rows, :width]
+                batch = dataclasses.replace(part.batch, advantages=credit.advantages[rows, :width], returns=returns)
+                credited[-1].append(dataclasses.replace(part, batch=batch))
+                place += n
+        return credited
+
+    def _warm_up_critic(self, mini_batches: Parts, rollouts: Sequence[Rollout]) -> Parts:
+        """Fit a fresh critic to the first rollouts before the policy moves; other methods pass through."""
+        if self.learner.critic is None:
+            return mini_batches
+        credited = self._credit(mini_batches, rollouts)
+        for _ in range(self.method.hyper.critic_warmup_epochs):
+            for mini in credited:
+                critic_step(self.learner, self.method, mini, clip_to_old=False)
+        return [[self._part(part.micro, rollouts) for part in mini] for mini in mini_batches]
+
+    def _update(self, mini_batches: Parts) -> list[StepReport]:
+        reports: list[StepReport] = []
+        limit = self.source.settings.max_new_tokens
+        for _ in range(self.config.epochs):
+            for mini in mini_batches:
+                report, self.state = optimizer_step(self.learner, self.method, mini, self.state, limit)
+                if not reports and (gap := float(report.token_log_ratios.abs().max())) > RATIO_TOLERANCE:
+                    raise UserError(
+                        f"{self.method.name}: log ratio {gap:.2e} before the first update, where it must be 0; "
+                        "old and new log-probs differ (is dropout on, or is the model not deterministic?)"
+                    )
+                reports.append(report)
+        return reports
+
+    def _record_updates(
+        self, step: int, rollouts: Sequence[Rollout], reports: Sequence[StepReport], centred: torch.Tensor
+    ) -> None:
+        """Keep what every update saw, so that any method's clip can be replayed on it."""
+        rows = [row for report in reports for row in report.rows]
+        log = UpdateLog(
+            problem_ids=np.array([rollouts[i].problem_id for i in rows]),
+            seed=np.array(self.seed),
+            step=np.array(step),
+            update=np.repeat(np.arange(len(reports)), [len(report.rows) for report in reports]),
+            reward=np.array([rollouts[i].reward for i in rows]),
+            advantage=centred.numpy()[rows],
+            truncated=np.array([rollouts[i].finish_reason == FinishReason.LENGTH for i in rows]),
+            lengths=np.array([len(rollouts[i].response_ids) for i in rows]),
+            log_ratios=torch.cat([report.token_log_ratios[report.mask] for report in reports]).cpu().numpy(),
+        )
+        folder = self.folder / "updates"
+        folder.mkdir(parents=True, exist_ok=True)
+        log.save(folder / f"step-{step:05d}.safetensors")
+
+    def _modules(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        learner = self.learner
+        modules, optimizers = {"model": learner.model}, {"optimizer": learner.optimizer}
+        schedules = {"schedule": learner.schedule}
+        if learner.critic is not None:
+            modules["critic"], optimizers["critic_optimizer"] = learner.critic, learner.critic_optimizer
+            schedules["critic_schedule"] = learner.critic_schedule
+        return modules, optimizers, schedules
+
+    def _checkpoint(self, next_step: int) -> None:
+        modules, optimizers, schedules = self._modules()
+        clocks = {name: {"epoch": s.last_epoch, "rates": s.get_last_lr()} for name, s in schedules.items()}
+        numbers = {"next_step": next_step, "state": dict(self.state), "schedules": clocks}
+        save_checkpoint(self.folder / "checkpoint.safetensors", modules, optimizers, numbers)
+
+    def _resume(self) -> int:
+        """The first step still to do."""
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return 0
+        modules, optimizers, schedules = self._modules()
+        numbers = load_checkpoint(path, modules, optimizers)
+        self.state = numbers["state"]
+        for name, schedule in schedules.items():
+            saved = numbers["schedules"][name]
+            schedule.last_epoch, schedule._last_lr = saved["epoch"], saved["rates"]
+            for group, rate in zip(schedule.optimizer.param_groups, saved["rates"], strict=True):
+                group["lr"] = rate
+        return numbers["next_step"]
+
+
+def build_learner(model: Any, method: Method, config: TrainConfig) -> Learner:
+    """AdamW with its schedule for the policy, and for the critic where the method needs values."""
+    updates = config.steps * config.updates_per_rollout
+
+    def adamw(parameters: Any, rate: float, extra_updates: int) -> tuple[torch.optim.AdamW, Any]:
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
+        total = updates + extra_updates
+        return optimizer, get_scheduler(config.schedule, optimizer, config.warmup_updates, total)
+
+    optimizer, schedule = adamw(model.parameters(), config.learning_rate, 0)
+    learner = Learner(model, optimizer, schedule, config.max_grad_norm, config.kl_coefficient, config.precision)
+    if "values" in method.needs:
+        learner.critic = Critic(model)
+        rate = config.learning_rate * method.hyper.critic_learning_rate_ratio
+        warm_up = method.hyper.critic_warmup_epochs * config.mini_batches
+        learner.critic_optimizer, learner.critic_schedule = adamw(learner.critic.parameters(), rate, warm_up)
+    return learner
+
+
+def _rewards_and_groups(rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
+    """rewards [N] float32 and group ids [N]: rollouts of one problem are one group."""
+    groups = {problem: i for i, problem in enumerate(dict.fromkeys(r.problem_id for r in rollouts))}
+    rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float32)
+    return rewards, torch.tensor([groups[r.problem_id] for r in rollouts])
+
+
+def _present(values: torch.Tensor | None) -> torch.Tensor:
+    assert values is not None
+    return values
+
+
+class _Clock:
+    """Seconds of each phase of a step."""
+
+    def __init__(self) -> None:
+        self.last, self.seconds = time.perf_counter(), {}
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[f"{SECONDS}{phase}"] = now - self.last
+        self.last = now

@@ -1,0 +1,99 @@
+"""The main job, end to end in real processes: killed with signal 9 it goes on, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from suite.recording import RolloutSet
+from suite.results import digest, read_result
+from suite.run_log import read_log
+
+pytestmark = pytest.mark.slow
+CELLS = ("grpo-seed0", "fspo-seed0")
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "suite.cli", "compare", "smoke", "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    return output
+
+
+def steps_done(out: Path) -> int:
+    return sum(len(read_log(out / "cells" / cell)) for cell in CELLS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    finish(start(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same comparison, killed with signal 9 once a cell has trained a step, then started again."""
+    out = tmp_path_factory.mktemp("killed")
+    process = start(out)
+    while steps_done(out) == 0:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "report.md").exists()
+    finish(start(out))
+    return out
+
+
+def test_a_killed_comparison_ends_like_an_uninterrupted_one_bit_for_bit(whole: Path, killed: Path) -> None:
+    for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
+        assert digest(read_result(killed / folder)) == digest(read_result(whole / folder)), folder
+    for name in ("accuracy.csv", "clip_by_length.csv", "fairness.csv", "accuracy.png", "report.md"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_all_methods_start_from_one_recorded_set(whole: Path) -> None:
+    (path,) = (whole / "rollouts" / "seed0").glob("*.safetensors")
+    recorded = RolloutSet.read(path)
+    assert recorded.header["step"] == 0
+    digests = {read_result(whole / "cells" / cell).digests["first_rollouts"] for cell in CELLS}
+    assert digests == {recorded.digest} == {path.stem}
+    rewards = [read_result(whole / "cells" / cell).curves["reward/mean"][0] for cell in CELLS]
+    assert rewards[0] == rewards[1] == pytest.approx(sum(r.reward for r in recorded.rollouts) / len(recorded.rollouts))
+
+
+def test_the_report_has_tables_figures_and_what_they_rest_on(whole: Path) -> None:
+    for name in ("accuracy", "reward", "clip_by_length", "acceptance"):
+        assert (whole / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    text = (whole / "report.md").read_text()
+    for part in ("| base |", "updates per rollout: 4", "shared first step (seed 0: ", "few seeds", "fspo", "grpo"):
+        assert part in text
+
+
+def test_a_second_run_does_nothing_again(whole: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("result.json")}
+    output = finish(start(whole))
+    assert "4 of 4 jobs are done already" in output
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("result.json")} == before
+
+
+def test_an_altered_result_is_refused(whole: Path, tmp_path: Path) -> None:
+    content = json.loads((whole / "cells/fspo-seed0/result.json").read_text())
+    content["evals"][0]["verdicts"][0][0] = "correct" if content["evals"][0]["verdicts"][0][0] == "wrong" else "wrong"
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    from suite.types import UserError
+
+    with pytest.raises(UserError, match="altered after it was written"):
+        read_result(tmp_path)

@@ -1,0 +1,52 @@
+"""Scoring: entropy from the definition, chunked equals whole in value and gradient, micro-batches cover each row once."""
+
+import pytest
+import torch
+
+from small_world import requests, tiny
+from suite import scoring
+from suite.sampling import SamplingSettings, TransformersSampler
+from suite.scoring import micro_batches, pack, score
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple:
+    model, tokenizer = tiny()
+    return model, TransformersSampler(model, tokenizer).sample(requests(tokenizer, 16, samples=2), SamplingSettings(24))
+
+
+def test_entropy_is_minus_the_sum_of_p_log_p(world: tuple) -> None:
+    model, rollouts = world
+    _, entropy = score(model, pack(rollouts, [0], "cpu"))
+    r = rollouts[0]
+    logits = model(torch.tensor([r.prompt_ids + r.response_ids])).logits[0, len(r.prompt_ids) - 1 : -1].double()
+    p = torch.softmax(logits, dim=-1)
+    torch.testing.assert_close(entropy[0].double(), -(p * p.log()).sum(dim=-1), rtol=0, atol=1e-5)
+    assert not entropy.requires_grad
+
+
+def test_chunks_of_the_head_change_neither_value_nor_gradient(world: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rollouts = world
+    batch = pack(rollouts, range(8), "cpu")
+    results = []
+    for limit in (2**25, 5 * model.config.vocab_size):
+        monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", limit)
+        model.zero_grad()
+        log_probs, entropy = score(model, batch)
+        (log_probs * torch.arange(log_probs.numel()).view_as(log_probs)).sum().backward()
+        results.append([log_probs.detach(), entropy, *(p.grad.clone() for p in model.parameters())])
+    for whole, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("budget", [1, 40, 200, 10_000])
+def test_micro_batches_hold_every_row_once_within_the_budget(world: tuple, budget: int) -> None:
+    _, rollouts = world
+    rows = [3, 1, 8, 20, 11, 5, 2]
+    parts = micro_batches(rollouts, rows, budget, "cpu")
+    assert sorted(i for part in parts for i in part.rows) == sorted(rows)
+    assert all(part.input_ids.numel() <= budget or len(part.rows) == 1 for part in parts)
+    for part in parts:
+        for place, i in enumerate(part.rows):
+            counted = part.targets[place][part.response_mask[place]].tolist()
+            assert tuple(counted) == rollouts[i].response_ids
