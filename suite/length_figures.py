@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from suite.figures import INK, SOFT, Colours, method_colours, names_of, numbers_of, select, style
+from suite.figure_style import INK, SOFT, Colours, method_colours, names_of, numbers_of, select, style
 
 
 def clip_figure(

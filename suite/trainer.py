@@ -179,7 +179,7 @@ class Trainer:
         learner = self.learner
         modules, optimizers = {"model": learner.model}, {"optimizer": learner.optimizer}
         schedules = {"schedule": learner.schedule}
-        if learner.critic is not None:
+        if learner.critic is not None and learner.critic_optimizer is not None:
             modules["critic"], optimizers["critic_optimizer"] = learner.critic, learner.critic_optimizer
             schedules["critic_schedule"] = learner.critic_schedule
         return modules, optimizers, schedules

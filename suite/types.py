@@ -145,8 +145,8 @@ class PolicyBatch:
 
     def rows(self, index: Any) -> PolicyBatch:
         """The same batch restricted to the given rows (slice, index list or boolean mask)."""
-        columns = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return PolicyBatch(**{k: v if v is None else v[index] for k, v in columns.items()})
+        present = {f.name: x for f in dataclasses.fields(self) if (x := getattr(self, f.name)) is not None}
+        return dataclasses.replace(self, **{name: x[index] for name, x in present.items()})
 
 
 @dataclass(frozen=True)

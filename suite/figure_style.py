@@ -1,0 +1,68 @@
+"""What all figures share: the look, the methods' colours, reading a frame, and writing the same bytes twice."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from suite.files import write_atomically
+from suite.statistics import BASE
+
+# Okabe and Ito's colours without yellow, then Tol's muted ones: told apart by colour-blind readers, in this order.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#882255", "#999933", "#332288", "#AA4499",
+           "#117733", "#6699CC", "#661100")  # fmt: skip
+INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
+    "axes.titlelocation": "left", "axes.edgecolor": "#b0b0b0", "axes.linewidth": 0.8, "axes.labelcolor": SOFT,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": GRID, "grid.linewidth": 0.8, "xtick.color": SOFT, "ytick.color": SOFT, "text.color": INK,
+    "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "figure.dpi": 160, "savefig.dpi": 160,
+}  # fmt: skip
+Colours = Mapping[str, str]
+
+
+def style() -> AbstractContextManager[None]:
+    """The look that all figures share, for the time of a `with` block."""
+    return rc_context(STYLE)
+
+
+def select(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows whose columns hold the given values."""
+    wanted = np.ones(len(frame), bool)
+    for column, value in values.items():
+        wanted &= np.asarray(frame[column] == value)
+    return frame.take(np.flatnonzero(wanted))
+
+
+def names_of(frame: pd.DataFrame, column: str) -> list[str]:
+    """The different texts of a column, in the order of their first row."""
+    return list(dict.fromkeys(frame[column].astype(str).tolist()))
+
+
+def numbers_of(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as floats."""
+    return np.asarray(frame[column], float)
+
+
+def method_colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for every method, by sorted name, so that all figures of a comparison agree. The base model is grey."""
+    methods = sorted(set(names) - {BASE})
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(methods)} | {BASE: SOFT}
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure in one move, without the library's version in the file."""
+    buffer = io.BytesIO()
+    with style():
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    write_atomically(path, buffer.getvalue())
