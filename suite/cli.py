@@ -215,9 +215,15 @@ def build_base(out: Path = Path("results/base"), seed: int = 0) -> None:
         out: Folder for the model.
         seed: Seed of initial weights and of the worked solutions it learns from.
     """
-    from suite.base_model import build
+    from suite.base_model import build_base as build
+    from suite.recipes import EMBEDDED_TASKS, tasks_named
+    from tasks.arithmetic import ALPHABET, worked_examples
 
-    build(out, seed, console)
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty; choose another --out")
+    measured = build(out, ALPHABET, worked_examples(seed), tasks_named(EMBEDDED_TASKS), seed, console)
+    for task, numbers in measured.items():
+        console.print(f"{task:<18}" + "  ".join(f"{k} {v:.3f}" for k, v in numbers.items()), highlight=False)
 
 
 @app.command

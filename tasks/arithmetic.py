@@ -1,13 +1,13 @@
-"""The embedded tasks: arithmetic whose worked solutions run from 2 to about 110 tokens, generated from a seed.
+"""The embedded tasks: arithmetic whose worked solutions run from 2 to about 80 tokens, generated from a seed.
 
-Every number but the answer has two digits, and the prompt ends with the first line of working, which the model goes on:
+Every line of working is made from the line before it and says how much is left, so a small model can learn each family
+in a minute, and a solution is as long as the problem is big:
 
-    recurrence  07@01:3;02:5;    03:8;04:3;05:1;06:4;07:5=5      each digit is the last of the sum of the two before; u(7)?
-    equation    3x+04=13;00:04;  01:07;02:10;03:13=3             try x = 0, 1, 2, ... until both sides agree
-    gcd         84,36;           48,36;12,36;12,24;12,12=12      take the smaller from the larger until they are equal
-    gcd_long    more subtractions than any trained problem       evaluation only
+    recurrence  04@3,5;     03@5,8;02@8,3;01@3,1;00@1,4=4       next two digits of u(k) = u(k-1) + u(k-2) mod 10
+    equation    3x+05=14;   3x09,00;3x06,01;3x03,02;3x00,03=3   what is left of 3x, and how often 3 was taken from it
+    gcd         84,36;      48,36;12,36;12,24;12,12=12          the smaller is taken from the larger until they agree
+    recurrence_long         more steps than any trained problem; evaluation only
 
-A problem that is solved by its first line needs no working: the response is the answer alone.
 A problem is in the evaluation split when a hash of its text says so: no size of either split can make them share one.
 """
 
@@ -24,11 +24,11 @@ from pathlib import Path
 
 from suite.types import Problem, Task, UserError, Verdict
 
-ALPHABET = "0123456789+=,:;@x"
+ALPHABET = "0123456789+=,;@x"
 VERSION = "1"
 SEPARATOR = "="
 EVAL_PROBLEMS = 100
-TRAIN_PROBLEMS = 1024
+TRAIN_PROBLEMS = 800
 _EVAL_SHARE = 5  # one problem in five
 _POOL_SEED = 2509
 
@@ -44,7 +44,7 @@ class Worked:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of problem: `make(rng, size)` draws one, uniform over `sizes`."""
+    """A kind of problem: `make(rng, size)` draws one; sizes are uniform."""
 
     name: str
     sizes: range
@@ -54,35 +54,36 @@ class Family:
 
 
 def recurrence(rng: random.Random, steps: int) -> Worked:
-    """u(k) = (u(k-1) + u(k-2)) mod 10 from two given digits; asks for u(steps + 2)."""
-    values = [rng.randrange(10), rng.randrange(10)]
-    for _ in range(steps):
-        values.append((values[-1] + values[-2]) % 10)
-    lines = [f"{k:02}:{value}" for k, value in enumerate(values, start=1)]
-    return _worked(f"{len(values):02}@{lines[0]};{lines[1]};", lines[2:], values[-1])
+    """u(k) = u(k-1) + u(k-2) mod 10 from two given digits, `steps` times; the counter runs down to 00."""
+    older, newer = rng.randrange(10), rng.randrange(10)
+    prompt, lines = f"{steps:02}@{older},{newer};", []
+    for left in reversed(range(steps)):
+        older, newer = newer, (older + newer) % 10
+        lines.append(f"{left:02}@{older},{newer}")
+    return _worked(prompt, lines, newer)
 
 
 def equation(rng: random.Random, unknown: int) -> Worked:
-    """a x + b = c with every term below 100, solved by trying x = 0, 1, 2, ..."""
+    """a x + b = c below 100: b leaves c, then a is taken away until nothing is left; the count is x."""
     slope = rng.randint(1, min(9, 99 // max(unknown, 1)))
-    start = rng.randint(0, 99 - slope * unknown)
-    lines = [f"{x:02}:{slope * x + start:02}" for x in range(unknown + 1)]
-    return _worked(f"{slope}x+{start:02}={slope * unknown + start:02};{lines[0]};", lines[1:], unknown)
+    offset = rng.randint(0, 99 - slope * unknown)
+    lines = [f"{slope}x{slope * (unknown - taken):02},{taken:02}" for taken in range(unknown + 1)]
+    return _worked(f"{slope}x+{offset:02}={slope * unknown + offset:02};", lines, unknown)
 
 
 def gcd(rng: random.Random, subtractions: int) -> Worked:
     """The greatest common divisor of two numbers below 100 by repeated subtraction."""
     pair = rng.choice(_pairs_by_subtractions()[subtractions])
     lines = [f"{a:02},{b:02}" for a, b in _euclid(*pair)]
-    return _worked(lines[0] + ";", lines[1:], math.gcd(*pair))
+    return _worked(f"{pair[0]:02},{pair[1]:02};", lines, math.gcd(*pair))
 
 
-def _worked(prompt: str, lines: list[str], answer: int) -> Worked:
-    return Worked(prompt, ";".join(lines) + f"={answer}" if lines else str(answer), str(answer))
+def _worked(prompt: str, lines: Sequence[str], answer: int) -> Worked:
+    return Worked(prompt, f"{';'.join(lines)}{SEPARATOR}{answer}", str(answer))
 
 
 def _euclid(a: int, b: int) -> Iterator[tuple[int, int]]:
-    yield a, b
+    """The pairs after each subtraction."""
     while a != b:
         a, b = (a - b, b) if a > b else (a, b - a)
         yield a, b
@@ -92,15 +93,15 @@ def _euclid(a: int, b: int) -> Iterator[tuple[int, int]]:
 def _pairs_by_subtractions() -> dict[int, list[tuple[int, int]]]:
     pairs: dict[int, list[tuple[int, int]]] = {}
     for a, b in itertools.product(range(1, 100), repeat=2):
-        pairs.setdefault(sum(1 for _ in _euclid(a, b)) - 1, []).append((a, b))
+        pairs.setdefault(sum(1 for _ in _euclid(a, b)), []).append((a, b))
     return pairs
 
 
 FAMILIES = (
-    Family("recurrence", range(0, 20), recurrence, 160),
-    Family("equation", range(0, 18), equation, 160),
-    Family("gcd", range(0, 18), gcd, 160),
-    Family("gcd_long", range(19, 26), gcd, 224, trainable=False),
+    Family("recurrence", range(0, 11), recurrence, 112),
+    Family("equation", range(0, 10), equation, 112),
+    Family("gcd", range(0, 13), gcd, 112),
+    Family("recurrence_long", range(12, 18), recurrence, 176, trainable=False),
 )
 
 
@@ -109,12 +110,13 @@ def is_eval(prompt: str) -> bool:
     return hashlib.sha256(prompt.encode()).digest()[0] % _EVAL_SHARE == 0
 
 
-def sft_pairs(seed: int, count: int) -> list[tuple[str, str]]:
-    """`count` (prompt, worked solution) pairs of the trained families in turn, train split only, repeats possible."""
-    rng = random.Random(f"sft/{seed}")
+def worked_examples(seed: int) -> Iterator[tuple[str, str]]:
+    """Endless (prompt, worked solution) pairs of the trained families in turn, train split only, repeats possible."""
+    rng = random.Random(f"worked/{seed}")
     streams = [_draws(family, "train", rng) for family in FAMILIES if family.trainable]
-    drawn = [next(streams[i % len(streams)]) for i in range(count)]
-    return [(worked.prompt, worked.solution) for worked in drawn]
+    for stream in itertools.cycle(streams):
+        worked = next(stream)
+        yield worked.prompt, worked.solution
 
 
 def grade(pairs: Sequence[tuple[str, Problem]]) -> list[Verdict]:
@@ -127,7 +129,7 @@ def grade(pairs: Sequence[tuple[str, Problem]]) -> list[Verdict]:
 def _draws(family: Family, split: str, rng: random.Random) -> Iterator[Worked]:
     """Endless problems of one split, sizes uniform; the split is drawn by rejection."""
     while True:
-        worked = family.make(rng, min(rng.choice(family.sizes), rng.choice(family.sizes)))
+        worked = family.make(rng, rng.choice(family.sizes))
         if is_eval(worked.prompt) == (split == "eval"):
             yield worked
 
@@ -138,7 +140,7 @@ def _load(family: Family, split: str) -> tuple[Problem, ...]:
     if wanted is None:
         raise UserError(f"task {family.name}: unknown split {split!r}; choose train or eval")
     if split == "train" and not family.trainable:
-        raise UserError(f"task {family.name}: it is for evaluation only; choose a trained one")
+        raise UserError(f"task {family.name}: it is for evaluation only; train on another one")
     found: dict[str, Worked] = {}
     for worked in _draws(family, split, random.Random(f"{_POOL_SEED}/{family.name}/{split}")):
         found.setdefault(worked.prompt, worked)
@@ -151,11 +153,14 @@ def _load(family: Family, split: str) -> tuple[Problem, ...]:
 
 
 def _task(family: Family) -> Task:
+    def load(split: str, data_dir: Path | None = None) -> list[Problem]:
+        return list(_load(family, split))
+
     return Task(
         name=family.name,
         version=VERSION,
         source="ours: generated by tasks/arithmetic.py",
-        load=lambda split, data_dir=None: list(_load(family, split)),
+        load=load,
         render=lambda problem: problem.prompt,
         question=lambda problem: problem.prompt,
         grade=grade,
