@@ -71,11 +71,11 @@ def value_loss(batch: PolicyBatch, hyper: PPOHyper) -> Tensor:
 
     sum_t 1/2 max((V_t - G_t)^2, (V_old,t + clip(V_t - V_old,t, -c, c) - G_t)^2), c = value_clip
     """
-    assert batch.values is not None and batch.old_values is not None and batch.returns is not None
+    assert batch.values is not None, "PPO needs the critic's values"
+    assert batch.old_values is not None, "PPO needs the values before the first update"
+    assert batch.returns is not None, "PPO needs returns"
     mask = batch.response_mask
-    values, old, returns = (
-        masked(x, mask) for x in (batch.values, batch.old_values.detach(), batch.returns.detach())
-    )
+    values, old, returns = (masked(x, mask) for x in (batch.values, batch.old_values.detach(), batch.returns.detach()))
     near_old = old + torch.clamp(values - old, -hyper.value_clip, hyper.value_clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near_old - returns) ** 2).sum(dim=1)
 

@@ -84,7 +84,7 @@ def observe(batch: PolicyBatch, hyper: FSPOHyper, state: State) -> State:
     """New running estimates from the mini-batch of one optimizer step.
 
     drift = sum S / sum L of this mini-batch (`ema`: decayed by ema_decay), an estimate of -KL(pi_old || pi_theta) per
-    token; sigma^2 = running mean (sigma_decay) of mean_i (S_i - L_i mu)^2 / L_i. First observations are taken as they are.
+    token; sigma^2 = running mean (sigma_decay) of mean_i (S_i - L_i mu)^2 / L_i. A first observation is taken as it is.
     """
     s = sequence_log_ratio(batch)[:, 0].detach()
     drift = float(drift_per_token(s, batch.lengths))

@@ -171,7 +171,11 @@ class CellJob:
             protocol=PROTOCOL,
             method=self.method,
             seed=self.seed,
-            config={**plain(self.config.train), "hyper": plain(method.hyper), "evaluation": plain(self.config.evaluation)},
+            config={
+                **plain(self.config.train),
+                "hyper": plain(method.hyper),
+                "evaluation": plain(self.config.evaluation),
+            },
             evals=evals,
             curves=curves_of(log),
             digests={**source.digests, "first_rollouts": first_digest, "final_model": model_digest(loaded.model)},

@@ -38,7 +38,7 @@ def load_checkpoint(
             numbers = json.loads(file.metadata()["fspo_checkpoint"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a checkpoint of this suite ({error}); delete it to start this run anew") from error
+        raise UserError(f"{path}: no checkpoint of this suite ({error}); delete it to start this run anew") from error
     for name, module in modules.items():
         for key, parameter in module.named_parameters():
             parameter.data.copy_(tensors[f"{name}.{key}"])

@@ -72,11 +72,10 @@ def compare(
     claim_folder(config, out, ["fspo", *sys.argv[1:]])
     jobs = stages(config, out)
     layout = Layout.of(max(map(len, jobs)), workers)
-    console.print(
-        f"{config.name}: {len(config.methods)} methods x {len(config.seeds)} seeds, {config.train.steps} steps, "
-        f"{config.train.updates_per_rollout} updates per rollout; {layout.workers} processes of {layout.threads} threads",
-        highlight=False,
-    )
+    cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
+    work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates"
+    where = f"{layout.workers} processes x {layout.threads} threads"
+    console.print(f"{config.name}: {cells}, {work}; {where}", highlight=False)
     run_jobs(jobs, layout, console)
     with console.status("computing tables, figures and intervals"):
         report = Report.of(config, out)

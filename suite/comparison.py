@@ -155,7 +155,9 @@ class Report:
             for name, method in methods.items():
                 frames.append(replay(method, self.updates, {}).assign(method=name, range=span))
         paper = pd.concat(frames[: len(self.methods)], ignore_index=True)
-        own = paper[[cell.startswith(f"{name}-seed") for cell, name in zip(paper["cell"], paper["method"], strict=True)]]
+        own = paper[
+            [cell.startswith(f"{name}-seed") for cell, name in zip(paper["cell"], paper["method"], strict=True)]
+        ]
         return pd.concat([*frames, own.assign(range="own")], ignore_index=True)
 
     def write(self) -> Path:
@@ -195,7 +197,7 @@ class Report:
             [
                 f"# {self.config.name}: {len(self.methods)} methods x {len(self.config.seeds)} seeds",
                 "",
-                f"Accuracy in per cent, avg@{self.config.evaluation.samples}, with 95 % intervals over seeds and problems.",
+                f"Accuracy in per cent, avg@{self.config.evaluation.samples}, 95 % intervals over seeds and problems.",
                 "",
                 tables.markdown(tables.accuracy_table(stats.accuracies)),
                 "## Difference to the base model, in points",
@@ -222,13 +224,13 @@ class Report:
                 "## How this was made",
                 "",
                 f"- protocol {PROTOCOL}; bootstrap repetitions {self.config.bootstrap}",
-                f"- rollouts: shared first step ({seeds}), then common random numbers: the same problems and token noise",
-                f"- updates per rollout: {train.updates_per_rollout}; the first has ratio 1 everywhere and is left out of "
-                "every clip statistic",
-                "- `paper` and `matched` ranges are replayed on the responses of all cells, the same for every method; "
-                f"`own` are each method's own cells; matched to a clipped share of {self.target:.3f}",
-                "- a sequence ratio clips a response or not; of a token ratio the share of the response's tokens counts; "
-                "PPO is replayed with group-centred rewards in place of its critic's advantages",
+                f"- rollouts: shared first step ({seeds}), then common random numbers: same problems, same token noise",
+                f"- updates per rollout: {train.updates_per_rollout}; the first has ratio 1 everywhere and is left out "
+                "of every clip statistic",
+                "- `paper` and `matched` ranges are replayed on the responses of all cells, the same for every "
+                f"method; `own` are each method's own cells; matched to a clipped share of {self.target:.3f}",
+                "- a sequence ratio clips a response or not; of a token ratio the share of the response's tokens "
+                "counts; PPO is replayed with group-centred rewards in place of its critic's advantages",
                 "",
                 *(f"- {reason}" for reason in self.matched[1]),
                 *(f"- matched {name}: {hyper_line(m)}" for name, m in self.matched[0].items()),

@@ -46,5 +46,9 @@ def _git(root: Path, *words: str) -> str:
 def machine() -> dict[str, str]:
     """Processor, system and accelerator of this process."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"system": platform.platform(), "processor": platform.machine(), "threads": str(torch.get_num_threads()),
-            "accelerator": device}
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        "accelerator": device,
+    }

@@ -1,4 +1,4 @@
-"""Cells on the local cores: a pool of processes that survives Ctrl-C, a kill and a worker's death without mixing files."""
+"""Cells on the local cores: processes that survive Ctrl-C, a kill and a worker's death without mixing files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -160,5 +160,3 @@ def _run_stage(pool: ProcessPoolExecutor, jobs: Sequence[Job], bar: Progress) ->
 
 def _units(job: Job) -> int:
     return job.total if job.done() else min(job.finished_units(), job.total)
-
-

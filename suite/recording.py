@@ -1,4 +1,4 @@
-"""A rollout set is a file: one safetensors file with a header, named by its sha256, the same bytes for the same content."""
+"""A rollout set is one safetensors file with a header, named by its sha256: the same bytes for the same content."""
 
 from __future__ import annotations
 

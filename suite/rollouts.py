@@ -61,7 +61,13 @@ class RolloutSource:
 
     @classmethod
     def of(
-        cls, model: Any, tokenizer: Any, sampler: Sampler, tasks: Sequence[Task], config: TrainConfig, run_seed: int,
+        cls,
+        model: Any,
+        tokenizer: Any,
+        sampler: Sampler,
+        tasks: Sequence[Task],
+        config: TrainConfig,
+        run_seed: int,
         digests: Mapping[str, str],
     ) -> RolloutSource:
         """Load the tasks' train splits; refuses a task that is for evaluation only."""
@@ -75,7 +81,13 @@ class RolloutSource:
                 "add a task or lower problems_per_step"
             )
         return cls(
-            model, tokenizer, sampler, {t.name: t for t in tasks}, problems, config, run_seed,
+            model,
+            tokenizer,
+            sampler,
+            {t.name: t for t in tasks},
+            problems,
+            config,
+            run_seed,
             {**digests, "data": data_digest(problems)},
         )
 

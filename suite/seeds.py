@@ -1,4 +1,4 @@
-"""Counter-based randomness: every draw is a pure function of labels, so order, batch size and device cannot change it."""
+"""Counter-based randomness: every draw is a pure function of labels; order, batch size and device cannot change it."""
 
 from __future__ import annotations
 

@@ -63,11 +63,15 @@ def tiny_qwen3(shape: TinyShape, tokenizer: PreTrainedTokenizerFast, seed: int) 
         max_position_embeddings=shape.max_positions,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=_id(tokenizer, PAD),
+        bos_token_id=_id(tokenizer, BOS),
+        eos_token_id=_id(tokenizer, EOS),
         dtype="float32",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen3ForCausalLM(config).float()
+
+
+def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    return tokenizer.get_vocab()[token]

@@ -230,7 +230,7 @@ class RunResult:
     seed: int
     config: Mapping[str, Any]
     evals: tuple[EvalResult, ...]
-    curves: Mapping[str, Sequence[float]]
+    curves: Mapping[str, Sequence[float | None]]
     digests: Mapping[str, str]
     costs: Mapping[str, float]
     environment: Mapping[str, str]

@@ -150,12 +150,12 @@ def optimizer_step(
     if method.observe is not None and state is before:
         state = method.observe(whole, method.hyper, state)
     has_reference = parts[0].batch.ref_log_probs is not None
-    return _report(parts, whole, surrogates, grad_norm, objective, penalty if has_reference else None, value_error), state
+    return _report(
+        parts, whole, surrogates, grad_norm, objective, penalty if has_reference else None, value_error
+    ), state
 
 
-def critic_step(
-    learner: Learner, method: Method, parts: Sequence[Part], clip_to_old: bool = True
-) -> float | None:
+def critic_step(learner: Learner, method: Method, parts: Sequence[Part], clip_to_old: bool = True) -> float | None:
     """Minimise the method's value loss on one mini-batch, divided by the step's tokens; None without a critic."""
     if learner.critic is None or method.value_loss is None:
         return None

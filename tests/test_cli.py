@@ -32,8 +32,14 @@ CASES = {
     "unknown method": (["compare", "smoke", "--methods", "grpo,fsop"], ["unknown method 'fsop'", "did you mean fspo?"]),
     "unknown task": (["evaluate", "--tasks", "ad"], ["unknown task 'ad'", "gsm8k"]),
     "unknown model": (["evaluate", "--model", "no/such/folder"], ["no/such/folder"]),
-    "unknown hyper-parameter": (["compare", "smoke", "--set", "fspo.width=1"], ["hyper-parameter of fspo 'width'", "c_low"]),
-    "hyper-parameter out of range": (["compare", "smoke", "--set", "fspo.c_low=-1"], ["FSPOHyper.c_low = -1.0", "positive"]),
+    "unknown hyper-parameter": (
+        ["compare", "smoke", "--set", "fspo.width=1"],
+        ["hyper-parameter of fspo 'width'", "c_low"],
+    ),
+    "hyper-parameter out of range": (
+        ["compare", "smoke", "--set", "fspo.c_low=-1"],
+        ["FSPOHyper.c_low = -1.0", "positive"],
+    ),
     "ratio out of range": (["compare", "smoke", "--set", "grpo.clip_low=2"], ["GRPOHyper.clip_low", "between 0 and 1"]),
     "not a number": (["compare", "smoke", "--set", "grpo.clip_low=wide"], ["'wide' is not float"]),
     "half an option": (["compare", "smoke", "--set", "fspo=1"], ["method.field=value"]),

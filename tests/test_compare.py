@@ -22,7 +22,9 @@ CELLS = ("grpo-seed0", "fspo-seed0")
 
 def start(out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "suite.cli", "compare", "smoke", "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:

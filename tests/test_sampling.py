@@ -71,7 +71,9 @@ def test_temperature_zero_is_greedy(sampler: TransformersSampler) -> None:
 
 def test_a_prompt_longer_than_the_context_is_one_clear_error(sampler: TransformersSampler) -> None:
     long = SampleRequest("p/9", 0, 0, (5,) * (SHAPE.max_positions - 10))
-    with pytest.raises(UserError, match=r"problem p/9: its prompt of 86 tokens plus max_new_tokens 24 exceeds .* of 96"):
+    with pytest.raises(
+        UserError, match=r"problem p/9: its prompt of 86 tokens plus max_new_tokens 24 exceeds .* of 96"
+    ):
         sampler.sample([*requests(sampler.tokenizer, 2), long], SamplingSettings(24))
 
 

@@ -1,4 +1,4 @@
-"""Scoring: entropy from the definition, chunked equals whole in value and gradient, micro-batches cover each row once."""
+"""Scoring: entropy from the definition, chunked equals whole, micro-batches cover each row once."""
 
 import pytest
 import torch

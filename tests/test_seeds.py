@@ -58,6 +58,13 @@ def test_argmax_with_noise_draws_from_the_distribution() -> None:
 
 
 def test_labels_cannot_be_confused() -> None:
-    keys = [derive(0, "ab", "c"), derive(0, "a", "bc"), derive(0, "abc"), derive(1, "ab", "c"), derive(0, 1), derive(0, "1")]
+    keys = [
+        derive(0, "ab", "c"),
+        derive(0, "a", "bc"),
+        derive(0, "abc"),
+        derive(1, "ab", "c"),
+        derive(0, 1),
+        derive(0, "1"),
+    ]
     assert len(set(keys)) == len(keys)
     assert all(-(2**63) <= key < 2**63 for key in keys)
