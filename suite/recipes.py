@@ -27,13 +27,8 @@ FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
 
 def demo() -> CompareConfig:
     """Five methods, three seeds, the embedded model and tasks: the comparison behind `make demo` [ours]."""
-    return CompareConfig(
-        name="demo",
-        methods=FIVE,
-        seeds=(0, 1, 2),
-        train=TrainConfig(TRAINED),
-        evaluation=EvalConfig(EMBEDDED_TASKS),
-    )
+    train = TrainConfig(TRAINED, steps=20, learning_rate=1e-4, tokens_per_micro_batch=1024)
+    return CompareConfig("demo", FIVE, (0, 1, 2), train, EvalConfig(EMBEDDED_TASKS, batch_size=256))
 
 
 def smoke() -> CompareConfig:
