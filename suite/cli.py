@@ -66,6 +66,7 @@ def compare(
     from suite.cells import stages
     from suite.comparison import Report, claim_folder
     from suite.grid import Layout, run_jobs
+    from suite.printing import print_report
 
     config = _config(recipe, methods, seeds, steps, model, data_dir, options)
     out = out or Path("results/runs") / recipe
@@ -80,7 +81,7 @@ def compare(
     with console.status("computing tables, figures and intervals"):
         report = Report.of(config, out)
         path = report.write()
-    _print_report(report, path)
+    print_report(report, path, console)
 
 
 @app.command
@@ -91,9 +92,10 @@ def report(folder: tyro.conf.Positional[Path], /) -> None:
         folder: The comparison's folder.
     """
     from suite.comparison import Report, stored_config
+    from suite.printing import print_report
 
     made = Report.of(stored_config(folder), folder)
-    _print_report(made, made.write())
+    print_report(made, made.write(), console)
 
 
 @app.command
@@ -273,18 +275,6 @@ def _config(
     for task in known.tasks_named(config.evaluation.tasks):
         task.load("eval", train.data_dir)
     return config
-
-
-def _print_report(made: Any, path: Path) -> None:
-    from suite import tables
-
-    stats = made.statistics
-    console.print(Markdown(tables.markdown(tables.accuracy_table(stats.accuracies))))
-    console.print(Markdown(tables.markdown(tables.difference_table(stats.differences))))
-    for line in tables.verdict_lines(stats.differences):
-        console.print(f"  {line}", highlight=False)
-    console.print(f"updates per rollout: {made.config.train.updates_per_rollout}", highlight=False)
-    console.print(f"report, tables and figures: {path}", highlight=False)
 
 
 if __name__ == "__main__":

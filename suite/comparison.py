@@ -14,8 +14,8 @@ import pandas as pd
 
 from fspo.calibration import match_clip_rate
 from fspo.fairness import clip_by_length, fairness_summary
-from fspo.growth import growth_by_length, growth_summary
-from suite import figures, tables
+from fspo.growth import growth_by_length, growth_summary, quantiles_by_sign
+from suite import figures, length_figures, tables
 from suite.cards import card_digest, hyper_line
 from suite.cells import load_comparison
 from suite.config import PROTOCOL, CompareConfig, plain, restored
@@ -160,13 +160,18 @@ class Report:
         ]
         return pd.concat([*frames, own.assign(range="own")], ignore_index=True)
 
+    @cached_property
+    def fairness(self) -> pd.DataFrame:
+        """Clip rates, their slopes in length and LRE, one row per method and range."""
+        return fairness_summary(self.responses, rng=np.random.default_rng(REPORT_SEED))
+
     def write(self) -> Path:
         """Write tables, figures and the report; returns the report's path."""
-        rng = np.random.Generator(np.random.PCG64(REPORT_SEED))
-        by_length = clip_by_length(self.responses, rng=rng)
-        fairness = fairness_summary(self.responses, rng=rng)
+        by_length = clip_by_length(self.responses, rng=np.random.default_rng(REPORT_SEED))
+        fairness = self.fairness
         pooled = replay(next(iter(self.methods.values())), self.updates, {})
-        growth, growth_bins = growth_summary(pooled, rng=rng), growth_by_length(pooled)
+        growth = growth_summary(pooled, rng=np.random.default_rng(REPORT_SEED))
+        growth_bins = growth_by_length(pooled)
         stats = self.statistics
         for name, frame in {
             "accuracy": stats.accuracies, "differences": stats.differences, "by_seed": stats.by_seed,
@@ -179,8 +184,9 @@ class Report:
         for name, figure in {
             "accuracy": figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
             "reward": figures.reward_figure(self.curves, colours=colours, smooth=3),
-            "clip_by_length": figures.clip_figure(by_length, fairness, colours=colours, rows=trained),
-            "acceptance": figures.acceptance_figure(by_length, fairness, colours=colours, rows=trained),
+            "clip_by_length": length_figures.clip_figure(by_length, fairness, colours=colours, rows=trained),
+            "acceptance": length_figures.acceptance_figure(by_length, fairness, colours=colours, rows=trained),
+            "growth": length_figures.growth_figure(growth_bins, quantiles_by_sign(pooled)),
         }.items():
             figures.save_png(figure, self.out / f"{name}.png")
         path = self.out / "report.md"
@@ -221,6 +227,8 @@ class Report:
                 "## Is S what the theory says?",
                 "",
                 tables.markdown(growth.round(5)),
+                "![growth](growth.png)",
+                "",
                 "## How this was made",
                 "",
                 f"- protocol {PROTOCOL}; bootstrap repetitions {self.config.bootstrap}",

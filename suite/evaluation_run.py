@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markdown import Markdown
 
 from suite import tables
 from suite.config import PROTOCOL, EvalConfig, plain
@@ -16,6 +15,7 @@ from suite.evaluate import evaluate
 from suite.files import write_atomically
 from suite.grid import progress_bar
 from suite.models import load_model
+from suite.printing import show
 from suite.recipes import EMBEDDED_MODEL, tasks_named
 from suite.results import write_result
 from suite.sampling import TransformersSampler
@@ -50,7 +50,8 @@ def run_evaluation(
         found = evaluate(sampler, loaded.tokenizer, chosen, config, data_dir, on_progress)
     evals = tuple(result for result, _ in found)
     accuracies = compare(evals, [], seed=config.seed).accuracies
-    console.print(Markdown(tables.markdown(tables.accuracy_table(accuracies, {"base": loaded.reference}))))
+    table = tables.accuracy_table(accuracies, {"base": loaded.reference}).drop(columns="seeds")
+    show(table, f"avg@{config.samples} in per cent, 95 % intervals over problems", console)
     for result, rollouts in found:
         tokens = sum(len(r.response_ids) for r in rollouts)
         console.print(

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("suite", "baselines", "fspo", "tasks")
 COMPOSITION_ROOT = {"suite.cli", "suite.recipes", "suite.comparison"}
 PURE_LIBRARIES = {"torch", "numpy", "scipy"}
+DIAGNOSTICS = {"pandas"}  # what the data frames of fspo's diagnostics are made of
 ONE_IMPORTER = ("vllm", "lm_eval", "ray")
 LAZY = {*ONE_IMPORTER, "trl", "verl", "wandb"}
 LAZY_IN_TASKS = {"transformers", "datasets", "math_verify", "sympy"}
@@ -88,8 +89,9 @@ def complaint(module: str, found: Import) -> str | None:
         plugin_of = module.removeprefix("fspo.plugins.")
         if ours and not found.inside(*FOR_METHODS, room):
             return f"{room} may import {', '.join(FOR_METHODS)} and itself"
-        if not (ours or standard or found.top in PURE_LIBRARIES or found.inside(plugin_of)):
-            return f"{room} may import {', '.join(sorted(PURE_LIBRARIES))} only"
+        allowed = PURE_LIBRARIES | (DIAGNOSTICS if room == "fspo" else set())
+        if not (ours or standard or found.top in allowed or found.inside(plugin_of)):
+            return f"{room} may import {', '.join(sorted(allowed))} only"
     elif room == "tasks":
         if ours and not found.inside("suite.types", "tasks"):
             return "tasks may import suite.types only"

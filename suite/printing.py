@@ -1,0 +1,42 @@
+"""What the command line shows of a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from suite import tables
+
+if TYPE_CHECKING:
+    from suite.comparison import Report
+
+WIDE = 180
+
+
+def show(frame: pd.DataFrame, title: str, console: Console) -> None:
+    """A data frame of strings as a table; where nobody watches a terminal, as wide as it needs to be."""
+    table = Table(*map(str, frame.columns), title=title, title_justify="left", box=SIMPLE_HEAD)
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(str, row))
+    (console if console.is_terminal else Console(width=WIDE)).print(table, highlight=False)
+
+
+def print_report(report: Report, path: Path, console: Console) -> None:
+    """Accuracies, differences to the base model, clipping by length, and the computed verdicts."""
+    stats = report.statistics
+    paper = report.fairness[report.fairness["range"] == "paper"]
+    show(tables.accuracy_table(stats.accuracies), "accuracy in per cent, 95 % intervals (seeds, problems)", console)
+    show(tables.difference_table(stats.differences), "difference to the base model in points", console)
+    fairness = tables.fairness_table(paper).drop(columns="range")
+    show(fairness, "clipping by length, the same responses for every method", console)
+    for line in tables.verdict_lines(stats.differences):
+        console.print(line, highlight=False)
+    updates = report.config.train.updates_per_rollout
+    mode = "shared first rollouts, then common random numbers"
+    console.print(f"updates per rollout: {updates}; {mode}", highlight=False)
+    console.print(f"report, tables and figures: {path}", highlight=False)
