@@ -25,7 +25,7 @@ from suite.rollouts import RolloutSource
 from suite.run_log import read_log
 from suite.sampling import HalfPrecisionSampler, Sampler, TransformersSampler
 from suite.trainer import Trainer
-from suite.types import EvalResult, RunResult, Verdict
+from suite.types import EvalResult, RunResult, UserError, Verdict
 
 BASE = "base"
 
@@ -208,7 +208,11 @@ def stages(config: CompareConfig, out: Path) -> list[list[Any]]:
 
 
 def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[RunResult]]:
-    """The base model's result and every cell's, read from disk and checked."""
-    runs = [read_result(job.folder) for job in stages(config, out)[1]]
+    """The base model's result and every cell's, read from disk and checked; UserError while some are missing."""
+    jobs = stages(config, out)
+    waiting = [job.name for stage in jobs for job in stage if not job.done()]
+    if waiting:
+        raise UserError(f"{out}: not finished ({', '.join(waiting[:3])}, {len(waiting)} jobs); run fspo compare again")
+    runs = [read_result(job.folder) for job in jobs[1]]
     order = {method: i for i, method in enumerate(config.methods)}
     return read_result(out / BASE), sorted(runs, key=lambda run: (order[run.method], run.seed))

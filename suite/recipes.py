@@ -27,7 +27,7 @@ FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
 
 def demo() -> CompareConfig:
     """Five methods, three seeds, the embedded model and tasks: the comparison behind `make demo` [ours]."""
-    train = TrainConfig(TRAINED, steps=20, learning_rate=1e-4, tokens_per_micro_batch=1024)
+    train = TrainConfig(TRAINED, steps=20, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=1024)
     return CompareConfig("demo", FIVE, (0, 1, 2), train, EvalConfig(EMBEDDED_TASKS, batch_size=256))
 
 

@@ -1,0 +1,36 @@
+"""The first screen shows what a command made: the README's table is the committed report's, figures and all."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from suite.config import PROTOCOL, plain
+from suite.recipes import RECIPES, recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REPORT = (ROOT / "results/demo/report.md").read_text(encoding="utf-8")
+
+
+def test_the_table_is_the_reports() -> None:
+    shown = README.split("<!-- table of results/demo/report.md -->")[1].split("<!-- end of table -->")[0].strip()
+    assert shown.startswith("| model |")
+    assert shown in REPORT
+
+
+def test_the_report_is_the_recipes_and_this_protocols() -> None:
+    record = json.loads((ROOT / "results/demo/comparison.json").read_text())
+    assert record["protocol"] == PROTOCOL
+    assert record["config"] == json.loads(json.dumps(plain(recipe("demo"))))
+    assert record["command"].startswith("fspo compare demo")
+
+
+def test_every_link_and_picture_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_recipe_named_is_known() -> None:
+    assert set(re.findall(r"fspo (?:compare|train) ([a-z0-9-]+)", README)) <= set(RECIPES)
