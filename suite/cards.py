@@ -12,7 +12,9 @@ from suite.types import Method
 
 def hyper_line(method: Method) -> str:
     """The hyper-parameters as one line, for instance `c_low=0.03, c_high=0.03`."""
-    return ", ".join(f"{f.name}={getattr(method.hyper, f.name)}" for f in dataclasses.fields(method.hyper))
+    values = {f.name: getattr(method.hyper, f.name) for f in dataclasses.fields(method.hyper)}
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def card_digest(method: Method) -> str:

@@ -166,7 +166,7 @@ class CellJob:
         loaded.model.save_pretrained(self.folder / "model")
         loaded.tokenizer.save_pretrained(self.folder / "model")
         costs |= {name: sum(row[name] for row in log) for name in log[0] if name.startswith(SECONDS)}
-        costs["tokens"] = sum(row["tokens/response"] for row in log)
+        costs["tokens"] = sum(row["tokens/sampled"] for row in log)
         result = RunResult(
             protocol=PROTOCOL,
             method=self.method,

@@ -22,7 +22,7 @@ console = Console()
 complaints = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Name = tyro.conf.Positional[str]
-Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="METHOD.FIELD=VALUE")]
+Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="OWNER.FIELD=VALUE")]
 
 
 def main() -> None:
@@ -60,11 +60,12 @@ def compare(
         steps: Rollout steps instead of the recipe's.
         model: Start model instead of the recipe's: embedded, smollm2, a folder, a .gguf file or a hub id.
         data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
-        options: Hyper-parameters apart from the defaults, for instance --set fspo.c_low=0.05 gspo.clip_low=3e-3.
+        options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
         workers: Processes side by side; default one per core.
     """
     from suite.cells import stages
-    from suite.comparison import Report, claim_folder
+    from suite.comparison import Report
+    from suite.folder import claim_folder
     from suite.grid import Layout, run_jobs
     from suite.printing import print_report
 
@@ -91,7 +92,8 @@ def report(folder: tyro.conf.Positional[Path], /) -> None:
     Args:
         folder: The comparison's folder.
     """
-    from suite.comparison import Report, stored_config
+    from suite.comparison import Report
+    from suite.folder import stored_config
     from suite.printing import print_report
 
     made = Report.of(stored_config(folder), folder)
@@ -122,10 +124,10 @@ def train(
         steps: Rollout steps instead of the recipe's.
         model: Start model instead of the recipe's.
         data_dir: Folder of JSONL data sets.
-        options: Hyper-parameters apart from the defaults, each METHOD.FIELD=VALUE.
+        options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
     """
     from suite.cells import stages
-    from suite.comparison import claim_folder
+    from suite.folder import claim_folder
     from suite.grid import Layout, run_jobs
 
     config = replace(_config(recipe, method, None, steps, model, data_dir, options), seeds=(seed,))
@@ -254,26 +256,22 @@ def _config(
     """The recipe with what the command line changed, every name checked before anything starts."""
     from suite import recipes as known
 
-    config = known.recipe(recipe)
+    config = known.with_options(known.recipe(recipe), options)
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds {seeds}: at least 1")
     changes: dict[str, Any] = {"steps": steps, "model": model, "data_dir": data_dir}
-    train = replace(config.train, **{key: value for key, value in changes.items() if value is not None})
     config = replace(
         config,
-        train=train,
+        train=replace(config.train, **{key: value for key, value in changes.items() if value is not None}),
         methods=config.methods if methods is None else tuple(methods.split(",")),
         seeds=config.seeds if seeds is None else tuple(range(seeds)),
-        options=tuple(options),
     )
     for name in config.methods:
-        known.method_with(name, config.options)
-    for option in config.options:
-        known.method_with(option.partition(".")[0], [option])
+        known.lookup(known.METHODS, name, "method")
     for task in known.tasks_named(config.train.tasks):
-        task.load("train", train.data_dir)
+        task.load("train", config.train.data_dir)
     for task in known.tasks_named(config.evaluation.tasks):
-        task.load("eval", train.data_dir)
+        task.load("eval", config.train.data_dir)
     return config
 
 

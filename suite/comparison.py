@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,66 +16,14 @@ from fspo.growth import growth_by_length, growth_summary, quantiles_by_sign
 from suite import figures, length_figures, tables
 from suite.cards import card_digest, hyper_line
 from suite.cells import load_comparison
-from suite.config import PROTOCOL, CompareConfig, plain, restored
-from suite.environment import versions
+from suite.config import PROTOCOL, CompareConfig
 from suite.files import write_atomically
 from suite.recipes import method_with
 from suite.replay import UpdateLog, clip_rate, replay
-from suite.results import check_protocol
 from suite.statistics import BASE, Comparison, compare
 from suite.types import Method, RunResult, UserError
 
-CONFIG_FILE = "comparison.json"
 REPORT_SEED = 0
-
-
-# --- the folder -----------------------------------------------------------------------------------
-
-
-def claim_folder(config: CompareConfig, out: Path, command: Sequence[str]) -> None:
-    """Write the resolved config into the folder, or check that it holds this very comparison.
-
-    Raises UserError, and writes nothing, when the folder has results of another protocol or configuration.
-    """
-    path = out / CONFIG_FILE
-    wanted = json.loads(json.dumps(plain(config)))
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            check_protocol(found["protocol"], path)
-            known = found["config"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
-        for name, value in _flat(wanted).items():
-            if _flat(known).get(name) != value:
-                old = _flat(known).get(name)
-                raise UserError(f"{out}: holds a comparison with {name} = {old!r}, not {value!r}; choose another --out")
-        return
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
-    content = {"protocol": PROTOCOL, "config": wanted, "command": shlex.join(command), "versions": versions()}
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
-
-
-def stored_config(out: Path) -> CompareConfig:
-    """The config of the comparison in a folder. Raises UserError where there is none, or one of another protocol."""
-    path = out / CONFIG_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        check_protocol(found["protocol"], path)
-        return restored(found["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error
-
-
-def _flat(config: dict, prefix: str = "") -> dict:
-    items = {}
-    for key, value in config.items():
-        items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return items
-
-
-# --- the report -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -139,7 +85,7 @@ class Report:
             try:
                 factor = match_clip_rate(
                     lambda k, method=method: clip_rate(method.scaled(k), self.updates, {}),
-                    self.target, lower=0.01, upper=100.0, tolerance=1e-3,
+                    self.target, lower=1e-6, upper=1e6, tolerance=1e-3,
                 )  # fmt: skip
             except UserError as reason:
                 reasons.append(f"{name} has no matched range: {reason}")
@@ -149,16 +95,16 @@ class Report:
 
     @cached_property
     def responses(self) -> pd.DataFrame:
-        """One row per method, range and response: `paper` and `matched` on all cells' responses, `own` on its own."""
+        """One row per method, range and response: `default` and `matched` on the responses of all cells."""
         frames = []
-        for span, methods in (("paper", self.methods), ("matched", self.matched[0])):
+        for span, methods in (("default", self.methods), ("matched", self.matched[0])):
             for name, method in methods.items():
                 frames.append(replay(method, self.updates, {}).assign(method=name, range=span))
         paper = pd.concat(frames[: len(self.methods)], ignore_index=True)
         own = paper[
             [cell.startswith(f"{name}-seed") for cell, name in zip(paper["cell"], paper["method"], strict=True)]
         ]
-        return pd.concat([*frames, own.assign(range="own")], ignore_index=True)
+        return pd.concat([*frames, own.assign(range="default, own cells")], ignore_index=True)
 
     @cached_property
     def fairness(self) -> pd.DataFrame:
@@ -180,12 +126,12 @@ class Report:
         }.items():  # fmt: skip
             tables.write_csv(self.out / f"{name}.csv", frame)
         colours = figures.method_colours([*self.methods, BASE])
-        trained = ("paper", "matched") if self.matched[0] else ("paper",)
+        shown = ("default", "matched") if self.matched[0] else ("default",)
         for name, figure in {
             "accuracy": figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
             "reward": figures.reward_figure(self.curves, colours=colours, smooth=3),
-            "clip_by_length": length_figures.clip_figure(by_length, fairness, colours=colours, rows=trained),
-            "acceptance": length_figures.acceptance_figure(by_length, fairness, colours=colours, rows=trained),
+            "clip_by_length": length_figures.clip_figure(by_length, fairness, colours=colours, rows=shown),
+            "acceptance": length_figures.acceptance_figure(by_length, fairness, colours=colours, rows=shown),
             "growth": length_figures.growth_figure(growth_bins, quantiles_by_sign(pooled)),
         }.items():
             figures.save_png(figure, self.out / f"{name}.png")
@@ -235,8 +181,9 @@ class Report:
                 f"- rollouts: shared first step ({seeds}), then common random numbers: same problems, same token noise",
                 f"- updates per rollout: {train.updates_per_rollout}; the first has ratio 1 everywhere and is left out "
                 "of every clip statistic",
-                "- `paper` and `matched` ranges are replayed on the responses of all cells, the same for every "
-                f"method; `own` are each method's own cells; matched to a clipped share of {self.target:.3f}",
+                "- `default` ranges (each paper's where it is public) and `matched` ones are replayed on the responses "
+                "of all cells, the same bytes for every method; `own cells` are those that the method trained itself",
+                f"- matched to a clipped share of {self.target:.3f}",
                 "- a sequence ratio clips a response or not; of a token ratio the share of the response's tokens "
                 "counts; PPO is replayed with group-centred rewards in place of its critic's advantages",
                 "",

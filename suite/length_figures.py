@@ -27,7 +27,7 @@ def clip_figure(
     colours = colours or method_colours(methods)
     with style():
         figure = Figure(figsize=(max(1.72 * len(methods) + 0.4, 5.0), 2.05 * len(ranges) + 0.75), layout="constrained")
-        grid = figure.subplots(len(ranges), len(methods), squeeze=False, sharex=True, sharey=True)
+        grid = figure.subplots(len(ranges), len(methods), squeeze=False, sharex=True, sharey="row")
         for i, span in enumerate(ranges):
             for axes, method in zip(grid[i], methods, strict=True):
                 part = select(by_length, method=method, range=span)
@@ -38,18 +38,24 @@ def clip_figure(
                 if i == 0:
                     axes.set_title(method, color=colours[method], fontsize=11)
             grid[i, 0].set_ylabel(f"{span} range", color=INK, fontweight="bold")
+            _share_axis(grid[i, 0], select(by_length, range=span))
         _length_axis(grid[0, 0], _length_ticks(numbers_of(by_length, "mean_length")))
-        highest = max(0.05, float(np.nanmax(numbers_of(by_length, "outside_band_high"))))
-        grid[0, 0].set_ylim(0, 1.35 * highest)
-        ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, highest)
-        grid[0, 0].yaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= min(1.0, 1.1 * highest)]))
-        grid[0, 0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
         figure.supxlabel(
             "response length in tokens (log scale).   Solid: share outside the band, with 95 % interval.   "
             "Dashed: clipped.   Open marks: truncated.",
             fontsize=8.5, color=SOFT,
         )  # fmt: skip
     return figure
+
+
+def _share_axis(axes: Axes, part: pd.DataFrame) -> None:
+    """A row's common axis from 0 to its largest share, in per cent, with head-room for the numbers."""
+    tops = np.concatenate([numbers_of(part, "outside_band_high"), numbers_of(part, "outside_band")])
+    highest = max(0.05, float(np.nanmax(tops)))
+    axes.set_ylim(0, 1.35 * highest)
+    ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, highest)
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= min(1.0, 1.1 * highest)]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
 
 
 def _clip_panel(axes: Axes, part: pd.DataFrame, colour: str) -> None:
@@ -65,9 +71,10 @@ def _clip_panel(axes: Axes, part: pd.DataFrame, colour: str) -> None:
 
 def _write_numbers(axes: Axes, row: Mapping[str, Any]) -> None:
     """LRE, its noise level and the slope, small, in the head-room of a panel."""
-    slope = f"{100 * row['outside_slope']:+.1f} points / doubling".replace("-", "−")
+    slope = f"{100 * row['outside_slope']:+.1f} pts / doubling".replace("-", "−")
     text = f"LRE {row['lre_max']:.2f} (chance {row['lre_noise']:.2f})\n{slope}"
-    axes.text(0.04, 0.97, text, transform=axes.transAxes, va="top", fontsize=7.5, color=INK, linespacing=1.35)
+    label = axes.text(0.04, 0.97, text, transform=axes.transAxes, va="top", fontsize=7, color=INK, linespacing=1.35)
+    label.set_in_layout(False)
 
 
 def acceptance_figure(

@@ -31,7 +31,8 @@ def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part]) -> dict[
         "entropy/mean": entropy / tokens,
         "sampler_gap/mean_abs": float(gaps.abs().mean()),
         "sampler_gap/max_abs": float(gaps.abs().max()),
-        "tokens/response": tokens,
+        "tokens/sampled": tokens,
+        "tokens/scored": float(sum(len(r.prompt_ids) for r in rollouts)) + tokens,
     }
 
 

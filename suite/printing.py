@@ -29,10 +29,10 @@ def show(frame: pd.DataFrame, title: str, console: Console) -> None:
 def print_report(report: Report, path: Path, console: Console) -> None:
     """Accuracies, differences to the base model, clipping by length, and the computed verdicts."""
     stats = report.statistics
-    paper = report.fairness[report.fairness["range"] == "paper"]
+    default = pd.DataFrame(report.fairness[report.fairness["range"] == "default"])
     show(tables.accuracy_table(stats.accuracies), "accuracy in per cent, 95 % intervals (seeds, problems)", console)
     show(tables.difference_table(stats.differences), "difference to the base model in points", console)
-    fairness = tables.fairness_table(pd.DataFrame(paper)).drop(columns="range")
+    fairness = tables.fairness_table(default).drop(columns="range")
     show(fairness, "clipping by length, the same responses for every method", console)
     for line in tables.verdict_lines(stats.differences):
         console.print(line, highlight=False)

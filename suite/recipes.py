@@ -20,6 +20,7 @@ METHODS: dict[str, Method] = {**baselines.METHODS, "fspo": fspo.FSPO}
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
 TRAINED = tuple(name for name in EMBEDDED_TASKS if tasks.TASKS[name].trainable)
+SECTIONS = {"train": TrainConfig, "evaluation": EvalConfig}
 T = typing.TypeVar("T")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
@@ -27,7 +28,7 @@ FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
 
 def demo() -> CompareConfig:
     """Five methods, three seeds, the embedded model and tasks: the comparison behind `make demo` [ours]."""
-    train = TrainConfig(TRAINED, steps=20, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=1024)
+    train = TrainConfig(TRAINED, steps=16, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=1024)
     return CompareConfig("demo", FIVE, (0, 1, 2), train, EvalConfig(EMBEDDED_TASKS, batch_size=256))
 
 
@@ -85,19 +86,38 @@ def method_with(name: str, options: Sequence[str]) -> Method:
     return dataclasses.replace(method, hyper=dataclasses.replace(method.hyper, **changes)) if changes else method
 
 
+def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig:
+    """The config with `train.field=value` and `evaluation.field=value` applied; options of methods are kept for them.
+
+    Every option is checked here, those of methods included.
+    """
+    for_methods = []
+    for option in options:
+        owner, field, value = _parse(option)
+        if owner in SECTIONS:
+            section = dataclasses.replace(getattr(config, owner), **{field: value})
+            config = dataclasses.replace(config, **{owner: section})
+        else:
+            method_with(owner, [option])
+            for_methods.append(option)
+    return dataclasses.replace(config, options=tuple(for_methods))
+
+
 def _parse(option: str) -> tuple[str, str, Any]:
-    """(method, field, value) of `method.field=value`, the value read by the field's own type."""
+    """(owner, field, value) of `owner.field=value`; the owner is a method, `train` or `evaluation`."""
     target, equals, text = option.partition("=")
-    name, dot, field = target.partition(".")
+    owner, dot, field = target.partition(".")
     if not (equals and dot):
         raise UserError(f"--set {option!r}: write it as method.field=value, for instance fspo.c_low=0.05")
-    hyper = lookup(METHODS, name, "method").hyper
-    kinds = typing.get_type_hints(type(hyper))
-    lookup(kinds, field, f"hyper-parameter of {name}")
-    return name, field, _read(text, kinds[field], option)
+    settings = SECTIONS[owner] if owner in SECTIONS else type(lookup(METHODS, owner, "method").hyper)
+    kinds = typing.get_type_hints(settings)
+    lookup(kinds, field, f"setting of {owner}")
+    return owner, field, _read(text, kinds[field], option)
 
 
 def _read(text: str, kind: Any, option: str) -> Any:
+    if typing.get_origin(kind) is typing.Literal:
+        return lookup({choice: choice for choice in typing.get_args(kind)}, text, f"value in --set {option}")
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if type(None) in kinds and text.lower() == "none":
         return None
@@ -107,5 +127,5 @@ def _read(text: str, kind: Any, option: str) -> Any:
         return int(text) if int in kinds else float(text)
     if str in kinds:
         return text
-    names = " or ".join("none" if k is type(None) else k.__name__ for k in kinds)
+    names = " or ".join("none" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
     raise UserError(f"--set {option!r}: {text!r} is not {names}")

@@ -79,6 +79,7 @@ class Trainer:
         self._record_updates(step, rollouts, reports, centred)
         numbers = rollout_metrics(rollouts, [part for mini in mini_batches for part in mini])
         numbers |= update_metrics(reports, centred)
+        numbers["tokens/updated"] = numbers["tokens/scored"] * self.config.epochs
         numbers["learning_rate"] = float(self.learner.schedule.get_last_lr()[0])
         return numbers | clock.seconds
 

@@ -10,7 +10,7 @@ import pytest
 
 from suite import cli
 from suite.config import PROTOCOL, plain
-from suite.recipes import method_with, recipe
+from suite.recipes import method_with, recipe, with_options
 from suite.results import read_result
 from suite.types import UserError
 
@@ -40,6 +40,12 @@ CASES = {
         ["compare", "smoke", "--set", "fspo.c_low=-1"],
         ["FSPOHyper.c_low = -1.0", "positive"],
     ),
+    "training out of range": (
+        ["compare", "smoke", "--set", "train.learning_rate=7"],
+        ["learning_rate = 7.0"],
+    ),
+    "no such choice": (["compare", "smoke", "--set", "train.schedule=liner"], ["'liner'", "did you mean linear?"]),
+    "no such setting": (["compare", "smoke", "--set", "train.lr=1"], ["setting of train 'lr'", "learning_rate"]),
     "ratio out of range": (["compare", "smoke", "--set", "grpo.clip_low=2"], ["GRPOHyper.clip_low", "between 0 and 1"]),
     "not a number": (["compare", "smoke", "--set", "grpo.clip_low=wide"], ["'wide' is not float"]),
     "half an option": (["compare", "smoke", "--set", "fspo=1"], ["method.field=value"]),
@@ -116,6 +122,13 @@ def test_a_broken_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"protocol": 1')
     with pytest.raises(UserError, match=r"result\.json: not a result of this suite"):
         read_result(tmp_path)
+
+
+def test_settings_of_training_and_evaluation_reach_the_config() -> None:
+    options = ["train.learning_rate=3e-5", "evaluation.samples=8", "fspo.c_low=0.05", "train.max_new_tokens=none"]
+    config = with_options(recipe("demo"), options)
+    assert (config.train.learning_rate, config.evaluation.samples, config.train.max_new_tokens) == (3e-5, 8, None)
+    assert config.options == ("fspo.c_low=0.05",)
 
 
 def test_options_reach_the_method_and_no_other() -> None:

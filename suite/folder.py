@@ -1,0 +1,59 @@
+"""The folder of a comparison: which comparison it holds, and that it holds no other."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from suite.config import PROTOCOL, CompareConfig, plain, restored
+from suite.environment import versions
+from suite.files import write_atomically
+from suite.results import check_protocol
+from suite.types import UserError
+
+CONFIG_FILE = "comparison.json"
+
+
+def claim_folder(config: CompareConfig, out: Path, command: Sequence[str]) -> None:
+    """Write the resolved config into the folder, or check that it holds this very comparison.
+
+    Raises UserError, and writes nothing, when the folder has results of another protocol or configuration.
+    """
+    path = out / CONFIG_FILE
+    wanted = json.loads(json.dumps(plain(config)))
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            check_protocol(found["protocol"], path)
+            known = found["config"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
+        for name, value in _flat(wanted).items():
+            if _flat(known).get(name) != value:
+                old = _flat(known).get(name)
+                raise UserError(f"{out}: holds a comparison with {name} = {old!r}, not {value!r}; choose another --out")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
+    content = {"protocol": PROTOCOL, "config": wanted, "command": shlex.join(command), "versions": versions()}
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def stored_config(out: Path) -> CompareConfig:
+    """The config of the comparison in a folder. Raises UserError where there is none, or one of another protocol."""
+    path = out / CONFIG_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        check_protocol(found["protocol"], path)
+        return restored(found["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    items = {}
+    for key, value in config.items():
+        items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items

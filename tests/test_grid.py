@@ -1,0 +1,97 @@
+"""Jobs in processes: done ones are skipped, a failure stops nobody else, a dead worker and a held folder are named."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from suite import grid
+from suite.grid import Layout, locked, run_jobs
+from suite.types import UserError
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A job that leaves a file, complains, or dies."""
+
+    name: str
+    home: Path
+    fate: str = "well"
+    total: int = 1
+
+    @property
+    def folder(self) -> Path:
+        return self.home / self.name
+
+    def done(self) -> bool:
+        return (self.folder / "done").exists()
+
+    def finished_units(self) -> int:
+        return 0
+
+    def run(self) -> str:
+        if self.fate == "complains":
+            raise UserError("no such thing")
+        if self.fate == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        with open(self.folder / "done", "x") as file:
+            file.write(str(os.getpid()))
+        return "fine"
+
+
+def run(*stages: list[Toy], workers: int = 2) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    try:
+        run_jobs(stages, Layout(workers, 1), console)
+    finally:
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_stages_run_and_done_jobs_are_skipped(tmp_path: Path) -> None:
+    first, second = [Toy("a", tmp_path), Toy("b", tmp_path)], [Toy("c", tmp_path)]
+    assert "fine" in run(first, second)
+    assert all(job.done() for job in first + second)
+    # A second run of any job would fail on the file that is there.
+    assert "3 of 4 jobs are done already" in run(first, [*second, Toy("d", tmp_path)])
+
+
+def test_a_failed_job_is_named_and_stops_nobody_else_of_its_stage(tmp_path: Path) -> None:
+    stage = [Toy("bad", tmp_path, "complains"), *(Toy(f"good{i}", tmp_path) for i in range(3))]
+    later = Toy("later", tmp_path)
+    with pytest.raises(UserError, match=r"^bad: no such thing$"):
+        run(stage, [later], workers=1)
+    assert [job.done() for job in stage] == [False, True, True, True]
+    assert not later.done()
+
+
+def test_a_worker_that_dies_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"victim: a worker process died .* the same command goes on from here"):
+        run([Toy("victim", tmp_path, "dies")])
+
+
+def test_a_held_folder_is_refused_and_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "LOCK_SECONDS", 0.2)
+    with (
+        locked(tmp_path / "cell"),
+        pytest.raises(UserError, match="cell: another process works here"),
+        locked(tmp_path / "cell"),
+    ):
+        pass
+    with locked(tmp_path / "cell"):
+        pass
+
+
+def test_jobs_share_the_cores() -> None:
+    cores = os.cpu_count() or 1
+    assert Layout.of(1) == Layout(1, cores)
+    assert Layout.of(100) == Layout(cores, 1)
+    assert Layout.of(100, workers=3).workers == 3
