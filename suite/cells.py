@@ -15,6 +15,7 @@ import torch
 from suite.config import PROTOCOL, CompareConfig, TrainConfig, plain
 from suite.environment import machine, versions
 from suite.evaluate import evaluate
+from suite.fetch import located
 from suite.files import write_atomically
 from suite.metrics import SECONDS
 from suite.models import LoadedModel, load_model, model_digest
@@ -33,7 +34,7 @@ BASE = "base"
 def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
     """The start model in float32 on the best device, and a sampler of the configured precision."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(config.model, dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
+    loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
     kind = HalfPrecisionSampler if config.precision == "bfloat16" else TransformersSampler
     return loaded, kind(loaded.model, loaded.tokenizer)
 

@@ -12,6 +12,7 @@ from suite import tables
 from suite.config import PROTOCOL, EvalConfig, plain
 from suite.environment import machine, versions
 from suite.evaluate import evaluate
+from suite.fetch import located
 from suite.files import write_atomically
 from suite.grid import progress_bar
 from suite.models import load_model
@@ -37,7 +38,7 @@ def run_evaluation(
     for task in chosen:
         task.load("eval", data_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(model, dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
+    loaded = load_model(located(model), dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
     with progress_bar(console) as bar:
         rows = {}
 
@@ -50,7 +51,7 @@ def run_evaluation(
         found = evaluate(sampler, loaded.tokenizer, chosen, config, data_dir, on_progress)
     evals = tuple(result for result, _ in found)
     accuracies = compare(evals, [], seed=config.seed).accuracies
-    table = tables.accuracy_table(accuracies, {"base": loaded.reference}).drop(columns="seeds")
+    table = tables.accuracy_table(accuracies, {"base": model}).drop(columns="seeds")
     show(table, f"avg@{config.samples} in per cent, 95 % intervals over problems", console)
     for result, rollouts in found:
         tokens = sum(len(r.response_ids) for r in rollouts)
@@ -61,7 +62,7 @@ def run_evaluation(
         )
     if out is not None:
         digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
-        settings = {"model": loaded.reference, "precision": precision, **plain(config)}
+        settings = {"model": model, "precision": precision, **plain(config)}
         environment = {**versions(), **machine()}
         lines = [
             {"task": result.task, "problem": r.problem_id, "sample": r.sample_index, "verdict": r.verdict,

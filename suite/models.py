@@ -1,4 +1,4 @@
-"""Models and tokenizers from wherever they are: the embedded one, a folder, a GGUF file, SmolLM2 by name, the hub."""
+"""Models and tokenizers from wherever they are: the embedded one, a folder, a GGUF file, the hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from suite.fetch import fetch_smollm2
 from suite.types import UserError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -40,7 +39,7 @@ def load_model(
 ) -> LoadedModel:
     """The model that a reference names, in evaluation mode, with a pad token and a checked scoring path.
 
-    `reference` is "embedded" (in `embedded_folder`), "smollm2" (fetched when absent), a folder in the Hugging Face
+    `reference` is "embedded" (in `embedded_folder`), a folder in the Hugging Face
     layout, a `.gguf` file or a hub id. Remote code is never run.
 
     UserError: nothing there, broken or incomplete files, an architecture that is no plain causal decoder.
@@ -103,8 +102,6 @@ def _locate(reference: str, embedded_folder: Path | None) -> tuple[str, dict[str
         if embedded_folder is None or not (embedded_folder / "config.json").is_file():
             raise UserError(f"model 'embedded': no model in {embedded_folder}; rebuild it with `fspo build-base`")
         return str(embedded_folder), {"local_files_only": True}
-    if reference == "smollm2":
-        return str(fetch_smollm2()), {"local_files_only": True}
     path = Path(reference).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return str(path.parent), {"gguf_file": path.name, "local_files_only": True}

@@ -34,7 +34,7 @@ CASES = {
     "unknown model": (["evaluate", "--model", "no/such/folder"], ["no/such/folder"]),
     "unknown hyper-parameter": (
         ["compare", "smoke", "--set", "fspo.width=1"],
-        ["hyper-parameter of fspo 'width'", "c_low"],
+        ["setting of fspo 'width'", "c_low"],
     ),
     "hyper-parameter out of range": (
         ["compare", "smoke", "--set", "fspo.c_low=-1"],
