@@ -166,12 +166,13 @@ def evaluate(
         max_new_tokens: Token limit instead of each task's own.
         chat: Ask through the chat template instead of few-shot prompts.
         seed: Seed of the decoding noise.
-        precision: float32 or bfloat16; default float32 for the embedded model, else bfloat16.
+        precision: float32 or bfloat16; default float32 for the embedded model and without bfloat16 hardware.
         batch_size: Responses side by side; default 512 for the embedded model, else 64.
         out: Folder for the result and every response.
     """
     from suite.config import EvalConfig
     from suite.evaluation_run import run_evaluation
+    from suite.models import has_fast_bfloat16
     from suite.recipes import EMBEDDED_TASKS
 
     embedded = model == "embedded"
@@ -185,7 +186,8 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         chat=chat,
     )
-    run_evaluation(model, config, precision or ("float32" if embedded else "bfloat16"), data_dir, out, console)
+    default = "bfloat16" if has_fast_bfloat16() and not embedded else "float32"
+    run_evaluation(model, config, precision or default, data_dir, out, console)
 
 
 @app.command

@@ -14,6 +14,7 @@ import baselines
 import fspo
 import tasks
 from suite.config import CompareConfig, EvalConfig, TrainConfig
+from suite.models import has_fast_bfloat16
 from suite.types import Method, Task, UserError
 
 METHODS: dict[str, Method] = {**baselines.METHODS, "fspo": fspo.FSPO}
@@ -51,7 +52,7 @@ def smollm2_svamp() -> CompareConfig:
         learning_rate=2e-6,
         sampling_batch_size=64,
         tokens_per_micro_batch=4096,
-        precision="bfloat16",
+        precision="bfloat16" if has_fast_bfloat16() else "float32",
     )
     evaluation = EvalConfig(tasks=("svamp",), samples=4, limit=16, batch_size=64)
     return CompareConfig("smollm2-svamp", FIVE, (0, 1, 2), train, evaluation)

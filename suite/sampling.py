@@ -9,10 +9,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from suite.kv_cache import growing_cache
 from suite.seeds import gumbel_noise
 from suite.types import FinishReason, Rollout, UserError
+
+WORTH_SHARING = 32
+"""Tokens that all prompts of a batch must have in common, as few-shot prompts do, before they are prefilled apart."""
 
 
 @dataclass(frozen=True)
@@ -162,21 +165,31 @@ class _Batch:
             ).logits[:, -1]
         return self._rollouts()
 
-    def _prefill(self) -> tuple[Tensor, DynamicCache, Tensor]:
-        """Logits, cache and mask after the prompts, left-padded, one forward row per distinct prompt."""
+    def _prefill(self) -> tuple[Tensor, Any, Tensor]:
+        """Logits, cache and mask after the prompts: one row per distinct prompt, their common start only once."""
         prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(r.prompt_ids for r in self.requests))}
-        width = max(map(len, prompts))
+        columns = enumerate(zip(*prompts, strict=False))
+        shortest = min(map(len, prompts))
+        shared = min(next((i for i, column in columns if len(set(column)) > 1), shortest), shortest - 1)
+        cache = growing_cache()
+        if len(prompts) > 1 and shared >= WORTH_SHARING:
+            start = torch.tensor([next(iter(prompts))[:shared]], device=self.device)
+            self.model(input_ids=start, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.int64, device=self.device))
+        else:
+            shared = 0
+        width = max(map(len, prompts)) - shared
         ids = torch.zeros(len(prompts), width, dtype=torch.int64, device=self.device)
-        mask = torch.zeros_like(ids)
+        mask = torch.zeros(len(prompts), shared + width, dtype=torch.int64, device=self.device)
+        mask[:, :shared] = 1
         for prompt, i in prompts.items():
-            ids[i, width - len(prompt) :] = torch.tensor(prompt, device=self.device)
-            mask[i, width - len(prompt) :] = 1
-        cache = DynamicCache()
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+            rest = prompt[shared:]
+            ids[i, width - len(rest) :] = torch.tensor(rest, device=self.device)
+            mask[i, shared + width - len(rest) :] = 1
         logits = self.model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0)[:, shared:],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,

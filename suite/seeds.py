@@ -9,6 +9,7 @@ from torch import Tensor
 
 _TOKEN_STRIDE = -7046029254386353131  # 2^64 / golden ratio as a signed 64-bit number: consecutive counters spread out
 _POSITION_STRIDE = -3335678366873096957
+_IN_CACHE = 2**16
 
 
 def derive(run_seed: int, *labels: str | int) -> int:
@@ -28,11 +29,11 @@ def generator(run_seed: int, *labels: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(run_seed, *labels) & (2**63 - 1))
 
 
-def _mix(z: Tensor) -> Tensor:
-    """splitmix64's finaliser on int64 tensors with wrap-around. Source: Steele, Lea and Flood, OOPSLA 2014."""
-    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
-    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
-    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+def _mix_(z: Tensor) -> Tensor:
+    """splitmix64's finaliser on int64 with wrap-around, in place. Source: Steele, Lea and Flood, OOPSLA 2014."""
+    z.bitwise_xor_((z >> 30).bitwise_and_(0x3FFFFFFFF)).mul_(-4658895280553007687)
+    z.bitwise_xor_((z >> 27).bitwise_and_(0x1FFFFFFFFF)).mul_(-7723592293110705685)
+    return z.bitwise_xor_((z >> 31).bitwise_and_(0x1FFFFFFFF))
 
 
 def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary: int) -> Tensor:
@@ -42,8 +43,13 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary: int) -> Tensor:
     keys [B] int64 from `derive`; positions [B] int64, the index of the token in the response. argmax(log p + g) is an
     exact draw from p, and two policies that nearly agree mostly draw the same token.
     """
-    row = _mix(keys + positions * _POSITION_STRIDE)
+    rows = _mix_(keys + positions * _POSITION_STRIDE)
     tokens = torch.arange(1, vocabulary + 1, device=keys.device) * _TOKEN_STRIDE
-    bits = (_mix(row[:, None] + tokens) >> 32) & 0xFFFFFFFF
-    v = ((bits.float() + 0.5) * 2.0**-32).clamp_(max=1 - 2.0**-24)
-    return torch.log1p(v.neg_()).neg_().log_().neg_()
+    noise = torch.empty(len(keys), vocabulary, device=keys.device)
+    # A few rows at a time on a CPU: a dozen passes over numbers that stay in the cache.
+    step = len(keys) if keys.is_cuda else max(1, _IN_CACHE // vocabulary)
+    for start in range(0, len(keys), step):
+        bits = (_mix_(rows[start : start + step, None] + tokens) >> 32).bitwise_and_(0xFFFFFFFF)
+        v = bits.float().add_(0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)
+        noise[start : start + step] = torch.log1p(v.neg_()).neg_().log_().neg_()
+    return noise

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from small_world import SHAPE, requests, tiny
+from suite import sampling
 from suite.sampling import SampleRequest, SamplingSettings, TransformersSampler
 from suite.scoring import pack, score
 from suite.types import FinishReason, UserError
@@ -87,3 +88,19 @@ def test_scores_equal_the_sampler_whatever_the_padding(sampler: TransformersSamp
             torch.testing.assert_close(together[i, :n], alone[0, :n], rtol=0, atol=1e-5)
             torch.testing.assert_close(alone[0, :n], torch.tensor(r.sampler_log_probs), rtol=0, atol=1e-5)
             assert together[i, n:].abs().sum() == 0
+
+
+def test_a_common_start_of_the_prompts_is_prefilled_once_and_changes_nothing(
+    sampler: TransformersSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tuple(sampler.tokenizer("12+34=46").input_ids) * 5
+    asked = [
+        dataclasses.replace(r, prompt_ids=start + r.prompt_ids) for r in requests(sampler.tokenizer, 12, samples=2)
+    ]
+    assert len(start) >= sampling.WORTH_SHARING
+    shared = sampler.sample(asked, SamplingSettings(24))
+    monkeypatch.setattr(sampling, "WORTH_SHARING", 10**9)
+    apart = sampler.sample(asked, SamplingSettings(24))
+    assert [r.response_ids for r in shared] == [r.response_ids for r in apart]
+    for a, b in zip(shared, apart, strict=True):
+        assert a.sampler_log_probs == pytest.approx(b.sampler_log_probs, abs=1e-5)
