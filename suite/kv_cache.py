@@ -33,12 +33,12 @@ class GrowingLayer(DynamicLayer):
         self.key_room = self.value_room = torch.empty(0)
 
 
-def _append(seen: Tensor, room: Tensor, new: Tensor, used: int) -> tuple[Tensor, Tensor]:
+def _append(seen: Tensor | None, room: Tensor, new: Tensor, used: int) -> tuple[Tensor, Tensor]:
     """(everything seen with the new states, its buffer); the buffer grows when it is full or was dropped."""
     total = used + new.shape[-2]
     if room.numel() == 0 or room.shape[-2] < total:
         room = new.new_empty(*new.shape[:-2], total + SPARE, new.shape[-1])
-        if used:
+        if used and seen is not None:
             room[..., :used, :] = seen
     room[..., used:total, :] = new
     return room[..., :total, :], room

@@ -73,7 +73,7 @@ def load_model(
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 in hardware; a CPU without it is several times slower than in float32."""
+    """Whether this machine multiplies bfloat16 in hardware; on a CPU without it float32 is several times faster."""
     return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
 
 
