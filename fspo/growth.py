@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,25 @@ def growth_summary(responses: pd.DataFrame, *, rng: np.random.Generator, repetit
         z = standard_scores(part, float(point["drift"]), float(point["sigma"]))
         rows.append(row | {"skewness": float(stats.skew(z)), "excess_kurtosis": float(stats.kurtosis(z))})
     return pd.DataFrame(rows)
+
+
+def growth_sentence(row: Mapping[str, Any]) -> str:
+    """What one row of `growth_summary` supports: how mean and variance of S move with length, and how Gaussian S is.
+
+    >>> ends = {"mean_slope_low": -2e-4, "mean_slope_high": 1e-4, "var_slope_low": 3e-4, "var_slope_high": 5e-4}
+    >>> growth_sentence({"sign": "all", "mean_slope": -1e-4, "var_slope": 4e-4, "excess_kurtosis": 2.5, **ends})
+    'all: no slope found in the mean of S, its variance rises with length, excess kurtosis 2.5 (a Gaussian has 0)'
+    """
+
+    def moves(name: str) -> str:
+        if row[f"{name}_low"] > 0:
+            return "rises with length"
+        return "falls with length" if row[f"{name}_high"] < 0 else ""
+
+    mean, variance = moves("mean_slope"), moves("var_slope")
+    first = f"the mean of S {mean}" if mean else "no slope found in the mean of S"
+    second = f"its variance {variance}" if variance else "no slope found in its variance"
+    return f"{row['sign']}: {first}, {second}, excess kurtosis {row['excess_kurtosis']:.1f} (a Gaussian has 0)"
 
 
 def standard_scores(responses: pd.DataFrame, drift: float, sigma: float) -> np.ndarray:

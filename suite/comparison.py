@@ -12,7 +12,7 @@ import pandas as pd
 
 from fspo.calibration import match_clip_rate
 from fspo.fairness import clip_by_length, fairness_summary
-from fspo.growth import growth_by_length, growth_summary, quantiles_by_sign
+from fspo.growth import growth_by_length, growth_sentence, growth_summary, quantiles_by_sign
 from suite import figures, length_figures, tables
 from suite.cards import card_digest, hyper_line
 from suite.cells import load_comparison
@@ -174,6 +174,8 @@ class Report:
                 "",
                 tables.markdown(growth.round(5)),
                 "![growth](growth.png)",
+                "",
+                *(f"- {growth_sentence(row)}" for row in growth.to_dict("records")),
                 "",
                 "## How this was made",
                 "",
