@@ -95,8 +95,8 @@ def _start_worker(parent: int, stop: Any, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent and not stop.wait(POLL_SECONDS):
-            pass
+        while os.getppid() == parent and not stop.value:
+            time.sleep(POLL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -121,7 +121,7 @@ def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) 
     if not any(todo):
         return
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop = context.RawValue("b", 0)  # no Event: its lock outlives a worker that is killed while it waits, and hangs us
     arguments = (os.getpid(), stop, layout.threads)
     pool = ProcessPoolExecutor(layout.workers, context, initializer=_start_worker, initargs=arguments)
     try:
@@ -129,7 +129,7 @@ def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) 
             for stage in todo:
                 _run_stage(pool, stage, bar)
     finally:
-        stop.set()
+        stop.value = 1
         pool.shutdown(wait=True, cancel_futures=True)
 
 
