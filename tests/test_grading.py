@@ -173,6 +173,14 @@ def test_an_answer_out_of_memory_is_undecided():
     worker.close()
 
 
+def test_a_large_parent_does_not_count_as_the_workers_memory():
+    ballast = bytearray(os.urandom(1 << 20) * 1300)  # a trainer with a real model is this large when it starts a worker
+    worker = SymbolicWorker()
+    assert worker.equal("204", "90+154") is WRONG
+    worker.close()
+    del ballast
+
+
 def test_a_worker_killed_from_outside_is_replaced():
     worker = SymbolicWorker()
     assert worker.equal("8", "2^3") is CORRECT
