@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from baselines.grpo import credit
 from baselines.ranges import RatioBand, require
-from suite.arithmetic import pessimistic_clip, sequence_log_ratio
-from suite.types import Divisor, Method, PolicyBatch, State, Surrogate, knob
+from suite.arithmetic import pessimistic_clip, sequence_log_ratio, sequence_surrogate
+from suite.types import Method, PolicyBatch, State, Surrogate, knob
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,7 @@ def surrogate(batch: PolicyBatch, hyper: GSPOHyper, state: State) -> Surrogate:
     The band on S widens linearly with L. Source: arXiv 2507.18071v2 eq. 5 and 7.
     """
     log_ratio = sequence_log_ratio(batch) / batch.lengths[:, None]
-    responses = pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, batch.advantages)
-    return Surrogate(
-        objective=responses.objective[:, 0],
-        unclipped=responses.unclipped[:, 0],
-        log_weight=log_ratio,
-        outside_band=responses.outside_band,
-        clipped=responses.clipped,
-        divisor=Divisor.RESPONSES,
-    )
+    return sequence_surrogate(log_ratio, pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, batch.advantages))
 
 
 GSPO = Method(

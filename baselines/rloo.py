@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from baselines.ranges import RatioBand
 from suite.advantages import leave_one_out
-from suite.arithmetic import pessimistic_clip, sequence_log_ratio
-from suite.types import Credit, CreditInput, Divisor, Method, PolicyBatch, State, Surrogate, knob
+from suite.arithmetic import pessimistic_clip, sequence_log_ratio, sequence_surrogate
+from suite.types import Credit, CreditInput, Method, PolicyBatch, State, Surrogate, knob
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,7 @@ def surrogate(batch: PolicyBatch, hyper: RLOOHyper, state: State) -> Surrogate:
     Source: arXiv 2402.14740 sec. 3 for the estimator; the ratio and its clip follow TRL's RLOOTrainer.
     """
     log_ratio = sequence_log_ratio(batch)
-    responses = pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, batch.advantages)
-    return Surrogate(
-        objective=responses.objective[:, 0],
-        unclipped=responses.unclipped[:, 0],
-        log_weight=log_ratio,
-        outside_band=responses.outside_band,
-        clipped=responses.clipped,
-        divisor=Divisor.RESPONSES,
-    )
+    return sequence_surrogate(log_ratio, pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, batch.advantages))
 
 
 RLOO = Method(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fspo.band import FSPOHyper, band, observe
 from suite.advantages import leave_one_out
-from suite.arithmetic import pessimistic_clip, sequence_log_ratio
-from suite.types import Credit, CreditInput, Divisor, Method, PolicyBatch, State, Surrogate
+from suite.arithmetic import pessimistic_clip, sequence_log_ratio, sequence_surrogate
+from suite.types import Credit, CreditInput, Method, PolicyBatch, State, Surrogate
 
 
 def credit(seen: CreditInput, hyper: FSPOHyper) -> Credit:
@@ -21,15 +21,7 @@ def surrogate(batch: PolicyBatch, hyper: FSPOHyper, state: State) -> Surrogate:
     """
     log_ratio = sequence_log_ratio(batch)
     low, high, ceiling = band(batch.lengths[:, None], hyper, state)
-    responses = pessimistic_clip(log_ratio, low, high, batch.advantages, ceiling)
-    return Surrogate(
-        objective=responses.objective[:, 0],
-        unclipped=responses.unclipped[:, 0],
-        log_weight=log_ratio,
-        outside_band=responses.outside_band,
-        clipped=responses.clipped,
-        divisor=Divisor.RESPONSES,
-    )
+    return sequence_surrogate(log_ratio, pessimistic_clip(log_ratio, low, high, batch.advantages, ceiling))
 
 
 FSPO = Method(

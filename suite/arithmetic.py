@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from suite.types import PolicyBatch
+from suite.types import Divisor, PolicyBatch, Surrogate
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:
@@ -82,6 +82,18 @@ def pessimistic_clip(
         unclipped=weighted(log_weight, advantages),
         outside_band=(log_weight < low) | (log_weight > high),
         clipped=clipped,
+    )
+
+
+def sequence_surrogate(log_weight: Tensor, clip: Clipped) -> Surrogate:
+    """The surrogate of a method with one weight a response, mean over responses: all columns of `clip` are [N, 1]."""
+    return Surrogate(
+        objective=clip.objective[:, 0],
+        unclipped=clip.unclipped[:, 0],
+        log_weight=log_weight,
+        outside_band=clip.outside_band,
+        clipped=clip.clipped,
+        divisor=Divisor.RESPONSES,
     )
 
 
