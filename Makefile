@@ -15,11 +15,14 @@ UV      := uv==0.13.9
 CORE := $(VENV)/core.installed
 DEV  := $(VENV)/dev.installed
 
+# Without bytecode on disk every process compiles torch and transformers anew: 14 seconds each.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One thread a process: workers and cells fill the cores, and sums come out in one order.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 # uv installs in half of pip's time. It does not read pip's settings, so indexes and folders of wheels are handed on;
-# where uv is not to be had or fails, pip does the same work. --no-compile: bytecode is written on first use.
+# where uv is not to be had or fails, pip does the same work. --no-compile: only bytecode that is used gets written.
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
 pip_setting  = $$($(PIP) config list | sed -n "s/^.*\.$(1)='\(.*\)'$$/\1/p" | tail -n 1)
 define install
@@ -46,6 +49,7 @@ $(BIN)/python:
 $(CORE): pyproject.toml constraints-cpu.txt | $(BIN)/python
 	@echo "installing the suite into $(VENV) (about a minute)"
 	@$(call install,.)
+	@$(BIN)/python -c "import suite.comparison"  # writes the bytecode of all that a comparison imports
 	@touch $@
 
 $(DEV): pyproject.toml constraints-cpu.txt | $(CORE)
