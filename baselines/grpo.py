@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from baselines.ranges import RatioBand, require
-from suite.advantages import group_standardised
-from suite.arithmetic import masked, pessimistic_clip, token_log_ratio
-from suite.types import Credit, CreditInput, Divisor, Method, PolicyBatch, State, Surrogate, knob
+from baselines.hyper import DualRatioBand, GroupStd
+from baselines.rewards import STANDARDISED, standardised
+from suite.arithmetic import pessimistic_clip, token_log_ratio, token_surrogate
+from suite.types import Clip, Divisor, Growth, Level, Method, PolicyBatch, State, Surrogate, knob
 
 
 @dataclass(frozen=True)
-class GRPOHyper(RatioBand):
+class GRPOHyper(GroupStd, DualRatioBand):
     """Hyper-parameters of GRPO with their provenance."""
 
     clip_low: float = knob(0.2, "default (TRL, verl)")
-    clip_high: float = knob(0.2, "default (TRL, verl); GSPO's tuned baseline uses 0.27")
+    clip_high: float = knob(0.2, "default (TRL, verl); GSPO's tuned baseline uses 0.27, R1 uses 10")
     dual_clip: float | None = knob(None, "off; 3 is verl's default")
-    std_ddof: int = knob(1, "not stated; torch's default in TRL and verl")
-    std_eps: float = knob(1e-4, "not stated; TRL")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.dual_clip is None or self.dual_clip > 1 + self.clip_high, self, "dual_clip", "above 1 + clip_high")
-        require(self.std_ddof in (0, 1), self, "std_ddof", "0 or 1")
-        require(self.std_eps >= 0, self, "std_eps", "0 or more")
-
-
-def credit(seen: CreditInput, hyper: GRPOHyper) -> Credit:
-    """Reward standardised within its group, [N, 1]."""
-    advantages = group_standardised(seen.rewards, seen.group_ids, ddof=hyper.std_ddof, eps=hyper.std_eps)
-    return Credit(advantages[:, None])
 
 
 def surrogate(batch: PolicyBatch, hyper: GRPOHyper, state: State) -> Surrogate:
@@ -39,17 +24,9 @@ def surrogate(batch: PolicyBatch, hyper: GRPOHyper, state: State) -> Surrogate:
 
     Source: arXiv 2402.03300v3 eq. 3.
     """
-    log_ratio, mask = token_log_ratio(batch), batch.response_mask
-    dual = None if hyper.dual_clip is None else math.log(hyper.dual_clip)
-    tokens = pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, batch.advantages, dual)
-    return Surrogate(
-        objective=masked(tokens.objective, mask).sum(dim=1) / batch.lengths,
-        unclipped=masked(tokens.unclipped, mask).sum(dim=1) / batch.lengths,
-        log_weight=log_ratio,
-        outside_band=tokens.outside_band & mask,
-        clipped=tokens.clipped & mask,
-        divisor=Divisor.RESPONSES,
-    )
+    log_ratio = token_log_ratio(batch)
+    tokens = pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, batch.advantages, hyper.log_dual)
+    return token_surrogate(log_ratio, tokens, batch, Divisor.RESPONSES, mean=True)
 
 
 GRPO = Method(
@@ -57,13 +34,18 @@ GRPO = Method(
     title="GRPO, token ratio with group-standardised rewards",
     source="arXiv 2402.03300v3",
     hyper=GRPOHyper(),
-    credit=credit,
+    credit=standardised,
     surrogate=surrogate,
+    level=Level.TOKEN,
+    clip=Clip.MIN,
+    growth=Growth.CONSTANT,
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",
         "aggregation": "mean over the tokens of a response, then over responses",
-        "advantage": "(reward - group mean) / (group std + eps)",
-        "departures": "no KL term by default; add it with kl_coefficient for every method alike",
+        "advantage": STANDARDISED,
+        "kl": "none by default; train.kl_coefficient adds k3 to the start for every method alike (the paper: .04)",
+        "dual clip": "off unless dual_clip is set",
+        "departures": "no KL term by default",
     },
 )

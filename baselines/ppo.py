@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from baselines.ranges import RatioBand, require
+from baselines.hyper import DualRatioBand, require
 from suite.advantages import gae, whiten
-from suite.arithmetic import masked, pessimistic_clip, token_log_ratio
-from suite.types import Credit, CreditInput, Divisor, Method, PolicyBatch, State, Surrogate, knob
+from suite.arithmetic import masked, pessimistic_clip, token_log_ratio, token_surrogate
+from suite.types import (
+    Clip,
+    Credit,
+    CreditInput,
+    Divisor,
+    Growth,
+    Level,
+    Method,
+    PolicyBatch,
+    State,
+    Surrogate,
+    knob,
+)
 
 
 @dataclass(frozen=True)
-class PPOHyper(RatioBand):
+class PPOHyper(DualRatioBand):
     """Hyper-parameters of PPO with their provenance."""
 
     clip_low: float = knob(0.2, "default (arXiv 1707.06347 table 3)")
@@ -28,9 +39,8 @@ class PPOHyper(RatioBand):
     critic_learning_rate_ratio: float = knob(5.0, "ours: the critic learns at this multiple of the actor's rate")
     critic_warmup_epochs: int = knob(4, "ours: passes over the first rollout before the actor's first update")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.dual_clip is None or self.dual_clip > 1 + self.clip_high, self, "dual_clip", "above 1 + clip_high")
+    def check(self) -> None:
+        """Discounts between 0 and 1, a positive value band and critic rate."""
         require(0 <= self.gamma <= 1, self, "gamma", "between 0 and 1")
         require(0 <= self.gae_lambda <= 1, self, "gae_lambda", "between 0 and 1")
         require(self.value_clip > 0, self, "value_clip", "positive")
@@ -52,18 +62,9 @@ def surrogate(batch: PolicyBatch, hyper: PPOHyper, state: State) -> Surrogate:
 
     With dual clip d, a token with A_t < 0 contributes at least d A_t. Source: arXiv 1707.06347 eq. 7.
     """
-    log_ratio, mask = token_log_ratio(batch), batch.response_mask
-    dual = None if hyper.dual_clip is None else math.log(hyper.dual_clip)
-    advantages = masked(batch.advantages, mask)
-    tokens = pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, advantages, dual)
-    return Surrogate(
-        objective=masked(tokens.objective, mask).sum(dim=1),
-        unclipped=masked(tokens.unclipped, mask).sum(dim=1),
-        log_weight=log_ratio,
-        outside_band=tokens.outside_band & mask,
-        clipped=tokens.clipped & mask,
-        divisor=Divisor.TOKENS,
-    )
+    log_ratio, advantages = token_log_ratio(batch), masked(batch.advantages, batch.response_mask)
+    tokens = pessimistic_clip(log_ratio, hyper.log_low, hyper.log_high, advantages, hyper.log_dual)
+    return token_surrogate(log_ratio, tokens, batch, Divisor.TOKENS)
 
 
 def value_loss(batch: PolicyBatch, hyper: PPOHyper) -> Tensor:
@@ -89,11 +90,16 @@ PPO = Method(
     surrogate=surrogate,
     value_loss=value_loss,
     needs=frozenset({"values"}),
+    level=Level.TOKEN,
+    clip=Clip.MIN,
+    growth=Growth.CONSTANT,
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",
         "aggregation": "sum over tokens, divided by the tokens of the optimizer step",
         "advantage": "GAE, whitened over the step's tokens (ddof 0, eps 1e-8)",
+        "kl": "none in the reward; train.kl_coefficient adds k3 to the start for every method alike",
+        "dual clip": "off unless dual_clip is set",
         "departures": "critic is a copy of the policy's body with its own head and optimizer; no entropy bonus",
     },
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.ranges import RatioBand
-from suite.advantages import leave_one_out
+from baselines.hyper import RatioBand
+from baselines.rewards import LEAVE_ONE_OUT, leave_one_out
 from suite.arithmetic import pessimistic_clip, sequence_log_ratio, sequence_surrogate
-from suite.types import Credit, CreditInput, Method, PolicyBatch, State, Surrogate, knob
+from suite.types import Clip, Growth, Level, Method, PolicyBatch, State, Surrogate, knob
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,6 @@ class RLOOHyper(RatioBand):
 
     clip_low: float = knob(0.2, "default (TRL RLOOTrainer)")
     clip_high: float = knob(0.2, "default (TRL RLOOTrainer)")
-
-
-def credit(seen: CreditInput, hyper: RLOOHyper) -> Credit:
-    """Reward minus the mean reward of the group's other samples, [N, 1]."""
-    return Credit(leave_one_out(seen.rewards, seen.group_ids)[:, None])
 
 
 def surrogate(batch: PolicyBatch, hyper: RLOOHyper, state: State) -> Surrogate:
@@ -37,13 +32,18 @@ RLOO = Method(
     title="RLOO, sequence ratio with a fixed band",
     source="arXiv 2402.14740v2",
     hyper=RLOOHyper(),
-    credit=credit,
+    credit=leave_one_out,
     surrogate=surrogate,
+    level=Level.SEQUENCE,
+    clip=Clip.MIN,
+    growth=Growth.CONSTANT,
     facts={
         "ratio": "sequence, e^S",
         "band": "ratio in [1 - clip_low, 1 + clip_high], constant in length",
         "aggregation": "mean over responses, no division by length",
-        "advantage": "reward minus the mean of the group's others",
-        "departures": "no KL term in the reward; add it with kl_coefficient for every method alike",
+        "advantage": LEAVE_ONE_OUT,
+        "kl": "none in the reward; train.kl_coefficient adds k3 to the start for every method alike",
+        "dual clip": "none",
+        "departures": "no KL term in the reward",
     },
 )

@@ -84,8 +84,11 @@ def observe(batch: PolicyBatch, hyper: FSPOHyper, state: State) -> State:
     """New running estimates from the mini-batch of one optimizer step.
 
     drift = sum S / sum L of this mini-batch (`ema`: decayed by ema_decay), an estimate of -KL(pi_old || pi_theta) per
-    token; sigma^2 = running mean (sigma_decay) of mean_i (S_i - L_i mu)^2 / L_i. A first observation is taken as it is.
+    token; sigma^2 = running mean (sigma_decay) of mean_i (S_i - L_i mu)^2 / L_i. A first observation is taken as it is;
+    responses without tokens say nothing.
     """
+    if not batch.lengths.any():
+        return state
     s = sequence_log_ratio(batch)[:, 0].detach()
     drift = float(drift_per_token(s, batch.lengths))
     if hyper.drift == "ema" and "drift" in state:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fspo.band import FSPOHyper, band, observe
 from suite.advantages import leave_one_out
 from suite.arithmetic import pessimistic_clip, sequence_log_ratio, sequence_surrogate
-from suite.types import Credit, CreditInput, Method, PolicyBatch, State, Surrogate
+from suite.types import Clip, Credit, CreditInput, Growth, Level, Method, PolicyBatch, State, Surrogate
 
 
 def credit(seen: CreditInput, hyper: FSPOHyper) -> Credit:
@@ -33,12 +33,17 @@ FSPO = Method(
     surrogate=surrogate,
     observe=observe,
     observe_first=lambda hyper: hyper.drift == "batch",
+    level=Level.SEQUENCE,
+    clip=Clip.MIN,
+    growth=Growth.ROOT,
     reads_state=lambda hyper: hyper.drift in ("batch", "ema") or hyper.target_clip_rate is not None,
     facts={
         "ratio": "sequence, e^S",
         "band": "S in [L mu - c_low sqrt(L), L mu + c_high sqrt(L)]",
         "aggregation": "mean over responses, no division by length",
         "advantage": "reward minus the mean of the group's others [ours]",
+        "kl": "none; train.kl_coefficient adds k3 to the start for every method alike",
+        "dual clip": "off unless c_dual is set: weight at most e^(L mu + c_dual sqrt(L)) for A < 0 [ours]",
         "departures": "drift rules, dual clip and target clip rate are ours; the paper's body was not available",
     },
 )

@@ -31,6 +31,21 @@ def sequence_log_ratio(batch: PolicyBatch) -> Tensor:
     return token_log_ratio(batch).sum(dim=1, keepdim=True)
 
 
+def per_token(x: Tensor, lengths: Tensor) -> Tensor:
+    """x / L, and 0 for an empty response."""
+    return masked(x / lengths.clamp(min=1), lengths > 0)
+
+
+def with_gradient_of(value: Tensor, log_ratio: Tensor) -> Tensor:
+    """`value` as data, with the gradient of log_ratio: sg[value] + log_ratio - sg[log_ratio]."""
+    return value.detach() + (log_ratio - log_ratio.detach())
+
+
+def response_log_prob(batch: PolicyBatch) -> Tensor:
+    """log pi_theta(y) of every response, [N, 1] in nats: the sum over its counted tokens."""
+    return masked(batch.log_probs, batch.response_mask).sum(dim=1, keepdim=True)
+
+
 def weighted(log_weight: Tensor, advantages: Tensor) -> Tensor:
     """exp(log_weight) * A, exactly 0 (value and gradient) where A is 0 even if the weight overflows."""
     return torch.exp(torch.where(advantages == 0, torch.zeros_like(log_weight), log_weight)) * advantages
@@ -85,6 +100,34 @@ def pessimistic_clip(
     )
 
 
+def capped_policy_gradient(log_ratio: Tensor, log_cap: float, batch: PolicyBatch) -> Clipped:
+    """sg[min(r_t, cap)] A log pi_t, token by token: the ratio is a constant weight, cut at a maximum, [N, T].
+
+    A capped token keeps a gradient; `clipped` says where the cap acted (never for A = 0).
+    """
+    advantages, weight = batch.advantages.detach(), log_ratio.detach()
+    log_probs = masked(batch.log_probs, batch.response_mask)
+    outside = weight > log_cap
+    return Clipped(
+        objective=weighted(weight.clamp(max=log_cap), advantages) * log_probs,
+        unclipped=weighted(weight, advantages) * log_probs,
+        outside_band=outside,
+        clipped=outside & (advantages != 0),
+    )
+
+
+def by_sign(advantages: Tensor, positive: float, other: float, dtype: torch.dtype) -> Tensor:
+    """One number where A > 0, another elsewhere, shaped like the advantages, in full `dtype` precision."""
+    pair = torch.tensor([other, positive], dtype=dtype, device=advantages.device)
+    return pair[(advantages > 0).long()]
+
+
+def unclipped_only(unclipped: Tensor, objective: Tensor | None = None) -> Clipped:
+    """What a method without any band reports: no flag is ever up."""
+    never = torch.zeros_like(unclipped, dtype=torch.bool)
+    return Clipped(unclipped if objective is None else objective, unclipped, never, never)
+
+
 def sequence_surrogate(log_weight: Tensor, clip: Clipped) -> Surrogate:
     """The surrogate of a method with one weight a response, mean over responses: all columns of `clip` are [N, 1]."""
     return Surrogate(
@@ -97,6 +140,22 @@ def sequence_surrogate(log_weight: Tensor, clip: Clipped) -> Surrogate:
     )
 
 
+def token_surrogate(
+    log_weight: Tensor, clip: Clipped, batch: PolicyBatch, divisor: Divisor, *, mean: bool = False
+) -> Surrogate:
+    """The surrogate of a method with one weight a token: the sum over a response's tokens, with `mean` their mean."""
+    mask = batch.response_mask
+    objective, unclipped = (masked(x, mask).sum(dim=1) for x in (clip.objective, clip.unclipped))
+    return Surrogate(
+        objective=per_token(objective, batch.lengths) if mean else objective,
+        unclipped=per_token(unclipped, batch.lengths) if mean else unclipped,
+        log_weight=log_weight,
+        outside_band=clip.outside_band & mask,
+        clipped=clip.clipped & mask,
+        divisor=divisor,
+    )
+
+
 def drift_per_token(sequence_log_ratios: Tensor, lengths: Tensor) -> Tensor:
     """Token-weighted mean log ratio, a scalar in nats per token: sum_i S_i / sum_i L_i.
 
@@ -106,8 +165,9 @@ def drift_per_token(sequence_log_ratios: Tensor, lengths: Tensor) -> Tensor:
 
 
 def spread_per_root_token(sequence_log_ratios: Tensor, lengths: Tensor, drift: Tensor | float) -> Tensor:
-    """sigma_hat, the spread of S per square root of a token: sqrt(mean_i (S_i - L_i drift)^2 / L_i)."""
-    return (((sequence_log_ratios - lengths * drift) ** 2) / lengths).mean().sqrt()
+    """sigma_hat, the spread of S per square root of a token: sqrt(mean_i (S_i - L_i drift)^2 / L_i), over L_i > 0."""
+    squares = per_token((sequence_log_ratios - lengths * drift) ** 2, lengths)
+    return squares[lengths > 0].mean().sqrt()
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from suite.config import CompareConfig, EvalConfig, TrainConfig
 from suite.models import has_fast_bfloat16
 from suite.types import Method, Task, UserError
 
-METHODS: dict[str, Method] = {**baselines.METHODS, "fspo": fspo.FSPO}
+METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
 TRAINED = tuple(name for name in EMBEDDED_TASKS if tasks.TASKS[name].trainable)

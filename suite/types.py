@@ -95,11 +95,48 @@ class Rollout:
 
 
 class Divisor(StrEnum):
-    """What the trainer divides the summed objectives of one optimizer step by."""
+    """What the trainer divides the summed objectives of one optimizer step by.
+
+    `CONSTANT` is responses x the run's token limit, whatever the lengths were.
+    """
 
     RESPONSES = "responses"
     TOKENS = "tokens"
     CONSTANT = "constant"
+
+
+class Level(StrEnum):
+    """What a method weighs: every token (`log_weight` [N, T]) or the whole response ([N, 1])."""
+
+    TOKEN = "token"
+    SEQUENCE = "sequence"
+
+
+class Clip(StrEnum):
+    """How a method keeps weights near 1. The properties that `fspo check` demands follow from it.
+
+    MIN: min(w A, clip(w) A), never better than without clip, no gradient where the min picks the clip.
+    CAP: the weight is data, cut at a maximum; the gradient stays. MASK: the gradient is dropped beyond a bound.
+    GATE: a smooth function of the weight. NONE: nothing.
+    """
+
+    MIN = "min"
+    CAP = "cap"
+    MASK = "mask"
+    GATE = "gate"
+    NONE = "none"
+
+
+class Growth(StrEnum):
+    """How the band on a response's (for token methods: a token's) log ratio widens with the number of tokens.
+
+    Measured with the whole log ratio in the last token, so that a prefix product and a sum are held to the same rule.
+    """
+
+    CONSTANT = "constant"
+    ROOT = "sqrt(L)"
+    LINEAR = "L"
+    NONE = "no band"
 
 
 @dataclass(frozen=True)
@@ -129,7 +166,8 @@ class PolicyBatch:
     """Log-probabilities of N responses padded to T tokens. Padding holds arbitrary numbers: only the mask counts.
 
     log_probs, old_log_probs, sampler_log_probs [N, T] in nats; advantages [N, 1] or [N, T]; response_mask [N, T]
-    bool, True = counts; lengths [N] = response_mask.sum(1) in the dtype of log_probs, at least one.
+    bool, True = counts; lengths [N] = response_mask.sum(1) in the dtype of log_probs; 0 is an empty response, which
+    teaches nothing: every mean over its tokens is 0.
     """
 
     log_probs: Tensor
@@ -155,8 +193,8 @@ class Surrogate:
 
     objective [N] is maximised; unclipped [N] is the same without any clip. log_weight is the log ratio that the
     method weighs a response or token by, [N, 1] or [N, T]; outside_band and clipped are bool of the same shape
-    (False at padding). outside_band: log_weight left the band. clipped: the objective's gradient is cut there,
-    i.e. the side that the `min` makes active.
+    (False at padding). outside_band: log_weight left the band. clipped: the clip acts on the gradient there, i.e. on
+    the side that the `min` makes active (gradient cut), under a mask (dropped) or above a maximum weight (capped).
     """
 
     objective: Tensor
@@ -169,6 +207,10 @@ class Surrogate:
 
 State = Mapping[str, float]
 """Running estimates of a method (drift, sigma): plain floats, so they fit into a checkpoint and a log line."""
+
+
+FACTS = ("ratio", "band", "aggregation", "advantage", "kl", "dual clip", "departures")
+"""The lines that every method's card has."""
 
 
 def knob(default: Any, provenance: str) -> Any:
@@ -184,7 +226,10 @@ class Method:
     running estimates from the whole mini-batch of one optimizer step (gradients detached); it is called after the
     update, or before it when `observe_first(hyper)` says that the estimate must come from the same mini-batch.
     `reads_state(hyper)` says whether the surrogate depends on the estimates at all.
-    `facts` are the lines of the card that are no numbers: ratio level, clip space, aggregation, advantage, departures.
+    `level`, `clip` and `growth` are what `fspo check` holds the surrogate to. `detached` says that weights are data:
+    the gradient is that of the log-probabilities with weights frozen, not the derivative of the value.
+    `facts` are the lines of the card that are no numbers, under the names of FACTS; `elsewhere` says how to set the
+    same thing in other trainers.
     """
 
     name: str
@@ -194,6 +239,11 @@ class Method:
     credit: Callable[[CreditInput, Any], Credit]
     surrogate: Callable[[PolicyBatch, Any, State], Surrogate]
     facts: Mapping[str, str]
+    level: Level
+    clip: Clip
+    growth: Growth
+    detached: bool = False
+    elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
     needs: frozenset[str] = frozenset()
     value_loss: Callable[[PolicyBatch, Any], Tensor] | None = None
     observe: Callable[[PolicyBatch, Any, State], State] | None = None
@@ -201,7 +251,12 @@ class Method:
     reads_state: Callable[[Any], bool] = lambda hyper: False
 
     def scaled(self, factor: float) -> Method:
-        """The same method with every clip width multiplied by `factor` in log-ratio space."""
+        """The same method with every clip width multiplied by `factor`, in log-ratio space where it is a ratio's.
+
+        UserError where there is no width: nothing to match, nothing to switch off.
+        """
+        if not hasattr(self.hyper, "scaled"):
+            raise UserError(f"{self.name} has no clip range to scale")
         return dataclasses.replace(self, hyper=self.hyper.scaled(factor))
 
 

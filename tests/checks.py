@@ -5,24 +5,45 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from oracles import fspo, grpo, gspo, ppo, rloo, step_gradient, step_loss
-from strategies import batch_for, random_credit_input, rows_of, with_hyper
-from suite.types import Divisor, Method, PolicyBatch, Surrogate
+from oracles import step_gradient, step_loss
+from strategies import METHODS, rows_of
+from suite.probes import batch_for, random_credit_input, with_hyper
+from suite.types import Divisor, Level, Method, PolicyBatch, Surrogate
 
-ORACLES: Mapping[str, ModuleType] = {"ppo": ppo, "rloo": rloo, "grpo": grpo, "gspo": gspo, "fspo": fspo}
+ORACLES: Mapping[str, ModuleType] = {name: import_module(f"oracles.{name}") for name in METHODS}
+MAX_NEW_TOKENS = 16
+"""The run's token limit that a constant divisor is made of."""
 
 RATIO_VARIANTS: list[dict[str, Any]] = [{}, {"clip_low": 1e-4, "clip_high": 1e-3}, {"clip_low": 0.3, "clip_high": 0.05}]
 DUAL_VARIANTS: list[dict[str, Any]] = [{"dual_clip": 1.3}, {"dual_clip": 2.0, "clip_low": 0.1}]
+ROOT_VARIANTS: list[dict[str, Any]] = [{}, {"c_low": 0.003, "c_high": 0.1}, {"c_low": 0.2, "c_high": 0.004}]
 VARIANTS: Mapping[str, list[tuple[dict[str, Any], dict[str, float]]]] = {
     "ppo": [(changes, {}) for changes in RATIO_VARIANTS + DUAL_VARIANTS],
     "grpo": [(changes, {}) for changes in RATIO_VARIANTS + DUAL_VARIANTS],
     "rloo": [(changes, {}) for changes in RATIO_VARIANTS],
     "gspo": [(changes, {}) for changes in RATIO_VARIANTS],
+    "gspo_wide": [(changes, {}) for changes in RATIO_VARIANTS],
+    "gspo_token": [(changes, {}) for changes in RATIO_VARIANTS],
+    "luspo": [(changes, {}) for changes in RATIO_VARIANTS],
+    "dr_grpo": [(changes, {}) for changes in RATIO_VARIANTS + DUAL_VARIANTS],
+    "dapo": [(changes, {}) for changes in RATIO_VARIANTS + DUAL_VARIANTS],
+    "gspo_sqrt": [(changes, {}) for changes in ROOT_VARIANTS],
+    "gmpo": [({}, {}), ({"log_low": 0.01, "log_high": 0.2}, {}), ({"log_low": 0.1, "log_high": 0.02}, {})],
+    "cispo": [({}, {}), ({"max_weight": 1.05}, {}), ({"max_weight": 1.5}, {})],
+    "sapo": [({}, {}), ({"tau_pos": 0.3, "tau_neg": 2.1}, {})],
+    "vespo": [({}, {}), ({"k_pos": 1.3, "lambda_pos": 0.7, "k_neg": 0.2, "lambda_neg": 4.1}, {})],
+    "dppo_tv": [({}, {}), ({"delta": 0.01}, {}), ({"delta": 0.003, "max_weight": 1.1}, {})],
+    "dppo_kl": [({}, {}), ({"delta": 0.002}, {}), ({"delta": 0.0003, "max_weight": 1.1}, {})],
+    "ctpo": [(changes, {}) for changes in [*ROOT_VARIANTS, {"c_dual": None}, {"c_dual": 0.3, "c_high": 0.2}]],
+    "reinforce": [({}, {})],
+    "no_clip": [({}, {})],
+    "fspo_per_token": [({}, {}), ({"c_low": 0.01, "drift": "batch", "c_dual": 0.1}, {"drift": 0.03, "sigma": 0.4})],
     "fspo": [
         ({}, {}),
         ({"c_low": 0.01, "c_high": 0.2}, {"drift": 0.5, "sigma": 2.0}),
@@ -64,7 +85,7 @@ def compare_values(
     oracle = ORACLES[method.name]
     surrogate = method.surrogate(batch, method.hyper, state)
     count, width = batch.response_mask.shape
-    shape = (count, width if method.name in ("ppo", "grpo") else 1)
+    shape = (count, width if method.level == Level.TOKEN else 1)
     if surrogate.divisor != Divisor(oracle.DIVISOR):
         return f"divisor {surrogate.divisor}, expected {oracle.DIVISOR}"
     for name in ("objective", "unclipped"):
@@ -89,13 +110,19 @@ def compare_values(
         ):
             if got[i].tolist() != want:
                 return f"row {i}: {name} is {got[i].tolist()}, expected {want}"
-    loss, want = loss_of(surrogate, batch).item(), step_loss(oracle.response, oracle.DIVISOR, rows, method.hyper, state)
+    loss = loss_of(surrogate, batch).item()
+    want = step_loss(oracle.response, oracle.DIVISOR, rows, method.hyper, state, max_new_tokens=MAX_NEW_TOKENS)
     return None if close(loss, want, rtol, atol) else f"step loss is {loss!r}, expected {want!r}"
 
 
 def loss_of(surrogate: Surrogate, batch: PolicyBatch) -> torch.Tensor:
     """What a trainer makes of a surrogate in one step."""
-    counts = {Divisor.RESPONSES: len(batch.lengths), Divisor.TOKENS: int(batch.response_mask.sum())}
+    responses, tokens = len(batch.lengths), int(batch.response_mask.sum())
+    counts = {
+        Divisor.RESPONSES: responses,
+        Divisor.TOKENS: max(tokens, 1),
+        Divisor.CONSTANT: responses * MAX_NEW_TOKENS,
+    }
     return -surrogate.objective.sum() / counts[surrogate.divisor]
 
 
@@ -108,7 +135,7 @@ def compare_gradient(method: Method, batch: PolicyBatch, state: Mapping[str, flo
         return "the objective carries no gradient"
     (got,) = torch.autograd.grad(loss_of(surrogate, batch), log_probs)
     rows = rows_of(batch)
-    want = step_gradient(oracle.response, oracle.DIVISOR, rows, method.hyper, state)
+    want = step_gradient(oracle.response, oracle.DIVISOR, rows, method.hyper, state, max_new_tokens=MAX_NEW_TOKENS)
     for i, row in enumerate(rows):
         if oracle.response(row, method.hyper, state).margin < 5e-6:
             continue
@@ -127,12 +154,10 @@ def check_against_oracle(method: Method) -> str | None:
     return None
 
 
+STANDARDISED: list[dict[str, Any]] = [{}, {"std_ddof": 0, "std_eps": 1e-6}, {"std_eps": 0.0}]
 CREDIT_VARIANTS: Mapping[str, list[dict[str, Any]]] = {
+    **{name: STANDARDISED if hasattr(method.hyper, "std_ddof") else [{}] for name, method in METHODS.items()},
     "ppo": [{}, {"gamma": 0.9, "gae_lambda": 0.8}, {"gae_lambda": 0.95, "whiten": False}],
-    "grpo": [{}, {"std_ddof": 0, "std_eps": 1e-6}, {"std_eps": 0.0}],
-    "gspo": [{}, {"std_ddof": 0, "std_eps": 1e-6}],
-    "rloo": [{}],
-    "fspo": [{}],
 }
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles import advantages as oracle
-from strategies import grouped_rewards, random_mask
+from strategies import grouped_rewards
 from suite import advantages
+from suite.probes import random_mask
 
 SEEDS = pytest.mark.parametrize("seed", range(5))
 

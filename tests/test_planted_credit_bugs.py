@@ -12,8 +12,9 @@ from torch import Tensor
 
 from checks import check_credit_against_oracle
 from oracles import ppo as ppo_oracle
-from strategies import METHODS, batch_for, rows_of
+from strategies import METHODS, rows_of
 from suite import advantages
+from suite.probes import batch_for
 from suite.types import Credit, CreditInput, PolicyBatch
 
 # --- advantages -------------------------------------------------------------------------------------

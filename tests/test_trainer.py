@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from small_world import small_config, small_source, small_trainer
-from strategies import METHODS, with_hyper
+from strategies import METHODS
+from suite.probes import with_hyper
 from suite.replay import UpdateLog
 from suite.results import curves_of
 from suite.run_log import read_log

@@ -1,9 +1,10 @@
-"""Advantage rules as loops over Python floats."""
+"""Advantage rules as loops over Python floats, and the `credit` of the methods that use one number a response."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from oracles import Floats, counted
 
@@ -58,9 +59,36 @@ def gae(reward: float, values: Floats, mask: Sequence[bool], gamma: float, lam: 
 def whiten(rows: Sequence[Floats], masks: Sequence[Sequence[bool]], ddof: int, eps: float) -> list[list[float]]:
     """(x - mean) / (std + eps) over all counted numbers of all rows. Padding gets 0."""
     numbers = [row[t] for row, mask in zip(rows, masks, strict=True) for t in counted(mask)]
+    if not numbers:
+        return [[0.0] * len(mask) for mask in masks]
     mean = math.fsum(numbers) / len(numbers)
     std = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (len(numbers) - ddof))
     return [
         [(row[t] - mean) / (std + eps) if mask[t] else 0.0 for t in range(len(mask))]
         for row, mask in zip(rows, masks, strict=True)
     ]
+
+
+Credit = tuple[list[list[float]], None]
+"""(advantages, one number a response; no returns)."""
+
+
+def leave_one_out_credit(
+    rewards: Floats, groups: Sequence[int], masks: Sequence[Sequence[bool]], values: Any, hyper: Any
+) -> Credit:
+    """A = R - mean of the others in the group, one number a response."""
+    return [[a] for a in leave_one_out(rewards, groups)], None
+
+
+def centred_credit(
+    rewards: Floats, groups: Sequence[int], masks: Sequence[Sequence[bool]], values: Any, hyper: Any
+) -> Credit:
+    """A = R - mean of the group, one number a response."""
+    return [[a] for a in group_centred(rewards, groups)], None
+
+
+def standardised_credit(
+    rewards: Floats, groups: Sequence[int], masks: Sequence[Sequence[bool]], values: Any, hyper: Any
+) -> Credit:
+    """A = (R - mean) / (std + eps) in the group, one number a response."""
+    return [[a] for a in group_standardised(rewards, groups, hyper.std_ddof, hyper.std_eps)], None

@@ -10,22 +10,11 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
-from oracles import (
-    Floats,
-    Response,
-    Row,
-    State,
-    counted,
-    distance_to_kink,
-    exp,
-    flags,
-    log_ratio_sum,
-    pessimistic,
-    times,
-)
-from oracles.advantages import leave_one_out
+from oracles import Response, Row, State, clip_term, counted, log_ratio_sum, of_sequence
+from oracles.advantages import leave_one_out_credit
 
 DIVISOR = "responses"
+credit = leave_one_out_credit
 
 
 def drift_in_use(hyper: Any, state: State) -> float:
@@ -51,22 +40,18 @@ def response(row: Row, hyper: Any, state: State) -> Response:
     mu, (c_low, c_high) = drift_in_use(hyper, state), widths(hyper, state)
     low, high = length * mu - c_low * math.sqrt(length), length * mu + c_high * math.sqrt(length)
     dual = None if hyper.c_dual is None else length * mu + hyper.c_dual * math.sqrt(length)
-    outside, clipped = flags(total, low, high, dual, advantage)
-    return Response(
-        objective=pessimistic(total, low, high, dual, advantage),
-        unclipped=times(exp(total), advantage),
-        log_weight=[total],
-        outside=[outside],
-        clipped=[clipped],
-        margin=distance_to_kink(total, low, high, dual),
-    )
+    return of_sequence(row, clip_term(total, low, high, dual, advantage))
 
 
 def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
     """New running estimates: drift = sum S / sum L (smoothed for "ema"), sigma^2 = mean (S - L mu)^2 / L, smoothed.
 
-    mu is the centre after this observation; for "zero" and a fixed number it stays what it is.
+    mu is the centre after this observation; for "zero" and a fixed number it stays what it is. A response without
+    counted tokens says nothing about either; a step of such responses leaves the estimates alone.
     """
+    rows = [row for row in rows if counted(row.mask)]
+    if not rows:
+        return dict(state)
     sums = [log_ratio_sum(row) for row in rows]
     lengths = [len(counted(row.mask)) for row in rows]
     drift = math.fsum(sums) / sum(lengths)
@@ -77,10 +62,3 @@ def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
     if "sigma" in state:
         variance = hyper.sigma_decay * state["sigma"] ** 2 + (1 - hyper.sigma_decay) * variance
     return {"drift": drift, "sigma": math.sqrt(variance)}
-
-
-def credit(
-    rewards: Floats, groups: Sequence[int], masks: Sequence[Sequence[bool]], values: None, hyper: Any
-) -> tuple[list[list[float]], None]:
-    """A = R - mean of the others in the group, one number a response."""
-    return [[a] for a in leave_one_out(rewards, groups)], None

@@ -6,38 +6,26 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from oracles import Floats, Response, Row, State, counted, distance_to_kink, exp, flags, log, pessimistic, times
+from oracles import Floats, Response, Row, State, Term, clip_term, counted, log, log_ratio, of_tokens
 from oracles.advantages import gae, whiten
 
 DIVISOR = "tokens"
 
 
-def token_terms(row: Row, hyper: Any) -> list[tuple[int, float, float, float, bool, bool, float]]:
-    """(t, log ratio, objective, unclipped, outside, clipped, margin) of every counted token. GRPO uses it too."""
+def token_terms(row: Row, hyper: Any) -> dict[int, Term]:
+    """What PPO's clip says of every counted token, with one advantage a token or one for all of them."""
     low, high = log(1 - hyper.clip_low), math.log(1 + hyper.clip_high)
     dual = None if hyper.dual_clip is None else math.log(hyper.dual_clip)
-    terms = []
+    terms = {}
     for t in counted(row.mask):
-        x = row.log_probs[t] - row.old_log_probs[t]
         advantage = row.advantages[0] if len(row.advantages) == 1 else row.advantages[t]
-        value = pessimistic(x, low, high, dual, advantage)
-        outside, clipped = flags(x, low, high, dual, advantage)
-        margin = distance_to_kink(x, low, high, dual)
-        terms.append((t, x, value, times(exp(x), advantage), outside, clipped, margin))
+        terms[t] = clip_term(log_ratio(row, t), low, high, dual, advantage)
     return terms
 
 
 def response(row: Row, hyper: Any, state: State) -> Response:
     """The sum over the response's tokens."""
-    width = len(row.mask)
-    weight, outside, clipped = [0.0] * width, [False] * width, [False] * width
-    objective, unclipped, margin = [], [], math.inf
-    for t, x, value, free, left, cut, near in token_terms(row, hyper):
-        weight[t], outside[t], clipped[t] = x, left, cut
-        objective.append(value)
-        unclipped.append(free)
-        margin = min(margin, near)
-    return Response(math.fsum(objective), math.fsum(unclipped), weight, outside, clipped, margin)
+    return of_tokens(row, token_terms(row, hyper))
 
 
 def value_loss(row: Row, hyper: Any) -> float:
