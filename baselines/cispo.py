@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import LARGEST_LOG, GroupStd, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import capped_policy_gradient, token_log_ratio, token_surrogate
@@ -49,6 +50,7 @@ CISPO = Method(
     clip=Clip.CAP,
     growth=Growth.CONSTANT,
     detached=True,
+    elsewhere=ELSEWHERE["cispo"],
     facts={
         "ratio": "token, r_t, as a constant weight on log pi_t",
         "band": "ratio at most max_weight, no lower bound; a capped token keeps its gradient",

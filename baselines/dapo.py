@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import DualRatioBand, GroupStd
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import pessimistic_clip, token_log_ratio, token_surrogate
@@ -39,6 +40,7 @@ DAPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
+    elsewhere=ELSEWHERE["dapo"],
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import LARGEST_LOG, Hyper, require
 from baselines.rewards import CENTRED, centred
 from suite.arithmetic import capped_policy_gradient, masked, token_log_ratio, token_surrogate
@@ -101,6 +102,7 @@ DPPO_TV = Method(
     clip=Clip.MASK,
     growth=Growth.CONSTANT,
     detached=True,
+    elsewhere=ELSEWHERE["dppo_tv"],
     facts={
         "ratio": "token, r_t, as a constant weight on log pi_t",
         "band": "|p_t - q_t| at most delta in the advantage's direction; the ratio at most max_weight",
@@ -118,6 +120,7 @@ DPPO_KL = dataclasses.replace(
     title="DPPO-KL, tokens masked by a binary KL",
     hyper=DPPOKLHyper(),
     surrogate=surrogate_kl,
+    elsewhere=ELSEWHERE["dppo_kl"],
     facts={
         **DPPO_TV.facts,
         "band": "binary KL at most delta nats in the advantage's direction; ratio at most max_weight",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import DualRatioBand
 from baselines.rewards import CENTRED, centred
 from suite.arithmetic import pessimistic_clip, token_log_ratio, token_surrogate
@@ -39,6 +40,7 @@ DR_GRPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
+    elsewhere=ELSEWHERE["dr_grpo"],
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",

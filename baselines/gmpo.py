@@ -9,6 +9,7 @@ from typing import Self
 
 import torch
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import masked, per_token, pessimistic_clip, token_log_ratio, weighted
@@ -66,6 +67,7 @@ GMPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
+    elsewhere=ELSEWHERE["gmpo"],
     facts={
         "ratio": "token, r_t, joined to a geometric mean over the response",
         "band": "log ratio in [-log_low, log_high], before the mean",

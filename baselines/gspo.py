@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, RatioBand
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import per_token, pessimistic_clip, sequence_log_ratio, sequence_surrogate
@@ -46,6 +47,7 @@ GSPO = Method(
     level=Level.SEQUENCE,
     clip=Clip.MIN,
     growth=Growth.LINEAR,
+    elsewhere=ELSEWHERE["gspo"],
     facts={
         "ratio": "sequence, e^(S/L)",
         "band": "ratio in [1 - clip_low, 1 + clip_high], so S in about [-clip_low L, clip_high L]",
@@ -62,4 +64,5 @@ GSPO_WIDE = dataclasses.replace(
     title="GSPO at ten times the stated range",
     source="arXiv 2507.18071v2, range of arXiv 2510.13786",
     hyper=GSPOWideHyper(),
+    elsewhere=ELSEWHERE["gspo_wide"],
 )

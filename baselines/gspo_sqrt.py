@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.gspo import GSPO
 from baselines.hyper import GroupStd, RootBand
 from baselines.rewards import standardised
@@ -41,6 +42,7 @@ GSPO_SQRT = Method(
     level=Level.SEQUENCE,
     clip=Clip.MIN,
     growth=Growth.ROOT,
+    elsewhere=ELSEWHERE["gspo_sqrt"],
     facts={
         **GSPO.facts,
         "band": "S/L in [-c_low / sqrt(L), c_high / sqrt(L)]",

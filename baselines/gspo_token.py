@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.gspo import GSPO
 from baselines.hyper import GroupStd, RatioBand
 from baselines.rewards import standardised
@@ -48,6 +49,7 @@ GSPO_TOKEN = Method(
     clip=Clip.MIN,
     growth=Growth.LINEAR,
     detached=True,
+    elsewhere=ELSEWHERE["gspo_token"],
     facts={
         **GSPO.facts,
         "ratio": "token, sg[e^(S/L)] r_t / sg[r_t]: the sequence's value, the token's gradient",

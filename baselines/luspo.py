@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.gspo import GSPO
 from baselines.hyper import GroupStd, RatioBand
 from baselines.rewards import standardised
@@ -41,5 +42,6 @@ LUSPO = Method(
     level=Level.SEQUENCE,
     clip=Clip.MIN,
     growth=Growth.LINEAR,
+    elsewhere=ELSEWHERE["luspo"],
     facts={**GSPO.facts, "aggregation": "L times the response's objective, mean over responses"},
 )

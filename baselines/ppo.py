@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import DualRatioBand, require
 from suite.advantages import gae, whiten
 from suite.arithmetic import masked, pessimistic_clip, token_log_ratio, token_surrogate
@@ -93,6 +94,7 @@ PPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
+    elsewhere=ELSEWHERE["ppo"],
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import Hyper
 from baselines.rewards import LEAVE_ONE_OUT, leave_one_out
 from suite.arithmetic import response_log_prob, sequence_surrogate, unclipped_only
@@ -37,6 +38,7 @@ REINFORCE = Method(
     clip=Clip.NONE,
     growth=Growth.NONE,
     detached=True,
+    elsewhere=ELSEWHERE["reinforce"],
     facts={
         "ratio": "none: every response weighs 1",
         "band": "none",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import RatioBand
 from baselines.rewards import LEAVE_ONE_OUT, leave_one_out
 from suite.arithmetic import pessimistic_clip, sequence_log_ratio, sequence_surrogate
@@ -37,6 +38,7 @@ RLOO = Method(
     level=Level.SEQUENCE,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
+    elsewhere=ELSEWHERE["rloo"],
     facts={
         "ratio": "sequence, e^S",
         "band": "ratio in [1 - clip_low, 1 + clip_high], constant in length",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import by_sign, token_log_ratio, token_surrogate, unclipped_only, weighted
@@ -49,6 +50,7 @@ SAPO = Method(
     level=Level.TOKEN,
     clip=Clip.GATE,
     growth=Growth.NONE,
+    elsewhere=ELSEWHERE["sapo"],
     facts={
         "ratio": "token, r_t",
         "band": "none: the gradient of a token carries 4 sigmoid' of tau (r_t - 1), which fades on both sides",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import (
@@ -60,6 +61,7 @@ VESPO = Method(
     clip=Clip.GATE,
     growth=Growth.NONE,
     detached=True,
+    elsewhere=ELSEWHERE["vespo"],
     facts={
         "ratio": "sequence, W = e^S, through phi(W) = W^k e^(lambda (1 - W)) as a constant weight on log pi(y)",
         "band": "none: phi fades on both sides of W = 1",

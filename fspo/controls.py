@@ -56,6 +56,13 @@ NO_CLIP = Method(
     level=FSPO.level,
     clip=Clip.NONE,
     growth=Growth.NONE,
+    elsewhere={
+        "TRL": "RLOOConfig(beta=0.0, epsilon=1.0, epsilon_high=1e9)",
+        "verl": "as reinforce with loss_mode=bypass_mode, and "
+        "+actor_rollout_ref.actor.policy_loss.rollout_correction.{loss_type=reinforce,rollout_is=sequence,"
+        "rollout_is_threshold=1e9}",
+        "OpenRLHF": "not possible: no ratio e^S in PolicyLoss",
+    },
     facts={
         **FSPO.facts,
         "band": "none",

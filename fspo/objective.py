@@ -37,6 +37,11 @@ FSPO = Method(
     clip=Clip.MIN,
     growth=Growth.ROOT,
     reads_state=lambda hyper: hyper.drift in ("batch", "ema") or hyper.target_clip_rate is not None,
+    elsewhere={
+        "TRL": "not possible: epsilon is one number for every length; override GRPOTrainer._compute_loss",
+        "verl": "not possible: the clip on a sequence ratio cannot depend on length; add it with register_policy_loss",
+        "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo, with one eps_clip for every length",
+    },
     facts={
         "ratio": "sequence, e^S",
         "band": "S in [L mu - c_low sqrt(L), L mu + c_high sqrt(L)]",

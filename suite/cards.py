@@ -23,10 +23,10 @@ def card_digest(method: Method) -> str:
     return digest_of(facts)[:12]
 
 
-def overview(methods: Mapping[str, Method]) -> str:
-    """All methods as a Markdown table."""
-    rows = [f"| {m.name} | {m.title} | {m.facts['band']} | {m.source} |" for m in methods.values()]
-    return "\n".join(["| method | what | band | source |", "|---|---|---|---|", *rows])
+def overview(methods: Mapping[str, Method]) -> list[str]:
+    """All methods, a line each: name, card digest, what it is."""
+    width = max(map(len, methods))
+    return [f"{name:<{width}}  {card_digest(m)}  {m.title} ({m.source})" for name, m in methods.items()]
 
 
 def card(method: Method) -> str:
@@ -50,6 +50,11 @@ def card(method: Method) -> str:
             "",
             "| hyper-parameter | value | where it comes from |",
             "|---|---|---|",
-            *knobs,
+            *(knobs or ["| none | | |"]),
+            "",
+            "The same thing elsewhere:",
+            "",
+            *(f"- **{trainer}**: `{line}`" for trainer, line in method.elsewhere.items()),
+            *([] if method.elsewhere else ["- not looked up"]),
         ]
     )

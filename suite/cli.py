@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.markdown import Markdown
 
+import suite.cli_methods as _commands_about_methods  # noqa: F401 (registers them)
+from suite.app import Name, Options, app, complaints, console
 from suite.types import UserError
-
-app = tyro.extras.SubcommandApp()
-console = Console()
-complaints = Console(stderr=True, soft_wrap=True, highlight=False)
-
-Name = tyro.conf.Positional[str]
-Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="OWNER.FIELD=VALUE")]
 
 
 def main() -> None:
@@ -191,19 +181,6 @@ def evaluate(
 
 
 @app.command
-def methods(name: tyro.conf.Positional[str | None] = None, /) -> None:
-    """List the methods, or print one method's card: equation, hyper-parameters and where each comes from.
-
-    Args:
-        name: A method's name.
-    """
-    from suite.cards import card, overview
-    from suite.recipes import METHODS, lookup
-
-    console.print(Markdown(overview(METHODS) if name is None else card(lookup(METHODS, name, "method"))))
-
-
-@app.command
 def recipes() -> None:
     """List the recipes."""
     from suite.recipes import RECIPES
@@ -269,7 +246,7 @@ def _config(
         seeds=config.seeds if seeds is None else tuple(range(seeds)),
     )
     for name in config.methods:
-        known.lookup(known.METHODS, name, "method")
+        known.find_method(name)
     for task in known.tasks_named(config.train.tasks):
         task.load("train", config.train.data_dir)
     for task in known.tasks_named(config.evaluation.tasks):

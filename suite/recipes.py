@@ -15,6 +15,7 @@ import fspo
 import tasks
 from suite.config import CompareConfig, EvalConfig, TrainConfig
 from suite.models import has_fast_bfloat16
+from suite.plugins import imported_method, plugin_methods
 from suite.types import Method, Task, UserError
 
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
@@ -80,9 +81,22 @@ def tasks_named(names: Sequence[str]) -> list[Task]:
     return [lookup(tasks.TASKS, name, "task") for name in names]
 
 
+def known_methods() -> dict[str, Method]:
+    """The suite's methods and those of plug-ins. A plug-in cannot take a name of ours."""
+    added = plugin_methods()
+    if taken := METHODS.keys() & added.keys():
+        raise UserError(f"plug-in method {sorted(taken)[0]}: that name is taken; rename its entry point")
+    return {**METHODS, **added}
+
+
+def find_method(name: str) -> Method:
+    """The method of that name, ours or a plug-in's, or the one that `package.module:NAME` names."""
+    return imported_method(name) if ":" in name else lookup(known_methods(), name, "method")
+
+
 def method_with(name: str, options: Sequence[str]) -> Method:
     """The method with the options that concern it, each `method.field=value`."""
-    method = lookup(METHODS, name, "method")
+    method = find_method(name)
     changes = dict(parsed[1:] for option in options if (parsed := _parse(option))[0] == name)
     return dataclasses.replace(method, hyper=dataclasses.replace(method.hyper, **changes)) if changes else method
 
@@ -107,10 +121,10 @@ def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig
 def _parse(option: str) -> tuple[str, str, Any]:
     """(owner, field, value) of `owner.field=value`; the owner is a method, `train` or `evaluation`."""
     target, equals, text = option.partition("=")
-    owner, dot, field = target.partition(".")
+    owner, dot, field = target.rpartition(".")
     if not (equals and dot):
         raise UserError(f"--set {option!r}: write it as method.field=value, for instance fspo.c_low=0.05")
-    settings = SECTIONS[owner] if owner in SECTIONS else type(lookup(METHODS, owner, "method").hyper)
+    settings = SECTIONS[owner] if owner in SECTIONS else type(find_method(owner).hyper)
     kinds = typing.get_type_hints(settings)
     lookup(kinds, field, f"setting of {owner}")
     return owner, field, _read(text, kinds[field], option)

@@ -1,0 +1,18 @@
+"""The command-line application that commands register with, and where they print."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import tyro
+from rich.console import Console
+
+app = tyro.extras.SubcommandApp()
+console = Console()
+complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Name = tyro.conf.Positional[str]
+Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="OWNER.FIELD=VALUE")]

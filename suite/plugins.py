@@ -1,0 +1,47 @@
+"""Methods from outside: other packages' entry points, and a module of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from functools import cache
+from importlib.metadata import entry_points
+
+from suite.types import Method, UserError
+
+GROUP = "fspo.methods"
+"""Entry-point group: name -> `package.module:METHOD`."""
+
+
+@cache
+def plugin_methods() -> dict[str, Method]:
+    """The methods that installed packages offer under the entry-point group `fspo.methods`, by name.
+
+    UserError names the package of one that does not load or is no Method.
+    """
+    found = {}
+    for point in sorted(entry_points(group=GROUP)):
+        owner = point.dist.name if point.dist else "an unknown package"
+        found[point.name] = _loaded(point.value, f"plug-in {point.name} of {owner}")
+    return found
+
+
+def imported_method(reference: str) -> Method:
+    """The method that `package.module:NAME` names; the current folder counts as a place to import from."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return _loaded(reference, f"method {reference}")
+
+
+def _loaded(reference: str, what: str) -> Method:
+    module, colon, attribute = reference.partition(":")
+    if not (module and colon and attribute):
+        raise UserError(f"{what}: write it as package.module:NAME")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise UserError(f"{what} does not load: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Method):
+        raise UserError(f"{what} is a {type(found).__name__}, not a suite.types.Method")
+    return found
