@@ -58,6 +58,7 @@ CISPO = Method(
         "advantage": STANDARDISED,
         "kl": "none (stated)",
         "dual clip": "none",
-        "departures": "the paper does not state the maximum",
+        "departures": "the paper does not state the maximum: 5 is ScaleRL's, which standardises over the batch, not "
+        "the group; the equation divides by the tokens of a group, we by those of the optimizer step",
     },
 )

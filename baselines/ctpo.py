@@ -65,6 +65,7 @@ CTPO = Method(
         "advantage": STANDARDISED,
         "kl": "none; train.kl_coefficient adds k3 to the start for every method alike",
         "dual clip": "weight at most e^(c_dual sqrt(t)) for A < 0",
-        "departures": "no clamp of log rho_t (the authors' code cuts it at 10)",
+        "departures": "with c_dual = c_high, as in the authors' code, A < 0 is cut on both sides; no clamp of log "
+        "rho_t (the authors' code cuts it at 10)",
     },
 )

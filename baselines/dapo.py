@@ -48,7 +48,8 @@ DAPO = Method(
         "advantage": STANDARDISED,
         "kl": "none (stated)",
         "dual clip": "ratio at most dual_clip for A < 0",
-        "departures": "dynamic sampling and the overlong penalty change the rollouts, so they are settings of the run "
-        "for every method alike: train.dynamic_sampling, train.overlong_buffer",
+        "departures": "the equation divides by the tokens of a group, we by those of the optimizer step; dynamic "
+        "sampling and the overlong penalty change the rollouts, so they are settings of the run for every method "
+        "alike: train.dynamic_sampling, train.overlong_buffer",
     },
 )

@@ -111,7 +111,7 @@ DPPO_TV = Method(
         "kl": "none; train.kl_coefficient adds k3 to the start for every method alike",
         "dual clip": "none",
         "departures": "divergence of the sampled token against all others, the paper's binary form; the advantage rule "
-        "is ours (its aggregation is Dr. GRPO's)",
+        "is ours (verl's example for it centres too, and sets the cap to 10000)",
     },
 )
 DPPO_KL = dataclasses.replace(

@@ -43,5 +43,9 @@ LUSPO = Method(
     clip=Clip.MIN,
     growth=Growth.LINEAR,
     elsewhere=ELSEWHERE["luspo"],
-    facts={**GSPO.facts, "aggregation": "L times the response's objective, mean over responses"},
+    facts={
+        **GSPO.facts,
+        "aggregation": "L times the response's objective, mean over responses",
+        "departures": "the advantage rule is TRL's recipe for it; none is stated in what we read",
+    },
 )

@@ -30,8 +30,8 @@ from suite.types import (
 class PPOHyper(DualRatioBand):
     """Hyper-parameters of PPO with their provenance."""
 
-    clip_low: float = knob(0.2, "default (arXiv 1707.06347 table 3)")
-    clip_high: float = knob(0.2, "default (arXiv 1707.06347 table 3)")
+    clip_low: float = knob(0.2, "default (arXiv 1707.06347 table 1: best of those tried)")
+    clip_high: float = knob(0.2, "default (arXiv 1707.06347 table 1: best of those tried)")
     dual_clip: float | None = knob(None, "off; 3 is verl's default (arXiv 1912.09729)")
     gamma: float = knob(1.0, "Open-Reasoner-Zero and verl")
     gae_lambda: float = knob(1.0, "Open-Reasoner-Zero and verl; TRL uses 0.95")

@@ -58,6 +58,7 @@ SAPO = Method(
         "advantage": STANDARDISED,
         "kl": "none; train.kl_coefficient adds k3 to the start for every method alike",
         "dual clip": "none",
-        "departures": "none known; no share of it is ever clipped, so it has no matched range",
+        "departures": "log r_t is cut at 40, where the gate is flat to the last bit; no share of it is ever "
+        "clipped, so it has no matched range",
     },
 )

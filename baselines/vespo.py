@@ -69,6 +69,7 @@ VESPO = Method(
         "advantage": STANDARDISED,
         "kl": "none; train.kl_coefficient adds k3 to the start for every method alike",
         "dual clip": "none",
-        "departures": "no clamp of S before phi; no share of it is ever clipped, so it has no matched range",
+        "departures": "no clamp of S before phi; divided by responses [ours], the authors' recipe by tokens; no share "
+        "of it is ever clipped, so it has no matched range",
     },
 )

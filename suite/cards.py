@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from suite.files import digest_of
 from suite.types import Method
@@ -15,6 +16,11 @@ def hyper_line(method: Method) -> str:
     values = {f.name: getattr(method.hyper, f.name) for f in dataclasses.fields(method.hyper)}
     shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}
     return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def setting(name: str, field: str, value: Any) -> str:
+    """A hyper-parameter as `--set` reads it."""
+    return f"{name}.{field}={'none' if value is None else value}"
 
 
 def card_digest(method: Method) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from suite.cards import card_digest
 from suite.config import PROTOCOL, CompareConfig, TrainConfig, plain
 from suite.environment import machine, versions
 from suite.evaluate import evaluate
@@ -179,7 +180,12 @@ class CellJob:
             },
             evals=evals,
             curves=curves_of(log),
-            digests={**source.digests, "first_rollouts": first_digest, "final_model": model_digest(loaded.model)},
+            digests={
+                "card": card_digest(method),
+                **source.digests,
+                "first_rollouts": first_digest,
+                "final_model": model_digest(loaded.model),
+            },
             costs=costs,
             environment={**versions(), **machine()},
         )

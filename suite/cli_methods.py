@@ -83,13 +83,25 @@ def match(
         rate: Clipped share that all are matched to; default FSPO's own on these records.
         options: Settings of methods that the search starts from.
     """
-    from suite.matching import matched_ranges
+    from suite.cards import setting
+    from suite.folder import stored_config
+    from suite.matching import common_rate, matched_ranges, recorded_updates
     from suite.recipes import method_with
 
-    names = None if methods is None else methods.split(",")
-    found = matched_ranges(folder, names, rate, lambda name: method_with(name, options))
-    for line in found:
-        print(line)
+    config = stored_config(folder)
+    chosen = {name: method_with(name, options) for name in (methods.split(",") if methods else config.methods)}
+    log = recorded_updates(sorted(path for path in (folder / "cells").glob("*") if path.is_dir()))
+    target = common_rate(chosen, log) if rate is None else rate
+    found, reasons = matched_ranges(chosen, log, target)
+    width = max(map(len, chosen))
+    print(f"clipped share {target:.4f} of the responses with a gradient, first updates left out")
+    for name, one in found.items():
+        print(f"{name:<{width}}  clips {one.rate:.4f} with its range times {one.factor:.4g}")
+    for name, reason in reasons.items():
+        print(f"{name:<{width}}  not matched: {reason}")
+    changes = [setting(name, field, value) for name, one in found.items() for field, value in one.changes(chosen[name])]
+    if changes:
+        print(f"train with them: --set {' '.join(changes)}")
 
 
 @app.command

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fspo.calibration import match_clip_rate
 from fspo.fairness import clip_by_length, fairness_summary
 from fspo.growth import growth_by_length, growth_sentence, growth_summary, quantiles_by_sign
 from suite import figures, length_figures, tables
@@ -18,10 +17,11 @@ from suite.cards import card_digest, hyper_line
 from suite.cells import load_comparison
 from suite.config import PROTOCOL, CompareConfig
 from suite.files import write_atomically
+from suite.matching import common_rate, matched_ranges, recorded_updates
 from suite.recipes import method_with
-from suite.replay import UpdateLog, clip_rate, replay
+from suite.replay import UpdateLog, replay
 from suite.statistics import BASE, Comparison, compare
-from suite.types import Method, RunResult, UserError
+from suite.types import Method, RunResult
 
 REPORT_SEED = 0
 
@@ -58,12 +58,7 @@ class Report:
     @cached_property
     def updates(self) -> UpdateLog:
         """What every optimizer step of every cell saw: the responses on which all methods are replayed."""
-        logs = []
-        for run in self.runs:
-            cell = f"{run.method}-seed{run.seed}"
-            paths = sorted((self.out / "cells" / cell / "updates").glob("step-*.safetensors"))
-            logs += [UpdateLog.load(path).labelled(cell) for path in paths]
-        return UpdateLog.concat(logs)
+        return recorded_updates([self.out / "cells" / f"{run.method}-seed{run.seed}" for run in self.runs])
 
     @cached_property
     def methods(self) -> dict[str, Method]:
@@ -71,27 +66,22 @@ class Report:
         return {name: method_with(name, self.config.options) for name in self.config.methods}
 
     @cached_property
+    def cards(self) -> dict[str, str]:
+        """Digest of the card that each method was trained with, as its results say."""
+        return {run.method: run.digests["card"] for run in self.runs}
+
+    @cached_property
     def target(self) -> float:
         """Mean clipped share that ranges are matched to: FSPO's own where it takes part, else the methods' median."""
-        rates = {name: clip_rate(method, self.updates, {}) for name, method in self.methods.items()}
-        return rates.get("fspo", float(np.median(list(rates.values()))))
+        return common_rate(self.methods, self.updates)
 
     @cached_property
     def matched(self) -> tuple[dict[str, Method], list[str]]:
         """The methods with ranges scaled so that all clip the same mean share of the same responses, and for every
         method that cannot, why not."""
-        matched, reasons = {}, []
-        for name, method in self.methods.items():
-            try:
-                factor = match_clip_rate(
-                    lambda k, method=method: clip_rate(method.scaled(k), self.updates, {}),
-                    self.target, lower=1e-6, upper=1e6, tolerance=1e-3,
-                )  # fmt: skip
-            except UserError as reason:
-                reasons.append(f"{name} has no matched range: {reason}")
-            else:
-                matched[name] = method.scaled(factor)
-        return matched, reasons
+        found, reasons = matched_ranges(self.methods, self.updates, self.target)
+        lines = [f"{name} has no matched range: {reason}" for name, reason in reasons.items()]
+        return {name: one.method for name, one in found.items()}, lines
 
     @cached_property
     def responses(self) -> pd.DataFrame:
@@ -124,6 +114,8 @@ class Report:
             "curves": self.curves, "clip_by_length": by_length, "fairness": fairness,
             "growth": growth, "growth_by_length": growth_bins,
         }.items():  # fmt: skip
+            if "method" in frame:
+                frame = frame.assign(card=frame["method"].map(self.cards))
             tables.write_csv(self.out / f"{name}.csv", frame)
         colours = figures.method_colours([*self.methods, BASE])
         shown = ("default", "matched") if self.matched[0] else ("default",)
@@ -143,7 +135,12 @@ class Report:
         """The report as Markdown."""
         stats, train = self.statistics, self.config.train
         digests = {run.seed: run.digests["first_rollouts"][:12] for run in self.runs}
-        cards = [f"- {name} ({card_digest(m)}): {hyper_line(m)}" for name, m in self.methods.items()]
+        cards = [f"- {name} ({self.cards[name]}): {hyper_line(m)}" for name, m in self.methods.items()]
+        cards += [
+            f"- {name} has changed since it was trained (card {card_digest(m)} today): replays show today's method"
+            for name, m in self.methods.items()
+            if card_digest(m) != self.cards[name]
+        ]
         seeds = ", ".join(f"seed {seed}: {digest}" for seed, digest in sorted(digests.items()))
         return "\n".join(
             [
@@ -151,7 +148,7 @@ class Report:
                 "",
                 f"Accuracy in per cent, avg@{self.config.evaluation.samples}, 95 % intervals over seeds and problems.",
                 "",
-                tables.markdown(tables.accuracy_table(stats.accuracies)),
+                tables.markdown(tables.accuracy_table(stats.accuracies, cards=self.cards)),
                 "## Difference to the base model, in points",
                 "",
                 tables.markdown(tables.difference_table(stats.differences)),

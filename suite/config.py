@@ -52,6 +52,10 @@ class TrainConfig:
     """Weight of KL(policy || start) per token (estimator k3), the same for every method; 0 leaves it out."""
     max_new_tokens: int | None = None
     """Token limit of a response; None takes the largest limit of the tasks."""
+    dynamic_sampling: int = 0
+    """Times that a step replaces problems whose responses are all right or all wrong by fresh ones (DAPO); 0: off."""
+    overlong_buffer: int = 0
+    """Tokens before the limit over which a response's reward falls by up to 1 (DAPO's soft penalty); 0: off."""
     chat: bool = False
     """Ask through the tokenizer's chat template instead of the task's own few-shot prompt."""
     sampling_batch_size: int = 256
@@ -74,6 +78,10 @@ class TrainConfig:
         _demand(self, self.kl_coefficient >= 0, "kl_coefficient", "0 or more")
         _demand(self, self.weight_decay >= 0, "weight_decay", "0 or more")
         _demand(self, self.warmup_updates >= 0, "warmup_updates", "0 or more")
+        _demand(self, self.dynamic_sampling >= 0, "dynamic_sampling", "0 or more")
+        _demand(self, self.overlong_buffer >= 0, "overlong_buffer", "0 or more tokens")
+        short = self.max_new_tokens is None or self.overlong_buffer <= self.max_new_tokens
+        _demand(self, short, "overlong_buffer", "at most max_new_tokens")
         _demand(self, self.max_new_tokens is None or self.max_new_tokens >= 1, "max_new_tokens", "at least 1")
         _demand(self, len(self.tasks) > 0, "tasks", "at least one task")
         fits = self.mini_batches <= self.problems_per_step * self.samples_per_problem

@@ -17,13 +17,17 @@ SECONDS = "seconds/"
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part]) -> dict[str, float]:
-    """Reward, lengths, truncation, entropy (nats per token, before the first update), and the sampler's mismatch."""
+    """Reward, groups without signal, lengths, truncation, entropy and the sampler's mismatch.
+
+    Entropy in nats per token, before the first update.
+    """
     lengths = torch.tensor([len(r.response_ids) for r in rollouts], dtype=torch.float64)
     tokens = float(lengths.sum())
     entropy = sum(float(p.entropy.sum()) for p in parts)
     gaps = torch.cat([_sampler_gap(p) for p in parts])
     return {
         "reward/mean": sum(r.reward or 0.0 for r in rollouts) / len(rollouts),
+        "reward/uniform_group_share": _uniform_share(rollouts),
         "reward/undecided_share": sum(r.verdict == Verdict.UNDECIDED for r in rollouts) / len(rollouts),
         "length/mean": float(lengths.mean()),
         "length/max": float(lengths.max()),
@@ -34,6 +38,14 @@ def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part]) -> dict[
         "tokens/sampled": tokens,
         "tokens/scored": float(sum(len(r.prompt_ids) for r in rollouts)) + tokens,
     }
+
+
+def _uniform_share(rollouts: Sequence[Rollout]) -> float:
+    """Share of the problems whose responses all got one reward, and so teach nothing."""
+    rewards: dict[str, set[float | None]] = {}
+    for rollout in rollouts:
+        rewards.setdefault(rollout.problem_id, set()).add(rollout.reward)
+    return sum(len(seen) == 1 for seen in rewards.values()) / len(rewards)
 
 
 def _sampler_gap(part: Part) -> Tensor:

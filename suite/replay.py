@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from suite.files import write_atomically
 from suite.types import Method, PolicyBatch, State, UserError
 
-SCHEMA = "fspo-update-log-1"
+SCHEMA = "fspo-update-log-2"
 TEXT_COLUMNS = ("cells", "problem_ids")
 DTYPES = {
     "seed": np.int64,
@@ -30,6 +30,7 @@ DTYPES = {
     "truncated": np.bool_,
     "lengths": np.int64,
 }
+TOKEN_COLUMNS = ("log_probs", "old_log_probs")
 CHUNK_TOKENS = 1 << 18
 
 
@@ -39,8 +40,9 @@ class UpdateLog:
 
     `step` counts rollouts, `update` the optimizer steps within one (from 0). `advantage` is the reward minus its
     group's mean, whatever the training method's own credit was, so that one log serves every method. `lengths` counts
-    response tokens; `log_ratios` holds their new minus old log-probs before the step, in nats, all rows one after the
-    other. `cells` names the run that a row comes from. `seed`, `step`, `update` and `cells` may be given as one value.
+    response tokens; `log_probs` and `old_log_probs` hold their log-probs before the step and before the rollout's first
+    step, in nats, all rows one after the other. `cells` names the run that a row comes from. `seed`, `step`, `update`
+    and `cells` may be given as one value.
     """
 
     problem_ids: np.ndarray
@@ -51,7 +53,8 @@ class UpdateLog:
     advantage: np.ndarray
     truncated: np.ndarray
     lengths: np.ndarray
-    log_ratios: np.ndarray
+    log_probs: np.ndarray
+    old_log_probs: np.ndarray
     cells: np.ndarray | str = ""
 
     def __post_init__(self) -> None:
@@ -63,12 +66,14 @@ class UpdateLog:
             if column.shape != (n,):
                 raise ValueError(f"UpdateLog.{name} has shape {column.shape}; {n} rows are expected")
             object.__setattr__(self, name, column)
-        ratios = np.asarray(self.log_ratios, dtype=np.float32)
         if n and self.lengths.min() < 1:
             raise ValueError("UpdateLog.lengths must be at least 1")
-        if ratios.shape != (int(self.lengths.sum()),):
-            raise ValueError(f"UpdateLog.log_ratios has shape {ratios.shape}; {int(self.lengths.sum())} are expected")
-        object.__setattr__(self, "log_ratios", ratios)
+        tokens = int(self.lengths.sum())
+        for name in TOKEN_COLUMNS:
+            column = np.asarray(getattr(self, name), dtype=np.float32)
+            if column.shape != (tokens,):
+                raise ValueError(f"UpdateLog.{name} has shape {column.shape}; {tokens} are expected")
+            object.__setattr__(self, name, column)
 
     def __len__(self) -> int:
         return len(self.problem_ids)
@@ -85,19 +90,25 @@ class UpdateLog:
         """The given rows (boolean mask or indices) with their tokens."""
         index = np.arange(len(self))[index]
         columns = {name: getattr(self, name)[index] for name in (*TEXT_COLUMNS, *DTYPES)}
-        return UpdateLog(**columns, log_ratios=self.log_ratios[self.token_index(index)])
+        tokens = self.token_index(index)
+        return UpdateLog(**columns, **{name: getattr(self, name)[tokens] for name in TOKEN_COLUMNS})
 
     def labelled(self, cell: str) -> UpdateLog:
         """The same log with every row marked as coming from `cell`."""
         return dataclasses.replace(self, cells=cell)
 
     @cached_property
+    def log_ratios(self) -> np.ndarray:
+        """New minus old log-prob of every token, in nats, float32."""
+        return self.log_probs - self.old_log_probs
+
+    @cached_property
     def starts(self) -> np.ndarray:
-        """Position in `log_ratios` of every row's first token."""
+        """Position in `log_probs` of every row's first token."""
         return np.cumsum(self.lengths) - self.lengths
 
     def token_index(self, rows: np.ndarray) -> np.ndarray:
-        """Positions in `log_ratios` of the tokens of the given rows, row after row."""
+        """Positions in `log_probs` of the tokens of the given rows, row after row."""
         lengths = self.lengths[rows]
         before = np.cumsum(lengths) - lengths
         return np.arange(int(lengths.sum())) + np.repeat(self.starts[rows] - before, lengths)
@@ -109,7 +120,7 @@ class UpdateLog:
 
     def save(self, path: Path) -> None:
         """Write the log as safetensors, in one move: the same log gives the same bytes, and no half file is left."""
-        tensors = {name: getattr(self, name) for name in DTYPES} | {"log_ratios": self.log_ratios}
+        tensors = {name: getattr(self, name) for name in (*DTYPES, *TOKEN_COLUMNS)}
         texts = {}
         for name in TEXT_COLUMNS:
             words, codes = np.unique(getattr(self, name), return_inverse=True)
@@ -126,7 +137,7 @@ class UpdateLog:
                 header = json.loads((file.metadata() or {}).get("json", "{}"))
                 if header.get("schema") != SCHEMA:
                     raise UserError(f"{path} is no update log ({SCHEMA}): point to the file that training wrote")
-                columns = {name: file.get_tensor(name) for name in (*TEXT_COLUMNS, *DTYPES, "log_ratios")}
+                columns = {name: file.get_tensor(name) for name in (*TEXT_COLUMNS, *DTYPES, *TOKEN_COLUMNS)}
             for name in TEXT_COLUMNS:
                 words = np.asarray(header["texts"][name], dtype=np.str_)
                 columns[name] = words[columns[name]] if words.size else words
@@ -186,14 +197,18 @@ def clip_rate(method: Method, log: UpdateLog, state: State) -> float:
 
 
 def policy_batch(log: UpdateLog, rows: np.ndarray) -> PolicyBatch:
-    """The given rows as a padded batch whose old log-probs are 0, so that log_probs are the log ratios."""
+    """The given rows as a padded batch, float32, with the group-centred rewards as advantages."""
     lengths = torch.from_numpy(log.lengths[rows])
     mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
-    log_probs = torch.zeros(mask.shape, dtype=torch.float32)
-    log_probs[mask] = torch.from_numpy(log.log_ratios[log.token_index(rows)])
+    tokens = log.token_index(rows)
+
+    def padded(column: np.ndarray) -> torch.Tensor:
+        return torch.zeros(mask.shape).masked_scatter(mask, torch.from_numpy(column[tokens]))
+
+    log_probs = padded(log.log_probs)
     return PolicyBatch(
         log_probs=log_probs,
-        old_log_probs=torch.zeros_like(log_probs),
+        old_log_probs=padded(log.old_log_probs),
         advantages=torch.from_numpy(log.advantage[rows])[:, None],
         response_mask=mask,
         lengths=lengths.to(log_probs.dtype),

@@ -45,6 +45,19 @@ def grade(
     ]
 
 
+def overlong_penalty(length: int, limit: int, buffer: int) -> float:
+    """What is added to the reward of a response of `length` tokens: 0, falling over the last `buffer` tokens to -1.
+
+    0 for length <= limit - buffer, else (limit - buffer - length) / buffer.
+
+    >>> [overlong_penalty(length, 100, 20) for length in (80, 90, 100)]
+    [0.0, -0.5, -1.0]
+
+    Source: arXiv 2503.14476 eq. 13.
+    """
+    return min(0, limit - buffer - length) / buffer
+
+
 @dataclass(frozen=True)
 class RolloutSource:
     """Draws the rollouts of a training run. Which problems, in what order, with what noise depends on the run seed
@@ -98,12 +111,13 @@ class RolloutSource:
         stops = dict.fromkeys(s for t in self.tasks.values() for s in t.stop)
         return SamplingSettings(limit, batch_size=self.config.sampling_batch_size, stop=tuple(stops))
 
-    def problems_of(self, step: int) -> list[Problem]:
-        """The step's problems: consecutive entries of one shuffled epoch after another."""
+    def problems_of(self, step: int, attempt: int = 0) -> list[Problem]:
+        """The step's problems: consecutive entries of one shuffled epoch after another; a further attempt's follow."""
         count, total = self.config.problems_per_step, len(self.problems)
+        start = (step * (1 + self.config.dynamic_sampling) + attempt) * count
         orders: dict[int, list[int]] = {}
         chosen = []
-        for index in range(step * count, (step + 1) * count):
+        for index in range(start, start + count):
             epoch, place = divmod(index, total)
             if epoch not in orders:
                 orders[epoch] = torch.randperm(total, generator=generator(self.run_seed, "problems", epoch)).tolist()
@@ -111,16 +125,46 @@ class RolloutSource:
         return chosen
 
     def record(self, step: int, on_progress: Callable[[int], None] | None = None) -> RolloutSet:
-        """Sample and grade the rollouts of one step, samples of a problem side by side."""
-        problems = [p for p in self.problems_of(step) for _ in range(self.config.samples_per_problem)]
+        """Sample and grade the rollouts of one step, samples of a problem side by side.
+
+        With dynamic sampling, problems whose responses are all correct or all not are replaced by fresh ones, up to
+        that many times; what is then still missing is filled with the first of those set aside.
+        Source: arXiv 2503.14476 sec. 3.2 (the limit on attempts is ours).
+        """
+        wanted, mixed, uniform = self.config.problems_per_step, [], []
+        for attempt in range(1 + self.config.dynamic_sampling):
+            fresh = self.problems_of(step, attempt)[: wanted - len(mixed)]
+            for group in self._groups(fresh, step, on_progress):
+                (uniform if len({r.verdict == Verdict.CORRECT for r in group}) == 1 else mixed).append(group)
+            if not self.config.dynamic_sampling:
+                mixed, uniform = [*mixed, *uniform], []
+            if len(mixed) == wanted:
+                break
+        chosen = [*mixed, *uniform][:wanted]
+        return RolloutSet(self._header(step), tuple(rollout for group in chosen for rollout in group))
+
+    def _groups(
+        self, asked: Sequence[Problem], step: int, on_progress: Callable[[int], None] | None
+    ) -> list[list[Rollout]]:
+        """The graded responses to each problem."""
+        count = self.config.samples_per_problem
+        problems = [p for p in asked for _ in range(count)]
         requests = []
         for place, problem in enumerate(problems):
-            sample = place % self.config.samples_per_problem
+            sample = place % count
             key = derive(self.run_seed, "sample", step, problem.id, sample)
             prompt = encode(self.tokenizer, self.tasks[problem.task], problem, self.config.chat)
             requests.append(SampleRequest(problem.id, sample, key, prompt))
-        rollouts = self.sampler.sample(requests, self.settings, on_progress)
-        return RolloutSet(self._header(step), tuple(grade(self.tokenizer, self.tasks, problems, rollouts)))
+        rollouts = grade(
+            self.tokenizer, self.tasks, problems, self.sampler.sample(requests, self.settings, on_progress)
+        )
+        limit, buffer = self.settings.max_new_tokens, self.config.overlong_buffer
+        if buffer:
+            rollouts = [
+                replace(r, reward=(r.reward or 0.0) + overlong_penalty(len(r.response_ids), limit, buffer))
+                for r in rollouts
+            ]
+        return [rollouts[i : i + count] for i in range(0, len(rollouts), count)]
 
     def _header(self, step: int) -> dict[str, Any]:
         return {

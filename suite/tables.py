@@ -60,11 +60,14 @@ def percent(value: float, low: float | None = None, high: float | None = None, *
 # --- accuracies and differences -------------------------------------------------------------------
 
 
-def accuracy_table(accuracies: pd.DataFrame, titles: Mapping[str, str] | None = None) -> pd.DataFrame:
+def accuracy_table(
+    accuracies: pd.DataFrame, titles: Mapping[str, str] | None = None, cards: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Rows the base model and the methods, columns the sets and their mean; cells like "47.3 [44.1, 50.2]" in per cent.
 
     `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
-    seeds behind a row and, where there are any, undecided answers (per cent, mean over the sets).
+    seeds behind a row, the digest of the method's card where `cards` are given, and, where there are any, undecided
+    answers (per cent, mean over the sets).
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
@@ -72,6 +75,8 @@ def accuracy_table(accuracies: pd.DataFrame, titles: Mapping[str, str] | None = 
         row |= {_heading(r["task"]): percent(r["accuracy"], r["low"], r["high"]) for r in _records(part)}
         whole = _overall(part)
         row["seeds"] = NOTHING if method == BASE else str(whole["seeds"])
+        if cards is not None:
+            row["card"] = cards.get(str(method), NOTHING)
         if np.any(np.asarray(accuracies["undecided_share"]) > 0):
             row["undecided"] = percent(whole["undecided_share"])
         rows.append(row)

@@ -170,7 +170,8 @@ class Trainer:
             advantage=centred.numpy()[rows],
             truncated=np.array([rollouts[i].finish_reason == FinishReason.LENGTH for i in rows]),
             lengths=np.array([len(rollouts[i].response_ids) for i in rows]),
-            log_ratios=torch.cat([report.token_log_ratios[report.mask] for report in reports]).cpu().numpy(),
+            log_probs=torch.cat([report.log_probs[report.mask] for report in reports]).cpu().numpy(),
+            old_log_probs=torch.cat([report.old_log_probs[report.mask] for report in reports]).cpu().numpy(),
         )
         folder = self.folder / "updates"
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,12 +64,14 @@ class Part:
 class StepReport:
     """What one optimizer step saw, responses in the order of its parts.
 
-    rows: which rollouts; token_log_ratios [n, T], 0 at padding; mask [n, T]; lengths, outside_share and clipped_share
-    [n] (share of the response's weights); log_weights [K] of every weight of the method; grad_norm before the cut.
+    rows: which rollouts; log_probs and old_log_probs [n, T], 0 at padding; mask [n, T]; lengths, outside_share and
+    clipped_share [n] (share of the response's weights); log_weights [K] of every weight of the method; grad_norm before
+    the cut.
     """
 
     rows: tuple[int, ...]
-    token_log_ratios: Tensor
+    log_probs: Tensor
+    old_log_probs: Tensor
     mask: Tensor
     lengths: Tensor
     outside_share: Tensor
@@ -79,6 +81,11 @@ class StepReport:
     objective: float
     kl_to_start: float | None
     value_loss: float | None
+
+    @property
+    def token_log_ratios(self) -> Tensor:
+        """New minus old log-probability of every response token, [n, T] in nats, 0 at padding."""
+        return self.log_probs - self.old_log_probs
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -193,7 +200,8 @@ def _report(
     ]
     return StepReport(
         rows=tuple(row for part in parts for row in part.micro.rows),
-        token_log_ratios=masked(whole.log_probs - whole.old_log_probs, whole.response_mask),
+        log_probs=masked(whole.log_probs, whole.response_mask),
+        old_log_probs=masked(whole.old_log_probs, whole.response_mask),
         mask=whole.response_mask,
         lengths=whole.lengths,
         outside_share=torch.cat([s.outside_band.sum(dim=1) for s in surrogates]) / weights_per_row,

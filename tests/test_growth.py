@@ -83,7 +83,8 @@ def gaussian_log(sigma: float, lengths: list[int], rows: int) -> UpdateLog:
     return UpdateLog(
         problem_ids=np.array([f"p{i % 50}" for i in range(len(sizes))]), seed=0, step=0, update=1,
         reward=np.zeros(len(sizes)), advantage=rng.choice([-1.0, 1.0], len(sizes)), truncated=False, lengths=sizes,
-        log_ratios=rng.normal(0, sigma, int(sizes.sum())),
+        log_probs=(flat := rng.normal(0, sigma, int(sizes.sum()))),
+        old_log_probs=np.zeros_like(flat),
     )  # fmt: skip
 
 

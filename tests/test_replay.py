@@ -17,7 +17,8 @@ from suite.replay import UpdateLog, clip_rate, replay
 from suite.types import Method, UserError
 
 # Token bands are narrowed so that the log's small ratios leave every method's band.
-METHODS = {**baselines.METHODS, "fspo": fspo.FSPO}
+FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
+METHODS = {name: {**baselines.METHODS, **fspo.METHODS}[name] for name in FIVE}
 METHODS |= {name: METHODS[name].scaled(0.25) for name in ("ppo", "grpo")}
 
 
@@ -42,7 +43,8 @@ def make_log(
                         advantage=rng.choice([-0.5, 0.0, 0.5], rows),
                         truncated=lengths > 35,
                         lengths=lengths,
-                        log_ratios=np.concatenate(ratios),
+                        log_probs=(flat := np.concatenate(ratios)),
+                        old_log_probs=np.zeros_like(flat),
                         cells=cell,
                     )
                 )
@@ -104,8 +106,8 @@ def test_foreign_and_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_columns_must_fit() -> None:
     log = make_log()
-    with pytest.raises(ValueError, match="log_ratios"):
-        dataclasses.replace(log, log_ratios=log.log_ratios[:-1])
+    with pytest.raises(ValueError, match="old_log_probs"):
+        dataclasses.replace(log, old_log_probs=log.old_log_probs[:-1])
     with pytest.raises(ValueError, match="reward"):
         dataclasses.replace(log, reward=log.reward[:-1])
     with pytest.raises(ValueError, match="at least 1"):
@@ -185,7 +187,7 @@ def test_batch_drift_comes_from_its_own_optimizer_step() -> None:
 
 def test_ema_drift_lags_one_step_and_starts_anew_in_every_run() -> None:
     log, decay = make_log(9), 0.9
-    log = dataclasses.replace(log, log_ratios=log.log_ratios - 0.01)
+    log = dataclasses.replace(log, log_probs=log.log_probs - 0.01)
     frame = replay(fixed_drift("ema"), log, {})
     sums = log.sums()
     differing = 0
@@ -222,3 +224,14 @@ def test_clip_rate_counts_rows_with_a_gradient(name: str) -> None:
     assert clip_rate(METHODS[name], log, {}) == pytest.approx(counted.mean(), rel=1e-12)
     assert frame.loc[frame["sign"] == 0, "clipped"].sum() == 0
     assert clip_rate(METHODS[name].scaled(1.5), log, {}) < counted.mean()
+
+
+def test_divergence_methods_see_real_probabilities() -> None:
+    """The same log ratio of 0.5 moves a likely token by .32 and a rare one by .0004: only the likely one is masked."""
+    old = np.log(np.array([0.5, 0.001], dtype=np.float32))
+    log = UpdateLog(
+        problem_ids=np.array(["a", "b"]), seed=0, step=0, update=1, reward=np.ones(2), advantage=np.ones(2),
+        truncated=np.zeros(2, dtype=bool), lengths=np.ones(2, dtype=int), log_probs=old + 0.5, old_log_probs=old,
+    )  # fmt: skip
+    for name in ("dppo_tv", "dppo_kl"):
+        assert replay(baselines.METHODS[name], log, {})["clipped"].tolist() == [1.0, 0.0]
