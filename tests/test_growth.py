@@ -16,6 +16,7 @@ from fspo.growth import (
     constant_band,
     expected_outside_share,
     growth_by_length,
+    growth_sentence,
     growth_summary,
     linear_band,
     normal_quantiles,
@@ -209,3 +210,42 @@ def test_matching_says_what_is_out_of_reach() -> None:
         match_clip_rate(lambda k: math.nan, 0.1, lower=1, upper=2, tolerance=1e-6)
     with pytest.raises(ValueError, match="lower"):
         match_clip_rate(lambda k: 0.0, 0.1, lower=2, upper=1, tolerance=1e-6)
+
+
+# --- sentences and quantiles --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "words"),
+    [
+        ((-2.0, -1.0), (1.0, 2.0), "all: the mean of S falls with length, its variance rises with length, excess"),
+        ((1.0, 2.0), (-2.0, -1.0), "all: the mean of S rises with length, its variance falls with length, excess"),
+        ((-1.0, 1.0), (-1.0, 1.0), "all: no slope found in the mean of S, no slope found in its variance, excess"),
+    ],
+)
+def test_a_sentence_says_what_its_interval_supports(
+    mean: tuple[float, float], variance: tuple[float, float], words: str
+) -> None:
+    row = {"sign": "all", "excess_kurtosis": 1.5}
+    row |= {"mean_slope_low": mean[0], "mean_slope_high": mean[1]}
+    row |= {"var_slope_low": variance[0], "var_slope_high": variance[1]}
+    assert growth_sentence(row).startswith(words)
+
+
+def test_quantiles_of_gaussian_sums_lie_on_the_diagonal_and_absent_signs_are_left_out() -> None:
+    log = gaussian_log(0.03, [16, 64, 256], 400)
+    frame = replay(baselines.METHODS["rloo"], log, {})
+    positive = frame[frame["sign"] == 1]
+    assert set(quantiles_by_sign(frame)) == {"all", "A > 0", "A < 0"}
+    assert set(quantiles_by_sign(positive)) == {"all", "A > 0"}
+    expected, found = quantiles_by_sign(frame)["all"]
+    middle = slice(10, -10)
+    assert np.abs(expected[middle] - found[middle]).max() < 0.15
+
+
+def test_bins_come_from_quantiles_by_default_and_empty_ones_have_no_row() -> None:
+    log = gaussian_log(0.03, [16, 64, 256], 50)
+    frame = replay(baselines.METHODS["rloo"], log, {})
+    assert len(growth_by_length(frame)) >= 3
+    gaps = growth_by_length(frame, edges=np.array([1, 100, 200, 300]))
+    assert len(gaps[gaps["sign"] == "all"]) == 2

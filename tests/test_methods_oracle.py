@@ -224,3 +224,17 @@ def test_target_clip_rate_clips_that_share() -> None:
     share = method.surrogate(batch, method.hyper, state).outside_band.double().mean().item()
     assert abs(share - rate) < 4 * math.sqrt(rate * (1 - rate) / count)
     assert state["sigma"] * NormalDist().inv_cdf(1 - rate / 2) == pytest.approx(0.0256, rel=0.03)
+
+
+def test_responses_without_tokens_say_nothing_to_the_estimates() -> None:
+    method = with_hyper(METHODS["fspo"], drift="batch")
+    assert method.observe is not None
+    batch = batch_for(method, 1, rows=3, spread=0.02)
+    mask = batch.response_mask.clone()
+    mask[1] = False
+    emptied = replace(batch, response_mask=mask, lengths=mask.sum(1).double())
+    assert dict(method.observe(emptied, method.hyper, {})) == pytest.approx(
+        dict(method.observe(batch.rows([0, 2]), method.hyper, {})), rel=1e-12
+    )
+    none = replace(batch, response_mask=torch.zeros_like(mask), lengths=torch.zeros_like(batch.lengths))
+    assert method.observe(none, method.hyper, {"drift": 0.5, "sigma": 0.1}) == {"drift": 0.5, "sigma": 0.1}

@@ -5,7 +5,7 @@ import math
 import torch
 from scipy import stats
 
-from suite.seeds import derive, gumbel_noise
+from suite.seeds import derive, generator, gumbel_noise
 
 BITS = 2**64
 
@@ -68,3 +68,10 @@ def test_labels_cannot_be_confused() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert all(-(2**63) <= key < 2**63 for key in keys)
+
+
+def test_generators_follow_their_labels() -> None:
+    labels: list[tuple[int, str]] = [(1, "a"), (1, "a"), (1, "b"), (2, "a")]
+    draws = [torch.randperm(50, generator=generator(*label)).tolist() for label in labels]
+    assert draws[0] == draws[1]
+    assert draws[2] not in (draws[0], draws[3])
