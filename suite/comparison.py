@@ -115,7 +115,7 @@ class Report:
             "growth": growth, "growth_by_length": growth_bins,
         }.items():  # fmt: skip
             if "method" in frame:
-                frame = frame.assign(card=frame["method"].map(self.cards))
+                frame = frame.assign(card=[self.cards.get(name) for name in frame["method"]])
             tables.write_csv(self.out / f"{name}.csv", frame)
         colours = figures.method_colours([*self.methods, BASE])
         shown = ("default", "matched") if self.matched[0] else ("default",)

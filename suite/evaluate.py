@@ -29,7 +29,7 @@ def evaluate(
     """For each task its verdicts and the graded responses, problem by problem, `config.samples` side by side.
 
     The noise of a response is a function of (config.seed, task, problem, sample, position, token) alone.
-    `on_progress(task, new, total)` is told how many responses were finished.
+    `on_progress(task, new, total)` is told how many responses were finished, first 0 of each task.
     """
     results = []
     for task in tasks:
@@ -51,6 +51,7 @@ def evaluate(
             if on_progress is not None:
                 on_progress(name, new, total)
 
+        told(0)
         rollouts = grade(tokenizer, {task.name: task}, repeated, sampler.sample(requests, settings, told))
         results.append((summarise(task, problems, rollouts, config.samples), rollouts))
     return results
