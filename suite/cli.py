@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import tyro
 
-import suite.cli_methods as _commands_about_methods  # noqa: F401 (registers them)
+import suite.cli_bank
+import suite.cli_methods  # noqa: F401 (both register their commands)
 from suite.app import Name, Options, app, complaints, console
 from suite.types import UserError
 
@@ -58,8 +57,9 @@ def compare(
     from suite.folder import claim_folder
     from suite.grid import Layout, run_jobs
     from suite.printing import print_report
+    from suite.recipes import resolved
 
-    config = _config(recipe, methods, seeds, steps, model, data_dir, options)
+    config = resolved(recipe, methods, seeds, steps, model, data_dir, options)
     out = out or Path("results/runs") / recipe
     claim_folder(config, out, ["fspo", *sys.argv[1:]])
     jobs = stages(config, out)
@@ -119,8 +119,9 @@ def train(
     from suite.cells import stages
     from suite.folder import claim_folder
     from suite.grid import Layout, run_jobs
+    from suite.recipes import resolved
 
-    config = replace(_config(recipe, method, None, steps, model, data_dir, options), seeds=(seed,))
+    config = replace(resolved(recipe, method, None, steps, model, data_dir, options), seeds=(seed,))
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
     if out.exists() and any(out.iterdir()) and not resume:
         raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
@@ -221,37 +222,6 @@ def fetch(what: Name, /, out: Path | None = None) -> None:
     if what != "smollm2":
         raise UserError(f"unknown model {what!r}; there is: smollm2")
     console.print(str(fetch_smollm2(out)), highlight=False)
-
-
-def _config(
-    recipe: str,
-    methods: str | None,
-    seeds: int | None,
-    steps: int | None,
-    model: str | None,
-    data_dir: Path | None,
-    options: Sequence[str],
-) -> Any:
-    """The recipe with what the command line changed, every name checked before anything starts."""
-    from suite import recipes as known
-
-    config = known.with_options(known.recipe(recipe), options)
-    if seeds is not None and seeds < 1:
-        raise UserError(f"--seeds {seeds}: at least 1")
-    changes: dict[str, Any] = {"steps": steps, "model": model, "data_dir": data_dir}
-    config = replace(
-        config,
-        train=replace(config.train, **{key: value for key, value in changes.items() if value is not None}),
-        methods=config.methods if methods is None else tuple(methods.split(",")),
-        seeds=config.seeds if seeds is None else tuple(range(seeds)),
-    )
-    for name in config.methods:
-        known.find_method(name)
-    for task in known.tasks_named(config.train.tasks):
-        task.load("train", config.train.data_dir)
-    for task in known.tasks_named(config.evaluation.tasks):
-        task.load("eval", config.train.data_dir)
-    return config
 
 
 if __name__ == "__main__":

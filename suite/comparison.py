@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from fspo.fairness import clip_by_length, fairness_summary
-from fspo.growth import growth_by_length, growth_sentence, growth_summary, quantiles_by_sign
+from fspo.growth import growth_sentence, quantiles_by_sign
 from suite import figures, length_figures, tables
+from suite.arena import Arena
 from suite.cards import card_digest, hyper_line
 from suite.cells import load_comparison
 from suite.config import PROTOCOL, CompareConfig
 from suite.files import write_atomically
-from suite.matching import common_rate, matched_ranges, recorded_updates
+from suite.matching import recorded_updates
 from suite.recipes import method_with
-from suite.replay import UpdateLog, replay
+from suite.replay import UpdateLog
 from suite.statistics import BASE, Comparison, compare
 from suite.types import Method, RunResult
 
@@ -68,80 +67,42 @@ class Report:
     @cached_property
     def cards(self) -> dict[str, str]:
         """Digest of the card that each method was trained with, as its results say."""
-        return {run.method: run.digests["card"] for run in self.runs}
+        return {run.method: run.digests.get("card", "not recorded") for run in self.runs}
 
     @cached_property
-    def target(self) -> float:
-        """Mean clipped share that ranges are matched to: FSPO's own where it takes part, else the methods' median."""
-        return common_rate(self.methods, self.updates)
-
-    @cached_property
-    def matched(self) -> tuple[dict[str, Method], list[str]]:
-        """The methods with ranges scaled so that all clip the same mean share of the same responses, and for every
-        method that cannot, why not."""
-        found, reasons = matched_ranges(self.methods, self.updates, self.target)
-        lines = [f"{name} has no matched range: {reason}" for name, reason in reasons.items()]
-        return {name: one.method for name, one in found.items()}, lines
-
-    @cached_property
-    def responses(self) -> pd.DataFrame:
-        """One row per method, range and response: `default` and `matched` on the responses of all cells."""
-        frames = []
-        for span, methods in (("default", self.methods), ("matched", self.matched[0])):
-            for name, method in methods.items():
-                frames.append(replay(method, self.updates, {}).assign(method=name, range=span))
-        paper = pd.concat(frames[: len(self.methods)], ignore_index=True)
-        own = paper[
-            [cell.startswith(f"{name}-seed") for cell, name in zip(paper["cell"], paper["method"], strict=True)]
-        ]
-        return pd.concat([*frames, own.assign(range="default, own cells")], ignore_index=True)
-
-    @cached_property
-    def fairness(self) -> pd.DataFrame:
-        """Clip rates, their slopes in length and LRE, one row per method and range."""
-        return fairness_summary(self.responses, rng=np.random.default_rng(REPORT_SEED))
+    def arena(self) -> Arena:
+        """All methods on the updates of all cells."""
+        return Arena(self.methods, self.updates)
 
     def write(self) -> Path:
         """Write tables, figures and the report; returns the report's path."""
-        by_length = clip_by_length(self.responses, rng=np.random.default_rng(REPORT_SEED))
-        fairness = self.fairness
-        pooled = replay(next(iter(self.methods.values())), self.updates, {})
-        growth = growth_summary(pooled, rng=np.random.default_rng(REPORT_SEED))
-        growth_bins = growth_by_length(pooled)
-        stats = self.statistics
+        arena, stats = self.arena, self.statistics
+        by_length, fairness = arena.by_length, arena.fairness
         for name, frame in {
             "accuracy": stats.accuracies, "differences": stats.differences, "by_seed": stats.by_seed,
             "curves": self.curves, "clip_by_length": by_length, "fairness": fairness,
-            "growth": growth, "growth_by_length": growth_bins,
+            "growth": arena.growth, "growth_by_length": arena.growth_bins,
         }.items():  # fmt: skip
             if "method" in frame:
                 frame = frame.assign(card=[self.cards.get(name) for name in frame["method"]])
             tables.write_csv(self.out / f"{name}.csv", frame)
         colours = figures.method_colours([*self.methods, BASE])
-        shown = ("default", "matched") if self.matched[0] else ("default",)
+        shown = ("default", "matched") if arena.matched else ("default",)
         for name, figure in {
             "accuracy": figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
             "reward": figures.reward_figure(self.curves, colours=colours, smooth=3),
             "clip_by_length": length_figures.clip_figure(by_length, fairness, colours=colours, rows=shown),
             "acceptance": length_figures.acceptance_figure(by_length, fairness, colours=colours, rows=shown),
-            "growth": length_figures.growth_figure(growth_bins, quantiles_by_sign(pooled)),
+            "growth": length_figures.growth_figure(arena.growth_bins, quantiles_by_sign(arena.pooled)),
         }.items():
             figures.save_png(figure, self.out / f"{name}.png")
         path = self.out / "report.md"
-        write_atomically(path, self.text(fairness, growth))
+        write_atomically(path, self.text())
         return path
 
-    def text(self, fairness: pd.DataFrame, growth: pd.DataFrame) -> str:
+    def text(self) -> str:
         """The report as Markdown."""
-        stats, train = self.statistics, self.config.train
-        digests = {run.seed: run.digests["first_rollouts"][:12] for run in self.runs}
-        cards = [f"- {name} ({self.cards[name]}): {hyper_line(m)}" for name, m in self.methods.items()]
-        cards += [
-            f"- {name} has changed since it was trained (card {card_digest(m)} today): replays show today's method"
-            for name, m in self.methods.items()
-            if card_digest(m) != self.cards[name]
-        ]
-        seeds = ", ".join(f"seed {seed}: {digest}" for seed, digest in sorted(digests.items()))
+        stats, fairness, growth = self.statistics, self.arena.fairness, self.arena.growth
         return "\n".join(
             [
                 f"# {self.config.name}: {len(self.methods)} methods x {len(self.config.seeds)} seeds",
@@ -174,24 +135,39 @@ class Report:
                 "",
                 *(f"- {growth_sentence(row)}" for row in growth.to_dict("records")),
                 "",
-                "## How this was made",
-                "",
-                f"- protocol {PROTOCOL}; bootstrap repetitions {self.config.bootstrap}",
-                f"- rollouts: shared first step ({seeds}), then common random numbers: same problems, same token noise",
-                f"- updates per rollout: {train.updates_per_rollout}; the first has ratio 1 everywhere and is left out "
-                "of every clip statistic",
-                "- `default` ranges (each paper's where it is public) and `matched` ones are replayed on the responses "
-                "of all cells, the same bytes for every method; `own cells` are those that the method trained itself",
-                f"- matched to a clipped share of {self.target:.3f}",
-                "- a sequence ratio clips a response or not; of a token ratio the share of the response's tokens "
-                "counts; PPO is replayed with group-centred rewards in place of its critic's advantages",
-                "",
-                *(f"- {reason}" for reason in self.matched[1]),
-                *(f"- matched {name}: {hyper_line(m)}" for name, m in self.matched[0].items()),
-                "",
-                "Methods (card digest):",
-                "",
-                *cards,
+                *self._how_it_was_made(),
                 "",
             ]
         )
+
+    def _how_it_was_made(self) -> list[str]:
+        """The report's last section: protocol, rollouts, ranges, cards."""
+        arena, train, (matched, reasons) = self.arena, self.config.train, self.arena.matching
+        digests = {run.seed: run.digests["first_rollouts"][:12] for run in self.runs}
+        seeds = ", ".join(f"seed {seed}: {digest}" for seed, digest in sorted(digests.items()))
+        cards = [f"- {name} ({self.cards[name]}): {hyper_line(m)}" for name, m in self.methods.items()]
+        cards += [
+            f"- {name} has changed since it was trained (card {card_digest(m)} today): replays show today's method"
+            for name, m in self.methods.items()
+            if card_digest(m) != self.cards[name]
+        ]
+        return [
+            "## How this was made",
+            "",
+            f"- protocol {PROTOCOL}; bootstrap repetitions {self.config.bootstrap}",
+            f"- rollouts: shared first step ({seeds}), then common random numbers: same problems, same token noise",
+            f"- updates per rollout: {train.updates_per_rollout}; the first has ratio 1 everywhere and is left out "
+            "of every clip statistic",
+            "- `default` ranges (each paper's where it is public) and `matched` ones are replayed on the responses "
+            "of all cells, the same bytes for every method; `own cells` are those that the method trained itself",
+            f"- matched to a clipped share of {arena.target:.3f}",
+            "- a sequence ratio clips a response or not; of a token ratio the share of the response's tokens "
+            "counts; PPO is replayed with group-centred rewards in place of its critic's advantages",
+            "",
+            *(f"- {name} has no matched range: {reason}" for name, reason in reasons.items()),
+            *(f"- matched {name}: {hyper_line(one.method)}" for name, one in matched.items()),
+            "",
+            "Methods (card digest):",
+            "",
+            *cards,
+        ]

@@ -28,16 +28,16 @@ def show(frame: pd.DataFrame, title: str, console: Console) -> None:
 
 def print_report(report: Report, path: Path, console: Console) -> None:
     """Accuracies, differences to the base model, clipping by length, and the computed verdicts."""
-    stats = report.statistics
-    default = pd.DataFrame(report.fairness[report.fairness["range"] == "default"])
+    stats, fairness = report.statistics, report.arena.fairness
+    default = pd.DataFrame(fairness[fairness["range"] == "default"])
     show(
         tables.accuracy_table(stats.accuracies, cards=report.cards),
         "accuracy in per cent, 95 % intervals (seeds, problems)",
         console,
     )
     show(tables.difference_table(stats.differences), "difference to the base model in points", console)
-    fairness = tables.fairness_table(default).drop(columns="range")
-    show(fairness, "clipping by length, the same responses for every method", console)
+    clipping = tables.fairness_table(default).drop(columns="range")
+    show(clipping, "clipping by length, the same responses for every method", console)
     for line in tables.verdict_lines(stats.differences):
         console.print(line, highlight=False)
     updates = report.config.train.updates_per_rollout

@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import baselines
@@ -116,6 +117,35 @@ def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig
             method_with(owner, [option])
             for_methods.append(option)
     return dataclasses.replace(config, options=tuple(for_methods))
+
+
+def resolved(
+    name: str,
+    methods: str | None,
+    seeds: int | None,
+    steps: int | None,
+    model: str | None,
+    data_dir: Path | None,
+    options: Sequence[str],
+) -> CompareConfig:
+    """The recipe with what the command line changed, every name checked before anything starts."""
+    config = with_options(recipe(name), options)
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds {seeds}: at least 1")
+    changes: dict[str, Any] = {"steps": steps, "model": model, "data_dir": data_dir}
+    config = dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, **{key: value for key, value in changes.items() if value is not None}),
+        methods=config.methods if methods is None else tuple(methods.split(",")),
+        seeds=config.seeds if seeds is None else tuple(range(seeds)),
+    )
+    for method in config.methods:
+        find_method(method)
+    for task in tasks_named(config.train.tasks):
+        task.load("train", config.train.data_dir)
+    for task in tasks_named(config.evaluation.tasks):
+        task.load("eval", config.train.data_dir)
+    return config
 
 
 def _parse(option: str) -> tuple[str, str, Any]:

@@ -162,12 +162,12 @@ def replay(method: Method, log: UpdateLog, state: State) -> pd.DataFrame:
     Source: ours.
     """
     outside, clipped = np.full(len(log), np.nan), np.full(len(log), np.nan)
-    for rows, current in _stages(method, log, state):
-        for chunk in _length_sorted(log, rows):
+    for rows, current in stages(method, log, state):
+        for chunk in length_sorted(log, rows):
             surrogate = method.surrogate(policy_batch(log, chunk), method.hyper, current)
             lengths = log.lengths[chunk]
-            outside[chunk] = _share(surrogate.outside_band, lengths)
-            clipped[chunk] = _share(surrogate.clipped, lengths)
+            outside[chunk] = flag_share(surrogate.outside_band, lengths)
+            clipped[chunk] = flag_share(surrogate.clipped, lengths)
     columns = {
         "cell": log.cells,
         "seed": log.seed,
@@ -215,7 +215,7 @@ def policy_batch(log: UpdateLog, rows: np.ndarray) -> PolicyBatch:
     )
 
 
-def _stages(method: Method, log: UpdateLog, state: State) -> Iterator[tuple[np.ndarray, State]]:
+def stages(method: Method, log: UpdateLog, state: State) -> Iterator[tuple[np.ndarray, State]]:
     """Rows with the running estimates that their surrogate sees: all at once, or one optimizer step after another."""
     if method.observe is None or not method.reads_state(method.hyper):
         counted = np.flatnonzero(log.update > 0)
@@ -238,7 +238,7 @@ def _stages(method: Method, log: UpdateLog, state: State) -> Iterator[tuple[np.n
         current = seen
 
 
-def _length_sorted(log: UpdateLog, rows: np.ndarray) -> Iterator[np.ndarray]:
+def length_sorted(log: UpdateLog, rows: np.ndarray) -> Iterator[np.ndarray]:
     """The rows in chunks of similar length, each at most CHUNK_TOKENS with its padding (or one row)."""
     rows = rows[np.argsort(log.lengths[rows], kind="stable")]
     while len(rows):
@@ -248,7 +248,7 @@ def _length_sorted(log: UpdateLog, rows: np.ndarray) -> Iterator[np.ndarray]:
         rows = rows[count:]
 
 
-def _share(flags: torch.Tensor, lengths: np.ndarray) -> np.ndarray:
+def flag_share(flags: torch.Tensor, lengths: np.ndarray) -> np.ndarray:
     """Share of True per row: over the one flag of a sequence ratio, over the response's tokens of a token ratio."""
     counts = flags.sum(dim=1).numpy().astype(np.float64)
     return counts / (1 if flags.shape[1] == 1 else lengths)

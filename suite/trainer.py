@@ -46,6 +46,7 @@ class Trainer:
     folder: Path
     first: RolloutSet | None = None
     on_step: Callable[[int, Mapping[str, float]], None] = lambda step, numbers: None
+    on_rollouts: Callable[[int, RolloutSet], None] = lambda step, recorded: None
 
     def run(self) -> list[dict[str, float]]:
         """Train to the end, from the last checkpoint where there is one; returns the logged steps."""
@@ -67,6 +68,7 @@ class Trainer:
         clock = _Clock()
         recorded = self.first if step == 0 and self.first is not None else self.source.record(step)
         rollouts = recorded.rollouts
+        self.on_rollouts(step, recorded)
         clock.lap("sample")
         mini_batches = self._score(rollouts, step)
         if step == 0:

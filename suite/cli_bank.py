@@ -1,0 +1,67 @@
+"""Commands about banks: record once, replay every method on the same bytes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+from suite.app import Name, Options, app, console
+
+
+@app.command
+def record(
+    recipe: Name,
+    /,
+    out: Path,
+    method: str = "none",
+    seeds: int = 2,
+    first_seed: int = 0,
+    steps: int | None = None,
+    model: str | None = None,
+    data_dir: Path | None = None,
+    options: Options = (),
+) -> None:
+    """Record a bank: rollouts of a policy, and what every later policy says of them. A bank that exists is added to.
+
+    Args:
+        recipe: demo, smoke, smollm2-svamp.
+        out: Folder of the bank.
+        method: Method that drives the policy on; none clips nothing.
+        seeds: Count of training seeds, recorded side by side.
+        first_seed: The first of them.
+        steps: Rollout steps instead of the recipe's.
+        model: Start model instead of the recipe's.
+        data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
+        options: Settings apart from the recipe's, for instance --set train.learning_rate=3e-5.
+    """
+    from suite.recipes import resolved
+    from suite.record import NO_METHOD
+    from suite.record import record as record_bank
+
+    driver = "no_clip" if method == NO_METHOD else method
+    config = resolved(recipe, driver, seeds, steps, model, data_dir, options)
+    config = replace(config, seeds=tuple(range(first_seed, first_seed + seeds)))
+    bank = record_bank(config, out, method, ["fspo", *sys.argv[1:]], console)
+    rows = sum(entry.rows for entry in bank.entries if entry.kind == "updates")
+    console.print(f"{out}: {len(bank.recordings)} recordings, {rows} judged responses", highlight=False)
+
+
+@app.command(name="replay")
+def replay_bank(
+    bank: tyro.conf.Positional[Path], /, methods: str | None = None, out: Path | None = None, options: Options = ()
+) -> None:
+    """Every method on the same recorded bytes: who is clipped, by length, with intervals. No model is run.
+
+    Args:
+        bank: Folder of the bank.
+        methods: Comma-separated methods; default all.
+        out: Folder for the tables; default BANK/replay.
+        options: Settings of methods.
+    """
+    from suite.lab import replayed
+
+    for line in replayed(bank, methods.split(",") if methods else None, out or bank / "replay", options, console):
+        console.print(line, highlight=False)
