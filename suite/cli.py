@@ -11,6 +11,7 @@ import tyro
 import suite.cli_bank
 import suite.cli_methods  # noqa: F401 (both register their commands)
 from suite.app import Name, Options, app, complaints, console
+from suite.config import CompareConfig
 from suite.types import UserError
 
 
@@ -61,7 +62,7 @@ def compare(
 
     config = resolved(recipe, methods, seeds, steps, model, data_dir, options)
     out = out or Path("results/runs") / recipe
-    claim_folder(config, out, ["fspo", *sys.argv[1:]])
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config))
     jobs = stages(config, out)
     layout = Layout.of(max(map(len, jobs)), workers)
     cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
@@ -125,7 +126,7 @@ def train(
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
     if out.exists() and any(out.iterdir()) and not resume:
         raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
-    claim_folder(config, out, ["fspo", *sys.argv[1:]])
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config))
     run_jobs(stages(config, out), Layout.of(1), console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
 
@@ -222,6 +223,14 @@ def fetch(what: Name, /, out: Path | None = None) -> None:
     if what != "smollm2":
         raise UserError(f"unknown model {what!r}; there is: smollm2")
     console.print(str(fetch_smollm2(out)), highlight=False)
+
+
+def code_of(config: CompareConfig) -> dict[str, str]:
+    """Digest of every method's source, so that a folder never mixes two versions of one."""
+    from suite.cards import code_digest
+    from suite.recipes import method_with
+
+    return {name: code_digest(method_with(name, config.options)) for name in config.methods}
 
 
 if __name__ == "__main__":

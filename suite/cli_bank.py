@@ -65,3 +65,22 @@ def replay_bank(
 
     for line in replayed(bank, methods.split(",") if methods else None, out or bank / "replay", options, console):
         console.print(line, highlight=False)
+
+
+@app.command
+def lab(bank: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
+    """FSPO's open questions on one bank: one page with every table, figure and the sentence it supports.
+
+    Args:
+        bank: Folder of the bank.
+        out: Folder for the page; default BANK/lab.
+    """
+    from suite.bank import Bank
+    from suite.lab import Lab
+    from suite.lab_page import write_lab
+
+    made = Lab(Bank.open(bank))
+    with console.status("replaying every method"):
+        page = write_lab(made, out or bank / "lab")
+    console.print(made.verdict(), highlight=False)
+    console.print(f"page, tables and figures: {page}", highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from suite.config import PROTOCOL, CompareConfig, plain, restored
@@ -16,10 +16,11 @@ from suite.types import UserError
 CONFIG_FILE = "comparison.json"
 
 
-def claim_folder(config: CompareConfig, out: Path, command: Sequence[str]) -> None:
+def claim_folder(config: CompareConfig, out: Path, command: Sequence[str], code: Mapping[str, str]) -> None:
     """Write the resolved config into the folder, or check that it holds this very comparison.
 
-    Raises UserError, and writes nothing, when the folder has results of another protocol or configuration.
+    `code` digests each method's source. Raises UserError, and writes nothing, when the folder has results of another
+    protocol or configuration, or of a method that was another one.
     """
     path = out / CONFIG_FILE
     wanted = json.loads(json.dumps(plain(config)))
@@ -27,17 +28,21 @@ def claim_folder(config: CompareConfig, out: Path, command: Sequence[str]) -> No
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             check_protocol(found["protocol"], path)
-            known = found["config"]
+            known, written = found["config"], found.get("code", {})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
         for name, value in _flat(wanted).items():
             if _flat(known).get(name) != value:
                 old = _flat(known).get(name)
                 raise UserError(f"{out}: holds a comparison with {name} = {old!r}, not {value!r}; choose another --out")
+        for name, digest in code.items():
+            if written.get(name, digest) != digest:
+                raise UserError(f"{out}: holds results of {name} before its code changed; choose another --out")
         return
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
     content = {"protocol": PROTOCOL, "config": wanted, "command": shlex.join(command), "versions": versions()}
+    content["code"] = dict(code)
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 

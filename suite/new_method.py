@@ -80,6 +80,7 @@ def response(row: Row, hyper: Any, state: State) -> Response:
     return per_token(row, of_tokens(row, terms))
 '''
 
+CLOSING = "## Properties every method is held to"
 PAGE = """
 ## {name}
 
@@ -115,16 +116,19 @@ def write_skeleton(name: str, folder: Path) -> list[str]:
     words = {"name": name, "title": "".join(part.capitalize() for part in name.split("_")), "constant": name.upper()}
     write_atomically(method, METHOD.format(**words))
     write_atomically(oracle, ORACLE.format(**words))
-    before = page.read_text(encoding="utf-8") if checkout else ""
-    write_atomically(page, before + PAGE.format(**words))
+    text = page.read_text(encoding="utf-8") if checkout else ""
+    before, closing, after = text.partition(CLOSING)
+    write_atomically(
+        page, before.rstrip("\n") + "\n" * bool(before) + PAGE.format(**words) + "\n" * bool(closing) + closing + after
+    )
     module = f"baselines.{name}" if checkout else name
     reference = f"{module}:{words['constant']}"
     own = f"an entry point {name} = {reference!r} in the group fspo.methods of your package offers it to others"
-    kept = f'to keep it: an entry "{name}" in baselines/__init__.py, its variants in tests/checks.py'
+    kept = f'to keep it: an entry "{name}" in baselines/__init__.py, then what CONTRIBUTING says under 4'
     return [
         f"wrote {method}, {oracle} and {'a section of ' if checkout else ''}{page}",
         f"1. write the equation into {method}: it conforms already, keep it so: fspo check --method {reference}",
-        f"2. let somebody else write it into {oracle}, from the equation alone",
+        f"2. let somebody else write it into {oracle}, from the equation alone (it runs with a checkout's tests)",
         f"3. compare it: fspo compare demo --methods fspo,{reference}",
         f"4. {kept if checkout else own}",
     ]

@@ -41,7 +41,9 @@ def _loaded(reference: str, what: str) -> Method:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError) as error:
-        raise UserError(f"{what} does not load: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"{what} does not load from here or from what is installed: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(found, Method):
         raise UserError(f"{what} is a {type(found).__name__}, not a suite.types.Method")
     return found

@@ -92,7 +92,11 @@ def known_methods() -> dict[str, Method]:
 
 def find_method(name: str) -> Method:
     """The method of that name, ours or a plug-in's, or the one that `package.module:NAME` names."""
-    return imported_method(name) if ":" in name else lookup(known_methods(), name, "method")
+    if ":" in name:
+        return imported_method(name)
+    if name not in (known := known_methods()) and Path(f"{name.removesuffix('.py')}.py").is_file():
+        raise UserError(f"unknown method {name!r}; for a file of your own name its method too: {Path(name).stem}:NAME")
+    return lookup(known, name, "method")
 
 
 def method_with(name: str, options: Sequence[str]) -> Method:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from suite.arithmetic import effective_sample_size, masked, per_token
-from suite.replay import UpdateLog, length_sorted, flag_share, stages, policy_batch
+from suite.replay import UpdateLog, flag_share, length_sorted, policy_batch, stages
 from suite.types import Method, PolicyBatch, State
 
 QUANTILES = {"weight_q01": 0.01, "weight_q25": 0.25, "weight_q50": 0.5, "weight_q75": 0.75, "weight_q99": 0.99}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import linecache
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from strategies import METHODS
 from suite import cli, golden, plugins, recipes
 from suite.cards import card, card_digest
 from suite.conformance import CHECKS
+from suite.folder import claim_folder
 from suite.matching import matched_ranges
 from suite.new_method import write_skeleton
 from suite.probes import with_hyper
@@ -200,6 +202,20 @@ def test_a_method_of_ones_own_is_compared(elsewhere: Path) -> None:
     importlib.invalidate_caches()
     digest = card_digest(recipes.find_method("soft_clip:SOFT_CLIP"))
     assert any(line.startswith("soft_clip:SOFT_CLIP,") and line.endswith(f",{digest}") for line in accuracies)
+
+
+def test_a_folder_refuses_a_loss_that_was_edited(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same name, same card, another equation: results of two versions are never mixed."""
+    config = dataclasses.replace(recipes.recipe("smoke"), methods=("fspo", "stranger_methods:LINEAR"))
+    claim_folder(config, elsewhere / "runs", [], cli.code_of(config))
+    claim_folder(config, elsewhere / "runs", [], cli.code_of(config))
+    source = elsewhere / "stranger_methods.py"
+    source.write_text(source.read_text().replace("-hyper.c_low * length", "-2 * hyper.c_low * length"))
+    sys.modules.pop("stranger_methods")
+    linecache.clearcache()
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=r"stranger_methods:LINEAR before its code changed; choose another --out"):
+        claim_folder(config, elsewhere / "runs", [], cli.code_of(config))
 
 
 # --- match ----------------------------------------------------------------------------------------------

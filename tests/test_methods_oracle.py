@@ -10,14 +10,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import ORACLES, check_against_oracle, check_credit_against_oracle, compare_values, examples
+from checks import ORACLES, VARIANTS, check_against_oracle, check_credit_against_oracle, compare_values, examples
 from oracles import fspo as fspo_oracle
 from oracles import ppo as ppo_oracle
 from strategies import BANDED, METHODS, draw_batch, rows_of
 from suite.probes import batch_for, replace, with_hyper
 from suite.types import UserError
+from test_conformance import ON_POLICY_SLOPE
 
 EVERY_METHOD = pytest.mark.parametrize("name", METHODS)
+
+
+def test_every_method_is_in_every_table() -> None:
+    """Read this one first: a new method that a table lacks fails below with a bare KeyError."""
+    tables = {
+        "VARIANTS in tests/checks.py": VARIANTS,
+        "DEFAULTS in tests/test_methods_oracle.py": DEFAULTS,
+        "ON_POLICY_SLOPE in tests/test_conformance.py": ON_POLICY_SLOPE,
+    }
+    missing = [f"add {name} to {table}" for table, entries in tables.items() for name in METHODS if name not in entries]
+    assert not missing, "; ".join(missing)
 
 
 def test_every_method_has_an_oracle() -> None:
