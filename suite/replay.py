@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,6 +168,11 @@ def replay(method: Method, log: UpdateLog, state: State) -> pd.DataFrame:
             lengths = log.lengths[chunk]
             outside[chunk] = flag_share(surrogate.outside_band, lengths)
             clipped[chunk] = flag_share(surrogate.clipped, lengths)
+    return per_response(log, {"log_ratio": log.sums(), "outside_band": outside, "clipped": clipped})
+
+
+def per_response(log: UpdateLog, measured: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row per logged response with update > 0: who it is (as `replay` says), then what was measured of it."""
     columns = {
         "cell": log.cells,
         "seed": log.seed,
@@ -177,11 +182,8 @@ def replay(method: Method, log: UpdateLog, state: State) -> pd.DataFrame:
         "length": log.lengths,
         "truncated": log.truncated,
         "sign": np.sign(log.advantage).astype(np.int64),
-        "log_ratio": log.sums(),
-        "outside_band": outside,
-        "clipped": clipped,
     }
-    return pd.DataFrame(columns).take(np.flatnonzero(log.update > 0)).reset_index(drop=True)
+    return pd.DataFrame({**columns, **measured}).take(np.flatnonzero(log.update > 0)).reset_index(drop=True)
 
 
 def clip_rate(method: Method, log: UpdateLog, state: State) -> float:

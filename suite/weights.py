@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from suite.arithmetic import effective_sample_size, masked, per_token
-from suite.replay import UpdateLog, flag_share, length_sorted, policy_batch, stages
+from suite.replay import UpdateLog, flag_share, length_sorted, per_response, policy_batch, stages
 from suite.types import Method, PolicyBatch, State
 
 QUANTILES = {"weight_q01": 0.01, "weight_q25": 0.25, "weight_q50": 0.5, "weight_q75": 0.75, "weight_q99": 0.99}
@@ -61,17 +61,7 @@ def response_gradients(method: Method, log: UpdateLog, state: State) -> pd.DataF
         for chunk in length_sorted(log, rows):
             for name, column in _measured(method, policy_batch(log, chunk), current).items():
                 values[name][chunk] = column
-    columns = {
-        "cell": log.cells,
-        "seed": log.seed,
-        "step": log.step,
-        "update": log.update,
-        "problem_id": log.problem_ids,
-        "length": log.lengths,
-        "truncated": log.truncated,
-        "sign": np.sign(log.advantage).astype(np.int64),
-    }
-    return pd.DataFrame(columns | values).take(np.flatnonzero(log.update > 0)).reset_index(drop=True)
+    return per_response(log, values)
 
 
 def _measured(method: Method, batch: PolicyBatch, state: State) -> dict[str, np.ndarray]:
