@@ -131,13 +131,14 @@ class RolloutSource:
         that many times; what is then still missing is filled with the first of those set aside.
         Source: arXiv 2503.14476 sec. 3.2 (the limit on attempts is ours).
         """
+        if not self.config.dynamic_sampling:
+            groups = self._groups(self.problems_of(step), step, on_progress)
+            return RolloutSet(self._header(step), tuple(rollout for group in groups for rollout in group))
         wanted, mixed, uniform = self.config.problems_per_step, [], []
         for attempt in range(1 + self.config.dynamic_sampling):
             fresh = self.problems_of(step, attempt)[: wanted - len(mixed)]
             for group in self._groups(fresh, step, on_progress):
                 (uniform if len({r.verdict == Verdict.CORRECT for r in group}) == 1 else mixed).append(group)
-            if not self.config.dynamic_sampling:
-                mixed, uniform = [*mixed, *uniform], []
             if len(mixed) == wanted:
                 break
         chosen = [*mixed, *uniform][:wanted]

@@ -29,6 +29,14 @@ def test_dynamic_sampling_replaces_problems_without_signal(step: int) -> None:
     assert sum(map(is_mixed, groups(plain, 2))) <= 4
 
 
+@pytest.mark.parametrize("step", range(3))
+def test_rollouts_stand_in_the_order_of_their_problems(step: int) -> None:
+    """Whatever their rewards: else the mini-batches of a method would depend on what its responses earned."""
+    source = small_source(small_config())
+    found = [group[0].problem_id for group in groups(source.record(step).rollouts, 4)]
+    assert found == [problem.id for problem in source.problems_of(step)]
+
+
 def test_some_step_has_something_to_replace() -> None:
     """Else the test above could pass with dynamic sampling switched off."""
     plain = [small_source(small_config(samples_per_problem=2)).record(step).rollouts for step in range(4)]
