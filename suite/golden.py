@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from suite.cards import card_digest
+from suite.directions import divisor_count
 from suite.files import write_atomically
 from suite.probes import gradient, judged
 from suite.replay import UpdateLog, policy_batch
-from suite.types import CreditInput, Divisor, Level, Method, PolicyBatch, UserError
+from suite.types import CreditInput, Level, Method, PolicyBatch, UserError
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 ROLLOUTS = "rollouts.safetensors"
@@ -94,11 +95,7 @@ def measured(method: Method, log: UpdateLog) -> Numbers:
     batch = golden_batch(method, log)
     found, slope = judged(method, batch), gradient(method, batch)
     weights = batch.response_mask.sum() if method.level == Level.TOKEN else torch.tensor(len(log))
-    count = {
-        Divisor.RESPONSES: float(len(log)),
-        Divisor.TOKENS: float(batch.response_mask.sum()),
-        Divisor.CONSTANT: float(len(log) * MAX_NEW_TOKENS),
-    }[found.divisor]
+    count = divisor_count(found.divisor, batch.lengths, MAX_NEW_TOKENS)
     numbers: dict[str, Any] = {
         "card": card_digest(method),
         "objective": float(found.objective.sum() / count),

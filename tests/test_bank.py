@@ -12,7 +12,7 @@ import pytest
 
 from small_world import ODD, small_config, tiny
 from strategies import METHODS
-from suite import cells, cli, recipes, record
+from suite import cells, cli, record
 from suite.arena import Arena
 from suite.bank import MANIFEST, Bank, Recorded
 from suite.config import CompareConfig, EvalConfig
@@ -166,4 +166,3 @@ def test_replay_on_the_command_line(bank: Bank, monkeypatch: pytest.MonkeyPatch,
     text = capsys.readouterr().out
     assert "fspo, default range:" in text
     assert (bank.folder / "replay" / "fairness.csv").is_file()
-    assert recipes.find_method("fspo").name == "fspo"

@@ -11,6 +11,7 @@ import pytest
 
 from strategies import METHODS
 from suite.config import PROTOCOL, plain
+from suite.conformance import CHECKS
 from suite.recipes import RECIPES, recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,3 +53,8 @@ def test_every_method_has_a_page_with_todays_numbers(name: str) -> None:
         row = f"| {field.name} | {getattr(METHODS[name].hyper, field.name)} | {field.metadata['provenance']} |"
         assert row in pages[0], row
     assert "J_i" in pages[0]
+
+
+def test_the_count_of_properties_is_todays() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"(\d+) properties", README + changelog)) == {str(len(CHECKS))}
