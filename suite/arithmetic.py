@@ -156,6 +156,15 @@ def token_surrogate(
     )
 
 
+def divisor_count(divisor: Divisor, lengths: Tensor, max_new_tokens: int) -> float:
+    """What the objectives of one optimizer step are divided by, from the lengths of all its responses."""
+    if divisor == Divisor.TOKENS:
+        return float(lengths.sum())
+    if divisor == Divisor.CONSTANT:
+        return len(lengths) * max_new_tokens
+    return len(lengths)
+
+
 def drift_per_token(sequence_log_ratios: Tensor, lengths: Tensor) -> Tensor:
     """Token-weighted mean log ratio, a scalar in nats per token: sum_i S_i / sum_i L_i.
 

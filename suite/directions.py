@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from suite.arithmetic import divisor_count
 from suite.probes import gradient, judged
 from suite.replay import UpdateLog, policy_batch
 from suite.scoring import score
-from suite.types import Divisor, Method, PolicyBatch, State
+from suite.types import Method, PolicyBatch, State
 from suite.update import Part, joined
 
 OWN = "own unclipped"
@@ -106,13 +107,6 @@ def directions(
     counts = [counted(judged(method, batch, now[name]).divisor) for name, method in methods.items()]
     clipped, *rest = found.unflatten(0, (len(columns), -1)) / found.new_tensor(counts)[:, None]
     return Directions(tuple(methods), clipped, rest[0] if rest else None)
-
-
-def divisor_count(divisor: Divisor, lengths: Tensor, max_new_tokens: int) -> float:
-    """`suite.update.count` from the lengths of an optimizer step."""
-    if divisor == Divisor.TOKENS:
-        return float(lengths.sum())
-    return len(lengths) * (max_new_tokens if divisor == Divisor.CONSTANT else 1)
 
 
 def gram(vectors: Tensor) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from suite.arithmetic import divisor_count
 from suite.cards import card_digest
-from suite.directions import divisor_count
 from suite.files import write_atomically
 from suite.probes import gradient, judged
 from suite.replay import UpdateLog, policy_batch

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from suite.arithmetic import kl_k3, masked
+from suite.arithmetic import divisor_count, kl_k3, masked
 from suite.critic import Critic
 from suite.scoring import MicroBatch, score
 from suite.types import Divisor, Method, PolicyBatch, State, UserError
@@ -108,12 +108,7 @@ def joined(parts: Sequence[Part], log_probs: Sequence[Tensor]) -> PolicyBatch:
 
 def count(divisor: Divisor, parts: Sequence[Part], max_new_tokens: int) -> float:
     """What the objectives of one optimizer step are divided by, counted over the whole step."""
-    responses = sum(len(part.micro.rows) for part in parts)
-    if divisor == Divisor.RESPONSES:
-        return responses
-    if divisor == Divisor.TOKENS:
-        return float(sum(part.batch.lengths.sum() for part in parts))
-    return responses * max_new_tokens
+    return divisor_count(divisor, torch.cat([part.batch.lengths for part in parts]), max_new_tokens)
 
 
 def optimizer_step(

@@ -23,6 +23,7 @@ from fspo.fairness import cosine_bound, length_reweighting_error, update_concent
 from oracles import step_gradient
 from small_world import requests, tiny
 from strategies import METHODS, rows_of
+from suite.arithmetic import divisor_count
 from suite.directions import (
     OWN,
     Adam,
@@ -33,7 +34,6 @@ from suite.directions import (
     cosine_summary,
     cosines,
     directions,
-    divisor_count,
     length_statement,
     log_prob_bounds,
     log_prob_cosines,
