@@ -27,6 +27,8 @@ from fspo.resampling import (
 )
 
 GROUP = ["method", "range"]
+TRUNCATED = "truncated"
+"""Label of the bin of responses that were cut at the token limit."""
 
 
 # --- the numbers ----------------------------------------------------------------------------------
@@ -167,17 +169,17 @@ def clip_by_length(
     `outside_band` counts all responses. `clipped` and `acceptance` = 1 - clipped count those with a gradient (advantage
     not 0): easy problems are short and all-equal rewards have no gradient to clip, which would pass for fairness.
     `relative_acceptance` is a(l) / abar. Each with a 95 % interval (`_low`, `_high`): percentiles of a bootstrap over
-    (seed, problem) clusters. `edges` fixes the bins; otherwise `bins` quantiles of the lengths.
-    Raises ValueError for an empty frame. Source: ours.
+    (seed, problem) clusters; nan where `repetitions` is 0. `edges` fixes the bins; otherwise `bins` quantiles of the
+    lengths. Raises ValueError for an empty frame. Source: ours.
     """
     rows = []
     for name, cuts, total, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
-        labels = [*bin_labels(cuts), "truncated"]
+        labels = [*bin_labels(cuts), TRUNCATED]
         limits = {key: interval(drawn[key]) for key in ("outside_band", "clipped", "acceptance", "relative_acceptance")}
         for i, label in enumerate(labels):
             if total["responses"][i] == 0:
                 continue
-            row = dict(zip(GROUP, name, strict=True)) | {"bin": label, "truncated": label == "truncated"}
+            row = dict(zip(GROUP, name, strict=True)) | {"bin": label, "truncated": label == TRUNCATED}
             row |= {"responses": int(total["responses"][i]), "with_gradient": int(total["gradients"][i])}
             row["mean_length"] = total["length"][i] / total["responses"][i]
             for key, (low, high) in limits.items():
@@ -198,21 +200,49 @@ def fairness_summary(
 
     mean_outside_band, mean_clipped over all responses (clipped: over those with a gradient); outside_slope and
     clipped_slope per doubling of the length; lre_max and lre_mean of the acceptance. Slopes and LRE leave truncated
-    responses out. `lre_noise` is the 95th percentile of the largest LRE that equal acceptance would show with this
-    many responses: an lre_max below it is no evidence of unfairness. Arguments as `clip_by_length`. Source: ours.
+    responses out; intervals of LRE are those of `lre_intervals`. `lre_noise` is the 95th percentile of the largest LRE
+    that equal acceptance would show with this many responses: an lre_max below it is no evidence of unfairness.
+    Arguments as `clip_by_length`. Source: ours.
     """
     rows = []
     for name, _, total, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
-        row = dict(zip(GROUP, name, strict=True)) | {"responses": int(total["responses"].sum())}
+        row: dict[str, Any] = dict(zip(GROUP, name, strict=True)) | {"responses": int(total["responses"].sum())}
         row["truncated_share"] = total["responses"][-1] / total["responses"].sum()
-        for key in ("mean_outside_band", "mean_clipped", "outside_slope", "clipped_slope", "lre_max", "lre_mean"):
-            low, high = interval(drawn[key])
+        plain = ("mean_outside_band", "mean_clipped", "outside_slope", "clipped_slope")
+        limits: dict[str, tuple[Any, Any]] = {key: interval(drawn[key]) for key in plain}
+        limits |= lre_intervals(
+            shares["relative_acceptance"][:-1], drawn["relative_acceptance"][:, :-1], total["gradients"][:-1]
+        )
+        for key, (low, high) in limits.items():
             row |= {key: float(shares[key]), f"{key}_low": float(low), f"{key}_high": float(high)}
         centred = drawn["relative_acceptance"] - shares["relative_acceptance"]
         largest = np.nan_to_num(np.abs(centred[:, :-1])).max(axis=1)
-        row["lre_noise"] = float(np.quantile(largest, LEVEL))
+        row["lre_noise"] = float(np.quantile(largest, LEVEL)) if len(largest) else math.nan
         rows.append(row | {"sentence": slope_sentence(row)})
     return pd.DataFrame(rows)
+
+
+def lre_intervals(relative: np.ndarray, drawn: np.ndarray, responses: np.ndarray) -> dict[str, tuple[float, float]]:
+    """95 % intervals of both forms of LRE, by name, from a(l) / abar [bins] and its replicates [repetitions, bins].
+
+        |r(l) - measured r(l)| <= w se(l) for all l at once in 95 % of replicates,     r = a / abar
+        LRE between the largest (mean) of max(|r(l) - 1| - w se(l), 0) and that of |r(l) - 1| + w se(l)
+
+    A percentile interval would lie above its estimate: resampling adds noise to every bin, and a largest deviation
+    only grows with noise. This one contains its estimate, reaches 0 where no bin stands out, and covers at least as
+    often as it says. Empty bins do not count; nan without replicates. Source: ours.
+    """
+    used = np.asarray(responses) > 0
+    if not len(drawn) or not used.any():
+        return dict.fromkeys(("lre_max", "lre_mean"), (math.nan, math.nan))
+    found, replicates = relative[used], drawn[:, used]
+    error = np.nanstd(replicates, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        furthest = np.nan_to_num(np.abs(replicates - found) / error).max(axis=1)
+    width = np.quantile(furthest, LEVEL) * error
+    low, high = np.maximum(np.abs(found - 1) - width, 0.0), np.abs(found - 1) + width
+    share = responses[used] / responses[used].sum()
+    return {"lre_max": (float(low.max()), float(high.max())), "lre_mean": (float(share @ low), float(share @ high))}
 
 
 def slope_sentence(row: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from scipy import stats
 from fspo.resampling import Sums, bin_labels, bin_of, bootstrap_sums, cluster_ids, interval, quantile_edges, whole
 
 Band = tuple[np.ndarray, np.ndarray]
+QUANTILES = ["sign", "bin", "normal", "measured"]
 SIGNS = {"all": None, "A > 0": 1, "A < 0": -1}
 
 
@@ -117,8 +118,22 @@ def growth_summary(responses: pd.DataFrame, *, rng: np.random.Generator, repetit
             low, high = interval(drawn[key])
             row |= {key: float(value), f"{key}_low": float(low), f"{key}_high": float(high)}
         z = standard_scores(part, float(point["drift"]), float(point["sigma"]))
-        rows.append(row | {"skewness": float(stats.skew(z)), "excess_kurtosis": float(stats.kurtosis(z))})
+        shape = (stats.skew(z), stats.kurtosis(z)) if np.isfinite(z).all() else (np.nan, np.nan)
+        rows.append(row | {"skewness": float(shape[0]), "excess_kurtosis": float(shape[1])})
     return pd.DataFrame(rows)
+
+
+def growth_by_update(responses: pd.DataFrame, *, rng: np.random.Generator, repetitions: int = 2000) -> pd.DataFrame:
+    """`growth_summary` over both signs at every optimizer step of a rollout: one row per `update` that has responses.
+
+    drift and sigma grow from update to update, as the policy leaves the one that drew the responses.
+    """
+    rows = []
+    for update, part in responses.groupby("update", sort=True):
+        if not whole(part).empty:
+            found = growth_summary(part, rng=rng, repetitions=repetitions).iloc[:1].drop(columns="sign")
+            rows.append(found.assign(update=update).set_index("update").reset_index())
+    return pd.concat(rows, ignore_index=True)
 
 
 def growth_sentence(row: Mapping[str, Any]) -> str:
@@ -141,9 +156,10 @@ def growth_sentence(row: Mapping[str, Any]) -> str:
 
 
 def standard_scores(responses: pd.DataFrame, drift: float, sigma: float) -> np.ndarray:
-    """(S - L drift) / (sigma sqrt(L)) of every response: standard normal if the theory holds."""
+    """(S - L drift) / (sigma sqrt(L)) of every response: standard normal if the theory holds; nan for sigma = 0."""
     length = responses["length"].to_numpy(float)
-    return (responses["log_ratio"].to_numpy(float) - length * drift) / (sigma * np.sqrt(length))
+    spread = sigma * np.sqrt(length) if sigma > 0 else np.full(len(length), np.nan)
+    return (responses["log_ratio"].to_numpy(float) - length * drift) / spread
 
 
 def normal_quantiles(scores: np.ndarray, points: int = 99) -> tuple[np.ndarray, np.ndarray]:
@@ -152,13 +168,34 @@ def normal_quantiles(scores: np.ndarray, points: int = 99) -> tuple[np.ndarray, 
     return stats.norm.ppf(levels), np.quantile(scores, levels)
 
 
-def quantiles_by_sign(responses: pd.DataFrame, points: int = 99) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The QQ plot of each sign of the advantage, standardised by its own drift and sigma; truncated ones left out."""
-    found = {}
-    for sign, part in _by_sign(whole(responses)):
+def quantile_table(responses: pd.DataFrame, *, edges: np.ndarray | None = None, points: int = 99) -> pd.DataFrame:
+    """QQ plots of (S - L drift) / (sigma sqrt(L)) against the normal: sign, bin, normal, measured.
+
+    One for each sign of the advantage (bin "all", its own drift and sigma) and, over both signs, one for each length
+    bin of `edges` (the drift and sigma of all lengths, so that a bin's own spread shows). Truncated responses are left
+    out, and bins of fewer than 3, and what has no spread.
+    """
+    frame, tables = whole(responses), []
+
+    def add(sign: str, label: str, part: pd.DataFrame, drift: float, sigma: float) -> None:
+        scores = standard_scores(part, drift, sigma)
+        if not np.isfinite(scores).all():
+            return
+        normal, measured = normal_quantiles(scores, points)
+        tables.append(pd.DataFrame({"sign": sign, "bin": label, "normal": normal, "measured": measured}))
+
+    for sign, part in _by_sign(frame):
         point = _growth({key: block.sum(axis=0) for key, block in _moment_sums(part).items()})
-        found[sign] = normal_quantiles(standard_scores(part, float(point["drift"]), float(point["sigma"])), points)
-    return found
+        drift, sigma = float(point["drift"]), float(point["sigma"])
+        add(sign, "all", part, drift, sigma)
+        if sign == "all" and edges is not None:
+            where = bin_of(part["length"].to_numpy(), edges)
+            for i, label in enumerate(bin_labels(edges)):
+                if (where == i).sum() >= 3:
+                    add(sign, label, part.take(np.flatnonzero(where == i)), drift, sigma)
+    return (
+        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["sign", "bin", "normal", "measured"])
+    )
 
 
 def _by_sign(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -29,6 +29,15 @@ def quantile_edges(lengths: np.ndarray, bins: int) -> np.ndarray:
     return np.unique(np.concatenate([[lengths.min()], inner, [lengths.max() + 1]])).astype(np.int64)
 
 
+def power_edges(longest: int) -> np.ndarray:
+    """Bins that are the same whatever the data: 1, 2 to 3, 4 to 7, ... up to the one that holds `longest`.
+
+    >>> power_edges(5).tolist()
+    [1, 2, 4, 8]
+    """
+    return 2 ** np.arange(int(longest).bit_length() + 1)
+
+
 def bin_labels(edges: np.ndarray) -> list[str]:
     """What the bins hold, in whole tokens.
 
@@ -59,6 +68,8 @@ def bootstrap_sums(clusters: list[Sums], rng: np.random.Generator, repetitions: 
     All entries share one draw of clusters, so differences between methods keep their pairing.
     """
     count = len(next(iter(clusters[0].values())))
+    if repetitions == 0:
+        return [{name: block[:0] for name, block in sums.items()} for sums in clusters]
     drawn: list[Mapping[str, list[np.ndarray]]] = [{name: [] for name in sums} for sums in clusters]
     chunk = max(1, 4_000_000 // count)
     for start in range(0, repetitions, chunk):
@@ -71,9 +82,11 @@ def bootstrap_sums(clusters: list[Sums], rng: np.random.Generator, repetitions: 
 
 
 def interval(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the first axis at the 95 % level; replicates that are nan do not count."""
+    """Percentile interval over the first axis at the 95 % level; nan replicates do not count, none at all gives nan."""
     tail = (1 - LEVEL) / 2
     replicates = np.asarray(replicates, float)
+    if not len(replicates):
+        return np.full(replicates.shape[1:], np.nan), np.full(replicates.shape[1:], np.nan)
     empty = np.isnan(replicates).all(axis=0)
     low, high = np.nanquantile(np.where(empty, 0.0, replicates), [tail, 1 - tail], axis=0)
     return np.where(empty, np.nan, low), np.where(empty, np.nan, high)

@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 
 from fspo.fairness import clip_by_length, fairness_summary
-from fspo.growth import growth_by_length, growth_summary
+from fspo.growth import SIGNS, growth_by_length, growth_by_update, growth_summary, quantile_table
+from fspo.resampling import power_edges, quantile_edges, whole
 from suite.matching import Matched, common_rate, matched_ranges
 from suite.replay import UpdateLog, replay
-from suite.types import Method
+from suite.twin import twins
+from suite.types import Growth, Level, Method
 
 SEED = 0
 """Of every bootstrap: the same records give the same bytes."""
 
 OWN = "default, own cells"
+BINS = 6
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,65 @@ class Arena:
         return pd.concat([*self.frames.values(), *extra], ignore_index=True)
 
     @cached_property
+    def edges(self) -> np.ndarray:
+        """Length bins of about equally many responses, the same for every method, sign and table."""
+        finished = whole(self.pooled)
+        return quantile_edges((self.pooled if finished.empty else finished)["length"].to_numpy(), BINS)
+
+    @cached_property
     def by_length(self) -> pd.DataFrame:
         """Clip shares by length bin."""
-        return clip_by_length(self.responses, rng=np.random.default_rng(SEED))
+        return clip_by_length(self.responses, rng=np.random.default_rng(SEED), edges=self.edges)
+
+    @cached_property
+    def by_length_and_sign(self) -> pd.DataFrame:
+        """`by_length` with quantile bins and with powers of two, for both signs of the advantage and for each apart."""
+        views = {"quantiles": self.edges, "powers of two": power_edges(int(self.log.lengths.max()))}
+        tables = []
+        for bins, edges in views.items():
+            for sign, value in SIGNS.items():
+                kept = np.ones(len(self.responses), bool) if value is None else self.responses["sign"] == value
+                if not kept.any():
+                    continue
+                part = self.responses.take(np.flatnonzero(kept))
+                found = clip_by_length(part, rng=np.random.default_rng(SEED), edges=edges)
+                found.insert(2, "bins", bins)
+                found.insert(3, "sign", sign)
+                tables.append(found)
+        return pd.concat(tables, ignore_index=True)
 
     @cached_property
     def fairness(self) -> pd.DataFrame:
-        """Clip rates, their slopes in length and LRE, one row per method and range."""
-        return fairness_summary(self.responses, rng=np.random.default_rng(SEED))
+        """Clip rates, their slopes in length and LRE, one row per method and range; `band`: whether it has one."""
+        found = fairness_summary(self.responses, rng=np.random.default_rng(SEED), edges=self.edges)
+        return found.assign(band=[self.methods[name].growth != Growth.NONE for name in found["method"]])
+
+    @cached_property
+    def predicted(self) -> pd.DataFrame:
+        """Outside-band shares by length beside what the normal tail predicts: method, range, bin, ..., predicted.
+
+        For methods of sequence ratios. The prediction is the method's own share on Gaussian twins of the log, with
+        drift and sigma of every update as measured: where it differs, S is not what the theory says.
+        """
+        copies = twins(self.log, self.growth_by_update, np.random.default_rng(SEED))
+        kinds = {"default": self.methods, "matched": self.matched}
+        frames = [
+            replay(method, copy, {}).assign(method=name, range=span)
+            for span, methods in kinds.items()
+            for name, method in methods.items()
+            if method.level == Level.SEQUENCE and method.growth != Growth.NONE
+            for copy in copies
+        ]
+        if not frames:
+            return pd.DataFrame()
+        twin = clip_by_length(
+            pd.concat(frames), rng=np.random.default_rng(SEED), edges=self.edges, repetitions=0
+        ).rename(columns={"outside_band": "predicted", "clipped": "predicted_clipped"})  # fmt: skip
+        keys = ["method", "range", "bin"]
+        measured = ["mean_length", "responses", "outside_band", "outside_band_low", "outside_band_high", "clipped"]
+        return self.by_length[[*keys, "truncated", *measured]].merge(
+            twin[[*keys, "predicted", "predicted_clipped"]], on=keys
+        )
 
     @property
     def pooled(self) -> pd.DataFrame:
@@ -82,6 +136,16 @@ class Arena:
         return growth_summary(self.pooled, rng=np.random.default_rng(SEED))
 
     @cached_property
+    def growth_by_update(self) -> pd.DataFrame:
+        """Drift and sigma of every optimizer step of a rollout."""
+        return growth_by_update(self.pooled, rng=np.random.default_rng(SEED))
+
+    @cached_property
     def growth_bins(self) -> pd.DataFrame:
         """Moments of S by length bin and sign of the advantage."""
-        return growth_by_length(self.pooled)
+        return growth_by_length(self.pooled, edges=self.edges)
+
+    @cached_property
+    def quantiles(self) -> pd.DataFrame:
+        """QQ plots of S against the normal, by sign of the advantage and by length bin."""
+        return quantile_table(self.pooled, edges=self.edges)

@@ -20,6 +20,8 @@ from suite.fetch import located
 from suite.files import write_atomically
 from suite.metrics import SECONDS
 from suite.models import LoadedModel, load_model, model_digest
+from suite.null_update import TRAINED_IN, null_update
+from suite.online import length_logger
 from suite.recipes import EMBEDDED_MODEL, method_with, tasks_named
 from suite.recording import RolloutSet
 from suite.results import FILE, curves_of, read_result, write_result
@@ -116,10 +118,19 @@ class FirstRolloutsJob:
     def finished_units(self) -> int:
         return 0
 
+    @property
+    def noise(self) -> Path:
+        """The null update on these rollouts; of the comparison's first seed only."""
+        return self.folder / "null-update.safetensors"
+
     def run(self) -> str:
-        loaded, sampler = load(self.config.train)
-        recorded = source_of(self.config.train, loaded, sampler, self.seed).record(0)
+        config = self.config.train
+        loaded, sampler = load(config)
+        recorded = source_of(config, loaded, sampler, self.seed).record(0)
         path = recorded.write(self.folder)
+        if self.seed == self.config.seeds[0]:
+            precisions = [TRAINED_IN[config.precision]]
+            null_update(loaded.model, recorded.rollouts, config, self.seed, precisions).save(self.noise)
         write_atomically(self.pointer, json.dumps({"file": path.name, "digest": path.stem}) + "\n")
         rewards = [r.reward or 0.0 for r in recorded.rollouts]
         return f"{len(rewards)} rollouts, reward {sum(rewards) / len(rewards):.3f}, digest {path.stem[:12]}"
@@ -163,7 +174,8 @@ class CellJob:
         first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
         source = source_of(self.config.train, loaded, sampler, self.seed)
         method = method_with(self.method, self.config.options)
-        log = Trainer(self.config.train, method, self.seed, source, self.folder, first).run()
+        logger = length_logger(method, source.settings.max_new_tokens)
+        log = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger).run()
         evals, costs = timed_evaluation(self.config, loaded, sampler)
         loaded.model.save_pretrained(self.folder / "model")
         loaded.tokenizer.save_pretrained(self.folder / "model")

@@ -68,19 +68,28 @@ def replay_bank(
 
 
 @app.command
-def lab(bank: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
+def lab(
+    bank: tyro.conf.Positional[Path], /, out: Path | None = None, no_model: bool = False, gradients: int = 100
+) -> None:
     """FSPO's open questions on one bank: one page with every table, figure and the sentence it supports.
 
     Args:
         bank: Folder of the bank.
         out: Folder for the page; default BANK/lab.
+        no_model: Leave out what needs the start model: the null update and directions in parameter space.
+        gradients: Updates of the first rollouts that get gradients of every method, the last ones; all that there are.
     """
     from suite.bank import Bank
-    from suite.lab import Lab
+    from suite.lab import DRAWN, Lab
+    from suite.lab_model import LabModel
     from suite.lab_page import write_lab
+    from suite.lab_text import verdict
+    from suite.recipes import METHODS
 
-    made = Lab(Bank.open(bank))
+    opened = Bank.open(bank)
+    drawn = {name: METHODS[name] for name in DRAWN}
+    made = Lab(opened, None if no_model else LabModel(opened, drawn, gradients, console))
     with console.status("replaying every method"):
         page = write_lab(made, out or bank / "lab")
-    console.print(made.verdict(), highlight=False)
+    console.print(verdict(made), highlight=False)
     console.print(f"page, tables and figures: {page}", highlight=False)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from fspo.growth import growth_sentence, quantiles_by_sign
-from suite import figures, length_figures, tables
+from fspo.growth import growth_sentence
+from suite import figures, growth_figures, length_figures, tables
 from suite.arena import Arena
 from suite.cards import card_digest, hyper_line
-from suite.cells import load_comparison
+from suite.cells import FirstRolloutsJob, load_comparison
 from suite.config import PROTOCOL, CompareConfig
+from suite.figure_style import method_colours, save_figure
 from suite.files import write_atomically
 from suite.matching import recorded_updates
+from suite.null_update import noise_clips, noise_table, null_outside
 from suite.recipes import method_with
 from suite.replay import UpdateLog
 from suite.statistics import BASE, Comparison, compare
@@ -70,6 +72,17 @@ class Report:
         return {run.method: run.digests.get("card", "not recorded") for run in self.runs}
 
     @cached_property
+    def null_log(self) -> UpdateLog | None:
+        """The null update of the first seed; None in a folder from before it was recorded."""
+        path = FirstRolloutsJob(self.config, self.out, self.config.seeds[0]).noise
+        return UpdateLog.load(path) if path.exists() else None
+
+    @cached_property
+    def null_outside(self) -> dict[str, float]:
+        """Share of responses that each method finds outside its band with unchanged weights; empty if not recorded."""
+        return {} if self.null_log is None else null_outside(self.methods, self.null_log)
+
+    @cached_property
     def arena(self) -> Arena:
         """All methods on the updates of all cells."""
         return Arena(self.methods, self.updates)
@@ -78,24 +91,28 @@ class Report:
         """Write tables, figures and the report; returns the report's path."""
         arena, stats = self.arena, self.statistics
         by_length, fairness = arena.by_length, arena.fairness
+        noise = {} if self.null_log is None else {
+            "null_update": noise_table(self.null_log), "null_update_clips": noise_clips(self.methods, self.null_log),
+        }  # fmt: skip
         for name, frame in {
             "accuracy": stats.accuracies, "differences": stats.differences, "by_seed": stats.by_seed,
-            "curves": self.curves, "clip_by_length": by_length, "fairness": fairness,
-            "growth": arena.growth, "growth_by_length": arena.growth_bins,
+            "curves": self.curves, "clip_by_length": by_length, "clip_by_length_and_sign": arena.by_length_and_sign,
+            "fairness": fairness, "growth": arena.growth, "growth_by_length": arena.growth_bins,
+            "growth_quantiles": arena.quantiles, **noise,
         }.items():  # fmt: skip
             if "method" in frame:
                 frame = frame.assign(card=[self.cards.get(name) for name in frame["method"]])
             tables.write_csv(self.out / f"{name}.csv", frame)
-        colours = figures.method_colours([*self.methods, BASE])
+        colours = method_colours([*self.methods, BASE])
         shown = ("default", "matched") if arena.matched else ("default",)
         for name, figure in {
             "accuracy": figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
             "reward": figures.reward_figure(self.curves, colours=colours, smooth=3),
             "clip_by_length": length_figures.clip_figure(by_length, fairness, colours=colours, rows=shown),
             "acceptance": length_figures.acceptance_figure(by_length, fairness, colours=colours, rows=shown),
-            "growth": length_figures.growth_figure(arena.growth_bins, quantiles_by_sign(arena.pooled)),
+            "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
         }.items():
-            figures.save_png(figure, self.out / f"{name}.png")
+            save_figure(figure, self.out, name)
         path = self.out / "report.md"
         write_atomically(path, self.text())
         return path
@@ -109,7 +126,7 @@ class Report:
                 "",
                 f"Accuracy in per cent, avg@{self.config.evaluation.samples}, 95 % intervals over seeds and problems.",
                 "",
-                tables.markdown(tables.accuracy_table(stats.accuracies, cards=self.cards)),
+                tables.markdown(tables.accuracy_table(stats.accuracies, cards=self.cards, noise=self.null_outside)),
                 "## Difference to the base model, in points",
                 "",
                 tables.markdown(tables.difference_table(stats.differences)),
@@ -128,6 +145,7 @@ class Report:
                 "",
                 *(f"- {r['method']}, {r['range']} range: {r['sentence']}" for r in fairness.to_dict("records")),
                 "",
+                *self._null_update(),
                 "## Is S what the theory says?",
                 "",
                 tables.markdown(growth.round(5)),
@@ -139,6 +157,20 @@ class Report:
                 "",
             ]
         )
+
+    def _null_update(self) -> list[str]:
+        """What arithmetic alone does to ratios that must be 1, where it was recorded."""
+        if self.null_log is None:
+            return []
+        return [
+            "## The null update",
+            "",
+            "The start model scores the same responses twice, with other micro-batches and padding: every log ratio is "
+            "noise, in nats. The column `null update` of the first table is the largest share of responses that this "
+            "puts outside a method's band.",
+            "",
+            tables.markdown(tables.noise_table(noise_table(self.null_log))),
+        ]
 
     def _how_it_was_made(self) -> list[str]:
         """The report's last section: protocol, rollouts, ranges, cards."""

@@ -165,11 +165,17 @@ def plain(config: Any) -> Mapping[str, Any]:
 
 def restored(content: Mapping[str, Any]) -> CompareConfig:
     """The CompareConfig that `plain` wrote; KeyError or TypeError for anything else."""
+    evaluation = EvalConfig(**_tuples(content["evaluation"]))
+    train = restored_training(content["train"])
+    return CompareConfig(**{**_tuples(content), "train": train, "evaluation": evaluation})
 
-    def tuples(section: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
 
-    train = tuples(content["train"])
+def restored_training(content: Mapping[str, Any]) -> TrainConfig:
+    """The TrainConfig that `plain` wrote; KeyError or TypeError for anything else."""
+    train = _tuples(content)
     train["data_dir"] = None if train["data_dir"] is None else Path(train["data_dir"])
-    evaluation = EvalConfig(**tuples(content["evaluation"]))
-    return CompareConfig(**{**tuples(content), "train": TrainConfig(**train), "evaluation": evaluation})
+    return TrainConfig(**train)
+
+
+def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}

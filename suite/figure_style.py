@@ -12,9 +12,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from suite.files import write_atomically
 from suite.statistics import BASE
@@ -60,6 +62,23 @@ def method_colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for every method, by sorted name, so that all figures of a comparison agree. The base model is grey."""
     methods = sorted(set(names) - {BASE})
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(methods)} | {BASE: SOFT}
+
+
+def length_axis(axes: Axes, lengths: Iterable[float]) -> None:
+    """A logarithmic axis of response lengths: ticks at powers of two, fewer where they would crowd."""
+    values = np.asarray(list(lengths), float)
+    first, last = int(np.ceil(np.log2(values.min()))), int(np.floor(np.log2(values.max())))
+    step = 1 + (last - first) // 5
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([float(2**e) for e in range(first, last + 1, step)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """The figure as NAME.png, to look at, and as NAME.svg, to print."""
+    save_png(figure, folder / f"{name}.png")
+    save_svg(figure, folder / f"{name}.svg")
 
 
 def save_png(figure: Figure, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures of a comparison, drawn with Agg: accuracies and reward curves; `length_figures` adds clipping by length."""
+"""Figures of a comparison: accuracies and reward curves."""
 
 from __future__ import annotations
 
@@ -10,20 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from suite.figure_style import INK, SOFT, Colours, method_colours, names_of, numbers_of, save_png, select, style
-from suite.length_figures import acceptance_figure, clip_figure, growth_figure
+from suite.figure_style import INK, SOFT, Colours, method_colours, names_of, numbers_of, select, style
 from suite.statistics import BASE, MEAN
-
-__all__ = [
-    "acceptance_figure",
-    "accuracy_figure",
-    "clip_figure",
-    "growth_figure",
-    "method_colours",
-    "reward_figure",
-    "save_png",
-]
-
 
 # --- accuracies -----------------------------------------------------------------------------------
 

@@ -1,9 +1,8 @@
-"""FSPO's open questions on one bank, answered by replay: tables, figures, and the sentence that each supports."""
+"""FSPO's open questions on one bank, answered by replay: tables and figures. `lab_text` puts them into words."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,23 +14,22 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from fspo.fairness import fairness_summary
-from fspo.growth import growth_sentence, quantiles_by_sign
 from fspo.resampling import quantile_edges
-from suite import figures, length_figures, tables
+from suite import growth_figures, length_figures, tables
 from suite.arena import SEED, Arena
 from suite.bank import Bank
-from suite.cards import card_digest, hyper_line
 from suite.directions import OWN, cosine_summary, log_prob_bounds, log_prob_cosines
-from suite.figure_style import select
+from suite.figure_style import method_colours, select
+from suite.lab_model import BOUND_BINS, LabModel
+from suite.null_update import noise_clips, noise_table
 from suite.printing import show
 from suite.recipes import METHODS, known_methods, method_with
 from suite.replay import replay
 from suite.types import Method, State
-from suite.weights import overlap, response_gradients, weight_summary
+from suite.weights import overlap, overlap_by_length, response_gradients, weight_summary
 
 DRAWN = ("rloo", "grpo", "gspo", "ctpo", "fspo")
 """Methods that figures show; the tables have all."""
-RIVALS = ("rloo", "gspo")
 QUESTIONS: Mapping[str, Mapping[str, dict[str, float | str | None]]] = {
     "the width c": {f"c = {c}": {"c_low": c, "c_high": c} for c in (0.01, 0.02, 0.03, 0.05, 0.1)},
     "the width by a target clip rate": {f"target {p}": {"target_clip_rate": p} for p in (0.05, 0.1, 0.2, 0.4)},
@@ -58,9 +56,10 @@ def replayed(
 
 @dataclass(frozen=True)
 class Lab:
-    """All methods of the suite, and FSPO's variants, on one bank; computed on demand."""
+    """All methods of the suite, and FSPO's variants, on one bank; computed on demand. `model` is None without one."""
 
     bank: Bank
+    model: LabModel | None = None
 
     @cached_property
     def arena(self) -> Arena:
@@ -76,7 +75,8 @@ class Lab:
             for name, change in settings.items():
                 method = self._fspo(change)
                 frames.append(replay(method, self.arena.log, {}).assign(method=name, range=question))
-            rows.append(fairness_summary(pd.concat(frames, ignore_index=True), rng=np.random.default_rng(SEED)))
+            frame = pd.concat(frames, ignore_index=True)
+            rows.append(fairness_summary(frame, rng=np.random.default_rng(SEED), edges=self.arena.edges))
         return pd.concat(rows, ignore_index=True)
 
     def _fspo(self, change: Mapping[str, float | str | None]) -> Method:
@@ -85,7 +85,7 @@ class Lab:
     @cached_property
     def weights(self) -> pd.DataFrame:
         """Importance weights, effective sample sizes and shares of the gradient, by method and length."""
-        edges = quantile_edges(self.arena.log.lengths, 6)
+        edges = self.arena.edges
         frames = {name: response_gradients(method, self.arena.log, {}) for name, method in METHODS.items()}
         found = {name: weight_summary(frame, edges) for name, frame in frames.items()}
         return pd.concat(found, names=["method"]).reset_index(level=0)
@@ -93,7 +93,16 @@ class Lab:
     @cached_property
     def overlaps(self) -> pd.DataFrame:
         """Jaccard index of the responses that two methods clip, at matched ranges."""
-        return overlap({name: frame for (name, span), frame in self.arena.frames.items() if span == "matched"})
+        return overlap(self._matched)
+
+    @cached_property
+    def overlaps_by_length(self) -> pd.DataFrame:
+        """The same within every sign and length bin, for every pair of methods."""
+        return overlap_by_length(self._matched, self.arena.edges)
+
+    @property
+    def _matched(self) -> dict[str, pd.DataFrame]:
+        return {name: frame for (name, span), frame in self.arena.frames.items() if span == "matched"}
 
     @cached_property
     def turns(self) -> pd.DataFrame:
@@ -106,134 +115,51 @@ class Lab:
     def bounds(self) -> pd.DataFrame:
         """What LRE promises for that cosine and what it is, by method: means over the updates."""
         methods = {name: METHODS[name] for name in DRAWN}
-        edges = quantile_edges(self.arena.log.lengths, 4)
+        edges = quantile_edges(self.arena.log.lengths, BOUND_BINS)
         found = log_prob_bounds(methods, self.arena.log, {name: {} for name in methods}, edges)
         columns = ["lre", "concentration", "bound", "scaled", "cosine", "departure", "violated"]
         rows = [{"method": name, **select(found, method=name)[columns].mean().to_dict()} for name in DRAWN]
         return pd.DataFrame(rows)
 
-    def verdict(self) -> str:
-        """Whether FSPO's LRE is below half of RLOO's and GSPO's at the matched clip rate, with intervals apart.
+    @cached_property
+    def noise(self) -> pd.DataFrame | None:
+        """Noise of the null update by precision and change; None without a model."""
+        return None if self.model is None else noise_table(self.model.noise)
 
-        `lre_max` of every method beside `lre_noise`, what equal acceptance would show by chance.
-        """
-        rows = {row["method"]: row for row in self.arena.fairness.to_dict("records") if row["range"] == "matched"}
-        mine = rows["fspo"]
-        parts, holds = [], True
-        for rival in RIVALS:
-            its = rows[rival]
-            half, apart = mine["lre_max"] < its["lre_max"] / 2, mine["lre_max_high"] < its["lre_max_low"]
-            holds &= half and apart
-            relation = "below half of" if half else "not below half of"
-            parts.append(
-                f"{relation} {rival}'s {its['lre_max']:.3f} [{its['lre_max_low']:.3f}, {its['lre_max_high']:.3f}], "
-                f"intervals {'apart' if apart else 'overlap'}"
-            )
-        head = "holds" if holds else "does not hold on this bank"
-        why = "" if holds else (
-            f"; chance alone shows {mine['lre_noise']:.3f} with this many responses, and the spread of S per root "
-            "token is not constant in length (see below)"
-        )  # fmt: skip
-        own = f"FSPO's LRE {mine['lre_max']:.3f} [{mine['lre_max_low']:.3f}, {mine['lre_max_high']:.3f}]"
-        return f"The claim {head}: at {self.arena.target:.3f} clipped, {own} is {' and '.join(parts)}{why}."
+    @cached_property
+    def noise_clips(self) -> pd.DataFrame | None:
+        """What that noise alone puts outside every method's band; None without a model."""
+        return None if self.model is None else noise_clips(METHODS, self.model.noise)
 
     def figures(self) -> dict[str, Figure]:
         """What the page shows."""
         arena = self.arena
         wanted = (arena.by_length, arena.fairness)
         shown, summary = (frame.take(np.flatnonzero(frame["method"].isin(DRAWN))) for frame in wanted)
-        colours = figures.method_colours(DRAWN)
-        spans = ("default", "matched")
+        colours = method_colours(DRAWN)
+        spans = tuple(span for span in ("default", "matched") if span in set(shown["range"]))
+        sequence = arena.predicted.take(np.flatnonzero(arena.predicted["method"].isin(DRAWN)))
         return {
             "clip_by_length": length_figures.clip_figure(shown, summary, colours=colours, rows=spans),
             "acceptance": length_figures.acceptance_figure(shown, summary, colours=colours, rows=spans),
-            "growth": length_figures.growth_figure(arena.growth_bins, quantiles_by_sign(arena.pooled)),
+            "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
+            "updates": growth_figures.update_figure(arena.growth_by_update),
+            "predicted": growth_figures.predicted_figure(sequence, spans[-1], colours=colours),
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table as tidy numbers, by file name."""
         arena = self.arena
-        return {
-            "clip_by_length": arena.by_length, "fairness": arena.fairness, "growth": arena.growth,
-            "growth_by_length": arena.growth_bins, "fspo_settings": self.variants, "weights": self.weights,
+        found = {
+            "clip_by_length": arena.by_length, "clip_by_length_and_sign": arena.by_length_and_sign,
+            "fairness": arena.fairness, "predicted": arena.predicted, "growth": arena.growth,
+            "growth_by_length": arena.growth_bins, "growth_by_update": arena.growth_by_update,
+            "growth_quantiles": arena.quantiles, "fspo_settings": self.variants, "weights": self.weights,
             "directions": self.turns, "directions_bound": self.bounds,
-            "overlap": self.overlaps.reset_index(names="method"),
+            "overlap": self.overlaps.reset_index(names="method"), "overlap_by_length": self.overlaps_by_length,
         }  # fmt: skip
-
-    def text(self) -> str:
-        """The page as Markdown."""
-        arena, log = self.arena, self.arena.log
-        by_range = {span: select(arena.fairness, range=span) for span in ("default", "matched")}
-        sections = [
-            "# What each clip does to the same responses",
-            f"{len(self.bank.recordings)} recordings, {len(log)} judged responses of {log.lengths.min()} to "
-            f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut), no model run. The first update of a "
-            "rollout has ratio 1 and is left out.",
-            f"**{self.verdict()}**",
-            "## Who is clipped, by length",
-            "![clip by length](clip_by_length.png)\n\n![acceptance](acceptance.png)",
-            f"Every method at the range where it clips {arena.target:.3f} of the responses with a gradient:",
-            tables.markdown(tables.fairness_table(by_range["matched"]).drop(columns="range")),
-            "Every method at its own range:",
-            tables.markdown(tables.fairness_table(by_range["default"]).drop(columns="range")),
-            "\n".join(f"- {name} has no matched range: {reason}" for name, reason in arena.matching[1].items()),
-            "## Is S what the theory says?",
-            "![growth](growth.png)",
-            "\n".join(f"- {growth_sentence(row)}" for row in arena.growth.to_dict("records")),
-            tables.markdown(arena.growth.round(5)),
-            "## FSPO's settings",
-            *self._questions(),
-            "## Who carries the gradient",
-            self._weights_text(),
-            "## Which way the update turns",
-            "Cosine of the clipped update with the method's own unclipped one, in log-prob space, over the updates:",
-            tables.markdown(pd.DataFrame(self.turns).map(_short)),
-            "The bound that LRE gives holds for an update that scales each length as a whole (`scaled`). A real clip "
-            "picks responses within a length by their ratio and sign; `departure` is how far it is from such a "
-            "scaling, and `violated` the share of updates whose cosine lies below the bound.",
-            tables.markdown(self.bounds.map(_short)),
-            "## Who clips the same responses",
-            "Jaccard index of the clipped sets at matched ranges.",
-            tables.markdown(_rounded(self.overlaps)),
-            "## How this was made",
-            *self._provenance(),
-        ]
-        return "\n\n".join(section for section in sections if section) + "\n"
-
-    def _questions(self) -> list[str]:
-        parts = []
-        for question in QUESTIONS:
-            part = select(self.variants, range=question)
-            parts += [f"### {question}", tables.markdown(tables.fairness_table(part).drop(columns="range"))]
-            flattest = part.loc[part["outside_slope"].abs().idxmin()]
-            parts.append(f"- flattest: {flattest['method']}, {flattest['sentence']}")
-        return parts
-
-    def _weights_text(self) -> str:
-        whole = select(self.weights, bin="all", sign="all")
-        columns = ["method", "ess_weight", "ess_gradient", "mean_weight", "weight_q01", "weight_q99", "loss_scale"]
-        return (
-            "Effective sample size as a share of the responses, over importance weights and over gradient norms; "
-            "`loss_scale` is what the clip leaves of the summed gradient norms.\n\n"
-            + tables.markdown(pd.DataFrame(whole[columns]).map(_short))
-        )
-
-    def _provenance(self) -> list[str]:
-        lines = [
-            f"- {name}: `{' '.join(facts.get('command', []))}`, driven by {facts['driver']['method']} "
-            f"(card {facts['driver']['card']}), start model {facts['digests']['model'][:12]}, "
-            f"torch {facts['environment'].get('torch', '?')}"
-            for name, facts in self.bank.recordings.items()
-        ]
-        cards = [f"- {name} ({card_digest(m)}): {hyper_line(m)}" for name, m in METHODS.items()]
-        return ["\n".join(lines), "Methods (card digest) at their own range:", "\n".join(cards)]
-
-
-def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.map(_short).reset_index(names="")
-
-
-def _short(value: object) -> object:
-    if not isinstance(value, float):
-        return value
-    return tables.NOTHING if math.isnan(value) else f"{value:.3g}"
+        if self.model is not None and self.noise is not None and self.noise_clips is not None:
+            cosine, bound, _ = self.model.turns
+            found |= {"null_update": self.noise, "null_update_clips": self.noise_clips}
+            found |= {"model_directions": cosine, "model_directions_bound": bound}
+        return found

@@ -9,9 +9,10 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from suite import tables
-from suite.figure_style import save_png, save_svg
+from suite.figure_style import save_figure
 from suite.files import write_atomically
 from suite.lab import Lab
+from suite.lab_text import page_text
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -35,9 +36,8 @@ def write_lab(lab: Lab, out: Path) -> Path:
     for name, frame in lab.tables().items():
         tables.write_csv(out / f"{name}.csv", frame)
     for name, figure in lab.figures().items():
-        save_png(figure, out / f"{name}.png")
-        save_svg(figure, out / f"{name}.svg")
-    text = lab.text()
+        save_figure(figure, out, name)
+    text = page_text(lab)
     write_atomically(out / "lab.md", text)
     page = out / "lab.html"
     write_atomically(page, as_html(text, out))

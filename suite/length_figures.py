@@ -1,17 +1,17 @@
-"""The figures this project is about: who is clipped by response length, and how the log ratio grows with it."""
+"""The figures this project is about: who is clipped by response length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from suite.figure_style import INK, SOFT, Colours, method_colours, names_of, numbers_of, select, style
+from suite.figure_style import INK, SOFT, Colours, length_axis, method_colours, names_of, numbers_of, select, style
 
 
 def clip_figure(
@@ -39,7 +39,7 @@ def clip_figure(
                     axes.set_title(method, color=colours[method], fontsize=11)
             grid[i, 0].set_ylabel(f"{span} range", color=INK, fontweight="bold")
             _share_axis(grid[i, 0], select(by_length, range=span))
-        _length_axis(grid[0, 0], _length_ticks(numbers_of(by_length, "mean_length")))
+        length_axis(grid[0, 0], numbers_of(by_length, "mean_length"))
         figure.supxlabel(
             "response length in tokens (log scale).   Solid: share outside the band, with 95 % interval.   "
             "Dashed: clipped.   Open marks: truncated.",
@@ -111,50 +111,6 @@ def acceptance_figure(
             axes.legend(
                 title="LRE", ncols=3, fontsize=8, title_fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18)
             )
-        _length_axis(grid[0], _length_ticks(numbers_of(lines, "mean_length")))
+        length_axis(grid[0], numbers_of(lines, "mean_length"))
         grid[0].set_ylabel("acceptance / mean acceptance")
     return figure
-
-
-def growth_figure(by_length: pd.DataFrame, quantiles: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """How S grows with length: its mean, its spread per square root of a token, and its quantiles against the normal.
-
-    `by_length` as `fspo.growth.growth_by_length` returns it, `quantiles` as `quantiles_by_sign` does. A flat middle
-    panel and a straight right one are what the theory says.
-    """
-    colours = {"all": INK, "A > 0": "#009E73", "A < 0": "#D55E00"}
-    panels = (("mean_s", "mean of S in nats"), ("spread", "std of S / √L"))
-    with style():
-        figure = Figure(figsize=(8.6, 3.0), layout="constrained")
-        grid = figure.subplots(1, 3)
-        for axes, (column, title) in zip(grid, panels, strict=False):
-            for sign in names_of(by_length, "sign"):
-                part = select(by_length, sign=sign)
-                x, y = numbers_of(part, "mean_length"), numbers_of(part, column)
-                axes.plot(x, y, "-o", color=colours[sign], linewidth=1.8, markersize=3.6, label=sign)
-            axes.set_title(title, fontsize=9)
-            axes.set_xlabel("response length in tokens (log scale)")
-            _length_axis(axes, _length_ticks(numbers_of(by_length, "mean_length")))
-        grid[0].legend(title="advantage", fontsize=8, title_fontsize=8)
-        grid[1].set_ylim(0, 1.2 * float(np.nanmax(numbers_of(by_length, "spread"))))
-        for sign, (normal, measured) in quantiles.items():
-            grid[2].plot(normal, measured, "-", color=colours[sign], linewidth=1.8)
-        grid[2].plot([-2.6, 2.6], [-2.6, 2.6], color=SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-        grid[2].set_title("(S − Lμ) / σ√L against the normal", fontsize=9)
-        grid[2].set_xlabel("normal quantile")
-    return figure
-
-
-def _length_ticks(lengths: Iterable[float]) -> list[float]:
-    """Powers of two within the lengths: every one, or every second or third where they would crowd."""
-    values = np.asarray(list(lengths), float)
-    first, last = int(np.ceil(np.log2(values.min()))), int(np.floor(np.log2(values.max())))
-    step = 1 + (last - first) // 5
-    return [float(2**e) for e in range(first, last + 1, step)]
-
-
-def _length_axis(axes: Axes, ticks: Sequence[float]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

@@ -31,7 +31,7 @@ def print_report(report: Report, path: Path, console: Console) -> None:
     stats, fairness = report.statistics, report.arena.fairness
     default = pd.DataFrame(fairness[fairness["range"] == "default"])
     show(
-        tables.accuracy_table(stats.accuracies, cards=report.cards),
+        tables.accuracy_table(stats.accuracies, cards=report.cards, noise=report.null_outside),
         "accuracy in per cent, 95 % intervals (seeds, problems)",
         console,
     )

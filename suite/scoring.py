@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from suite.types import Rollout
@@ -88,14 +89,27 @@ def _head_scores(head: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Te
     return chosen, entropy
 
 
-def score(model: Any, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+def _float32(head: Any) -> Any:
+    """The head as a float32 product, whatever precision its weights and its surroundings have."""
+
+    def product(hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            bias = None if head.bias is None else head.bias.float()
+            return linear(hidden.float(), head.weight.float(), bias)
+
+    return product
+
+
+def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> tuple[Tensor, Tensor]:
     """log_probs and entropy of every response token, both [n, T] float32 in nats, 0 at padding.
 
-    log pi(y_t | .) = logit(y_t) - logsumexp(logits), float32. Only response positions reach the head.
+    log pi(y_t | .) = logit(y_t) - logsumexp(logits), float32. Only response positions reach the head, which works in
+    the precision of the pass, or always in float32.
     """
     hidden = hidden_states(model.base_model, batch)
-    head, targets = model.get_output_embeddings(), batch.targets[batch.response_mask]
-    rows_at_once = max(1, _LOGITS_AT_ONCE // head.weight.shape[0])
+    output, targets = model.get_output_embeddings(), batch.targets[batch.response_mask]
+    head = _float32(output) if float32_head else output
+    rows_at_once = max(1, _LOGITS_AT_ONCE // output.weight.shape[0])
     if len(hidden) <= rows_at_once:
         parts = [_head_scores(head, hidden, targets)]
     else:

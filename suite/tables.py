@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from suite.files import write_atomically
 from suite.statistics import BASE, MEAN
 
 NOTHING = "–"
+FAIRNESS = ("clipped", "outside band", "slope per doubling", "LRE max", "LRE noise", "LRE mean", "supported")
 NUMERIC = tuple("0123456789+-.") + (NOTHING,)
 
 
@@ -61,13 +63,17 @@ def percent(value: float, low: float | None = None, high: float | None = None, *
 
 
 def accuracy_table(
-    accuracies: pd.DataFrame, titles: Mapping[str, str] | None = None, cards: Mapping[str, str] | None = None
+    accuracies: pd.DataFrame,
+    titles: Mapping[str, str] | None = None,
+    cards: Mapping[str, str] | None = None,
+    noise: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Rows the base model and the methods, columns the sets and their mean; cells like "47.3 [44.1, 50.2]" in per cent.
 
     `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
-    seeds behind a row, the digest of the method's card where `cards` are given, and, where there are any, undecided
-    answers (per cent, mean over the sets).
+    seeds behind a row, the digest of the method's card where `cards` are given, what `noise` alone puts outside the
+    method's band (per cent, `suite.null_update`), and, where there are any, undecided answers (per cent, mean over the
+    sets).
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
@@ -77,6 +83,8 @@ def accuracy_table(
         row["seeds"] = NOTHING if method == BASE else str(whole["seeds"])
         if cards is not None:
             row["card"] = cards.get(str(method), NOTHING)
+        if noise:
+            row["null update"] = percent(noise.get(str(method), math.nan))
         if np.any(np.asarray(accuracies["undecided_share"]) > 0):
             row["undecided"] = percent(whole["undecided_share"])
         rows.append(row)
@@ -133,18 +141,27 @@ def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = Non
     """
     rows = []
     for r in _records(summary):
-        rows.append({
-            "method": _title(r["method"], titles),
-            "range": r["range"],
-            "clipped": _share(r, "mean_clipped"),
-            "outside band": _share(r, "mean_outside_band"),
-            "slope per doubling": _share(r, "outside_slope", sign=True),
-            "LRE max": _plain(r, "lre_max"),
-            "LRE noise": f"{r['lre_noise']:.3f}",
-            "LRE mean": _plain(r, "lre_mean"),
-            "supported": r["sentence"].split(":")[0],
-        })  # fmt: skip
+        row = {"method": _title(r["method"], titles), "range": r["range"]}
+        if not r.get("band", True):
+            rows.append(row | dict.fromkeys(FAIRNESS[:-1], NOTHING) | {FAIRNESS[-1]: "no band"})
+            continue
+        cells = (
+            _share(r, "mean_clipped"), _share(r, "mean_outside_band"), _share(r, "outside_slope", sign=True),
+            _plain(r, "lre_max"), f"{r['lre_noise']:.3f}", _plain(r, "lre_mean"), r["sentence"].split(":")[0],
+        )  # fmt: skip
+        rows.append(row | dict(zip(FAIRNESS, cells, strict=True)))
     return pd.DataFrame(rows)
+
+
+def noise_table(noise: pd.DataFrame) -> pd.DataFrame:
+    """Rows precision and change: noise of a token and of a response, three digits. As `suite.null_update.noise_table`.
+
+    sigma is what the noise adds to the spread of S, in nats per square root of a token.
+    """
+    names = {"token_mean": "token mean", "token_rms": "token rms", "token_max": "token max",
+             "sequence_rms": "S rms", "sequence_max": "S max", "per_root_token": "sigma"}  # fmt: skip
+    shown = noise.rename(columns=names)
+    return shown.assign(**{name: [f"{x:.3g}" for x in shown[name]] for name in names.values()})
 
 
 def _share(row: Mapping[str, Any], key: str, *, sign: bool = False) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,25 +18,24 @@ from suite.checkpoint import load_checkpoint, save_checkpoint
 from suite.config import TrainConfig
 from suite.critic import Critic
 from suite.metrics import SECONDS, rollout_metrics, update_metrics
+from suite.parts import Parts, credited, mini_batches, rewards_and_groups, scored
 from suite.recording import RolloutSet
 from suite.replay import UpdateLog
 from suite.rollouts import RolloutSource
 from suite.run_log import RunLog, read_log
-from suite.scoring import MicroBatch, micro_batches, score
-from suite.seeds import generator
-from suite.types import CreditInput, FinishReason, Method, PolicyBatch, Rollout, State, UserError
-from suite.update import Learner, Part, StepReport, critic_step, optimizer_step, stack
+from suite.types import FinishReason, Method, Rollout, State, UserError
+from suite.update import Learner, StepReport, critic_step, optimizer_step
 
 RATIO_TOLERANCE = 1e-5
 """Largest |log ratio| allowed before the first update of a rollout; more means that old and new scores differ."""
 
-Parts = list[list[Part]]
-"""Mini-batches (one optimizer step each) of micro-batches."""
-
 
 @dataclass
 class Trainer:
-    """One cell: one method, one seed, one policy. `first` is the recorded rollout set that every method starts from."""
+    """One cell: one method, one seed, one policy. `first` is the recorded rollout set that every method starts from.
+
+    `on_updates` is told what the updates of a step saw and the method's estimates before them; its numbers are logged.
+    """
 
     config: TrainConfig
     method: Method
@@ -47,6 +45,7 @@ class Trainer:
     first: RolloutSet | None = None
     on_step: Callable[[int, Mapping[str, float]], None] = lambda step, numbers: None
     on_rollouts: Callable[[int, RolloutSet], None] = lambda step, recorded: None
+    on_updates: Callable[[UpdateLog, State], Mapping[str, float]] = lambda log, state: {}
 
     def run(self) -> list[dict[str, float]]:
         """Train to the end, from the last checkpoint where there is one; returns the logged steps."""
@@ -70,85 +69,42 @@ class Trainer:
         rollouts = recorded.rollouts
         self.on_rollouts(step, recorded)
         clock.lap("sample")
-        mini_batches = self._score(rollouts, step)
+        parts = self._score(rollouts, step)
         if step == 0:
-            mini_batches = self._warm_up_critic(mini_batches, rollouts)
-        mini_batches = self._credit(mini_batches, rollouts)
+            parts = self._warm_up_critic(parts, rollouts)
+        parts = credited(self.method, parts, rollouts)
         clock.lap("score")
-        reports = self._update(mini_batches)
+        before = self.state
+        reports = self._update(parts)
         clock.lap("update")
-        centred = group_centred(*_rewards_and_groups(rollouts))
-        self._record_updates(step, rollouts, reports, centred)
-        numbers = rollout_metrics(rollouts, [part for mini in mini_batches for part in mini])
+        centred = group_centred(*rewards_and_groups(rollouts))
+        numbers = rollout_metrics(rollouts, [part for mini in parts for part in mini])
         numbers |= update_metrics(reports, centred)
+        numbers |= self.on_updates(self._record_updates(step, rollouts, reports, centred), before)
         numbers["tokens/updated"] = numbers["tokens/scored"] * self.config.epochs
         numbers["learning_rate"] = float(self.learner.schedule.get_last_lr()[0])
         return numbers | clock.seconds
 
     def _score(self, rollouts: Sequence[Rollout], step: int) -> Parts:
         """Old log-probs, in the very micro-batches that the updates will use."""
-        shuffled = torch.randperm(len(rollouts), generator=generator(self.seed, "mini-batches", step)).numpy()
-        budget, device = self.config.tokens_per_micro_batch, self.source.model.device
-        minis = [m.tolist() for m in np.array_split(shuffled, self.config.mini_batches)]
-        return [[self._part(m, rollouts) for m in micro_batches(rollouts, rows, budget, device)] for rows in minis]
+        minis = mini_batches(rollouts, self.config, self.seed, step, self.source.model.device)
+        return [[scored(self.learner, micro, rollouts, self.start_model) for micro in mini] for mini in minis]
 
-    @torch.no_grad()
-    def _part(self, micro: MicroBatch, rollouts: Sequence[Rollout]) -> Part:
-        old, entropy = self.learner.score(micro)
-        sampled = torch.tensor([x for i in micro.rows for x in rollouts[i].sampler_log_probs], device=old.device)
-        reference = None
-        if self.start_model is not None:
-            with self.learner.arithmetic():
-                reference = score(self.start_model, micro)[0]
-        batch = PolicyBatch(
-            log_probs=old,
-            old_log_probs=old,
-            advantages=torch.zeros(len(micro.rows), 1, device=old.device),
-            response_mask=micro.response_mask,
-            lengths=micro.lengths,
-            sampler_log_probs=torch.zeros_like(old).masked_scatter(micro.response_mask, sampled),
-            ref_log_probs=reference,
-            old_values=self.learner.values(micro),
-        )
-        return Part(micro, batch, entropy)
-
-    def _credit(self, mini_batches: Parts, rollouts: Sequence[Rollout]) -> Parts:
-        """The same parts with the method's advantages (and returns), computed over the whole rollout step at once."""
-        parts = [part for mini in mini_batches for part in mini]
-        rewards, groups = _rewards_and_groups(rollouts)
-        order = torch.tensor([row for part in parts for row in part.micro.rows])
-        device = parts[0].batch.log_probs.device
-        values = None if self.learner.critic is None else stack([_present(p.batch.old_values) for p in parts])
-        mask = stack([p.batch.response_mask for p in parts])
-        seen = CreditInput(rewards[order].to(device), groups[order].to(device), mask, values)
-        credit = self.method.credit(seen, self.method.hyper)
-        place, credited = 0, []
-        for mini in mini_batches:
-            credited.append([])
-            for part in mini:
-                n, width = part.batch.log_probs.shape
-                rows = slice(place, place + n)
-                returns = None if credit.returns is None else credit.returns[rows, :width]
-                batch = dataclasses.replace(part.batch, advantages=credit.advantages[rows, :width], returns=returns)
-                credited[-1].append(dataclasses.replace(part, batch=batch))
-                place += n
-        return credited
-
-    def _warm_up_critic(self, mini_batches: Parts, rollouts: Sequence[Rollout]) -> Parts:
+    def _warm_up_critic(self, parts: Parts, rollouts: Sequence[Rollout]) -> Parts:
         """Fit a fresh critic to the first rollouts before the policy moves; other methods pass through."""
         if self.learner.critic is None:
-            return mini_batches
-        credited = self._credit(mini_batches, rollouts)
+            return parts
+        fitted = credited(self.method, parts, rollouts)
         for _ in range(self.method.hyper.critic_warmup_epochs):
-            for mini in credited:
+            for mini in fitted:
                 critic_step(self.learner, self.method, mini, clip_to_old=False)
-        return [[self._part(part.micro, rollouts) for part in mini] for mini in mini_batches]
+        return [[scored(self.learner, part.micro, rollouts, self.start_model) for part in mini] for mini in parts]
 
-    def _update(self, mini_batches: Parts) -> list[StepReport]:
+    def _update(self, parts: Parts) -> list[StepReport]:
         reports: list[StepReport] = []
         limit = self.source.settings.max_new_tokens
         for _ in range(self.config.epochs):
-            for mini in mini_batches:
+            for mini in parts:
                 report, self.state = optimizer_step(self.learner, self.method, mini, self.state, limit)
                 if not reports and (gap := float(report.token_log_ratios.abs().max())) > RATIO_TOLERANCE:
                     raise UserError(
@@ -160,7 +116,7 @@ class Trainer:
 
     def _record_updates(
         self, step: int, rollouts: Sequence[Rollout], reports: Sequence[StepReport], centred: torch.Tensor
-    ) -> None:
+    ) -> UpdateLog:
         """Keep what every update saw, so that any method's clip can be replayed on it."""
         rows = [row for report in reports for row in report.rows]
         log = UpdateLog(
@@ -178,6 +134,7 @@ class Trainer:
         folder = self.folder / "updates"
         folder.mkdir(parents=True, exist_ok=True)
         log.save(folder / f"step-{step:05d}.safetensors")
+        return log
 
     def _modules(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         learner = self.learner
@@ -227,18 +184,6 @@ def build_learner(model: Any, method: Method, config: TrainConfig) -> Learner:
         warm_up = method.hyper.critic_warmup_epochs * config.mini_batches
         learner.critic_optimizer, learner.critic_schedule = adamw(learner.critic.parameters(), rate, warm_up)
     return learner
-
-
-def _rewards_and_groups(rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
-    """rewards [N] float32 and group ids [N]: rollouts of one problem are one group."""
-    groups = {problem: i for i, problem in enumerate(dict.fromkeys(r.problem_id for r in rollouts))}
-    rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float32)
-    return rewards, torch.tensor([groups[r.problem_id] for r in rollouts])
-
-
-def _present(values: torch.Tensor | None) -> torch.Tensor:
-    assert values is not None
-    return values
 
 
 class _Clock:

@@ -217,6 +217,26 @@ def test_flat_clipping_finds_no_slope_in_about_nineteen_worlds_of_twenty() -> No
     assert 0 < above <= 9
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("clipped", [(0.2, 0.2, 0.2), (0.1, 0.2, 0.3), (0.02, 0.02, 0.2)])
+def test_lre_intervals_cover_the_truth(clipped: tuple[float, ...]) -> None:
+    """200 worlds of three bins with known acceptance: 95 % intervals hold both forms of LRE in 93 % or more of them."""
+    rng, hits = np.random.default_rng(7), {"lre_max": 0, "lre_mean": 0}
+    share = np.array(clipped)
+    truth = dict(zip(hits, length_reweighting_error(1 - share, np.ones(3)), strict=True))
+    for _ in range(200):
+        where = np.repeat(np.arange(3), 200)
+        frame = pd.DataFrame({
+            "method": "m", "range": "r", "seed": 0, "problem_id": rng.permutation(600), "length": 10.0 ** (1 + where),
+            "truncated": False, "sign": 1, "outside_band": 0.0, "clipped": rng.random(600) < share[where],
+        }).astype({"clipped": float, "length": int})  # fmt: skip
+        found = summary(frame, edges=np.array([1, 50, 500, 5000]), repetitions=300)
+        for name in hits:
+            assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+            hits[name] += found[f"{name}_low"] - 1e-12 <= truth[name] <= found[f"{name}_high"]
+    assert min(hits.values()) >= 186
+
+
 def test_responses_without_gradient_change_no_clip_share() -> None:
     frame = responses(4)
     extra = frame[frame["length"] < 8].assign(sign=0, clipped=1.0)

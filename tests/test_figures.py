@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
-from suite.figure_style import PALETTE
-from suite.figures import (
-    acceptance_figure,
-    accuracy_figure,
-    clip_figure,
-    growth_figure,
-    method_colours,
-    reward_figure,
-    save_png,
-    spread_labels,
-)
+from suite.figure_style import PALETTE, method_colours, save_png, save_svg
+from suite.figures import accuracy_figure, reward_figure, spread_labels
+from suite.growth_figures import growth_figure, predicted_figure, update_figure
+from suite.length_figures import acceptance_figure, clip_figure
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -68,19 +61,43 @@ def growth() -> pd.DataFrame:
     ])  # fmt: skip
 
 
+def quantiles() -> pd.DataFrame:
+    lines = [("all", "all"), ("A > 0", "all"), ("all", "2–9"), ("all", "10–99")]
+    return pd.concat([
+        pd.DataFrame({"sign": s, "bin": b, "normal": np.linspace(-2, 2, 9), "measured": np.linspace(-2.2, 2.1, 9)})
+        for s, b in lines
+    ])  # fmt: skip
+
+
+def updates() -> pd.DataFrame:
+    frame = pd.DataFrame({"update": [1, 2, 3], "drift": [0.0, -1e-4, -3e-4], "sigma": [0.01, 0.015, 0.02]})
+    return frame.assign(
+        **{f"{n}_{end}": frame[n] * k for n in ("drift", "sigma") for end, k in (("low", 0.9), ("high", 1.1))}
+    )
+
+
+def predicted() -> pd.DataFrame:
+    table, _ = lengths()
+    return table.assign(predicted=table["outside_band"] * 0.8)
+
+
 FIGURES = {
     "accuracy": lambda: accuracy_figure(*accuracies()),
     "reward": lambda: reward_figure(curves(), smooth=2),
     "clip": lambda: clip_figure(*lengths()),
     "acceptance": lambda: acceptance_figure(*lengths()),
-    "growth": lambda: growth_figure(growth(), {"all": (np.linspace(-2, 2, 9), np.linspace(-2.2, 2.1, 9))}),
+    "growth": lambda: growth_figure(growth(), quantiles()),
+    "updates": lambda: update_figure(updates()),
+    "predicted": lambda: predicted_figure(predicted(), "matched"),
 }
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_same_numbers_same_bytes(name: str, tmp_path: Path) -> None:
-    for file in ("a.png", "b.png"):
-        save_png(FIGURES[name](), tmp_path / file)
+    for file in ("a", "b"):
+        save_png(FIGURES[name](), tmp_path / f"{file}.png")
+        save_svg(FIGURES[name](), tmp_path / f"{file}.svg")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     data = (tmp_path / "a.png").read_bytes()
     assert data == (tmp_path / "b.png").read_bytes()
     assert data.startswith(PNG)

@@ -16,11 +16,12 @@ from fspo.growth import (
     constant_band,
     expected_outside_share,
     growth_by_length,
+    growth_by_update,
     growth_sentence,
     growth_summary,
     linear_band,
     normal_quantiles,
-    quantiles_by_sign,
+    quantile_table,
     sqrt_band,
     standard_scores,
 )
@@ -164,7 +165,7 @@ def test_normal_quantiles_lie_on_the_diagonal_for_a_gaussian() -> None:
     # The quantile of level (i - 1/2)/n lies between two order statistics; at the outermost they are .45 apart.
     assert np.all(np.abs(measured - normal) <= np.gradient(normal))
     assert measured[49] == pytest.approx(0, abs=1e-12)
-    assert set(quantiles_by_sign(simulated())) == {"all", "A > 0", "A < 0"}
+    assert set(quantile_table(simulated())["sign"]) == {"all", "A > 0", "A < 0"}
 
 
 # --- calibration ----------------------------------------------------------------------------------
@@ -236,11 +237,37 @@ def test_quantiles_of_gaussian_sums_lie_on_the_diagonal_and_absent_signs_are_lef
     log = gaussian_log(0.03, [16, 64, 256], 400)
     frame = replay(baselines.METHODS["rloo"], log, {})
     positive = frame[frame["sign"] == 1]
-    assert set(quantiles_by_sign(frame)) == {"all", "A > 0", "A < 0"}
-    assert set(quantiles_by_sign(positive)) == {"all", "A > 0"}
-    expected, found = quantiles_by_sign(frame)["all"]
-    middle = slice(10, -10)
-    assert np.abs(expected[middle] - found[middle]).max() < 0.15
+    assert set(quantile_table(frame)["sign"]) == {"all", "A > 0", "A < 0"}
+    assert set(quantile_table(positive)["sign"]) == {"all", "A > 0"}
+    edges = np.array([16, 17, 65, 257])
+    table = quantile_table(frame, edges=edges)
+    assert set(table["bin"]) == {"all", "16", "17–64", "65–256"}
+    for label in set(table["bin"]):
+        part = table[(table["bin"] == label) & (table["sign"] == "all")].iloc[10:-10]
+        assert np.abs(part["normal"] - part["measured"]).max() < 0.25
+    wide = frame.assign(log_ratio=frame["log_ratio"] * np.where(frame["length"] == 16, 3, 1))
+    table = quantile_table(wide, edges=edges)
+    ends = [float(table[table["bin"] == label]["measured"].max()) for label in ("16", "17–64", "65–256")]
+    assert ends[0] > 2 * max(ends[1:])
+
+
+def test_moments_by_update_are_those_of_each_update_alone() -> None:
+    """Three updates of one Gaussian law each: sigma and drift of each within 4 standard errors, in order."""
+    frames = []
+    for update, (sigma, drift) in {1: (0.01, 0.0), 2: (0.02, -2e-4), 4: (0.04, -8e-4)}.items():
+        rng = np.random.default_rng(update)
+        length = np.tile([16, 64, 256], 400)
+        s = length * drift + sigma * np.sqrt(length) * rng.normal(size=len(length))
+        frames.append(pd.DataFrame({
+            "seed": 0, "problem_id": np.arange(len(s)) // 4, "update": update, "length": length, "truncated": False,
+            "sign": 1, "log_ratio": s,
+        }))  # fmt: skip
+    found = growth_by_update(pd.concat(frames), rng=np.random.default_rng(0), repetitions=200)
+    assert found["update"].tolist() == [1, 2, 4]
+    np.testing.assert_allclose(found["sigma"], [0.01, 0.02, 0.04], rtol=4 / np.sqrt(2 * 1200))
+    errors = np.array([0.01, 0.02, 0.04]) / np.sqrt(frames[0]["length"].sum())
+    assert np.all(np.abs(found["drift"] - [0.0, -2e-4, -8e-4]) < 4 * errors)
+    assert np.all((found["sigma_low"] < found["sigma"]) & (found["sigma"] < found["sigma_high"]))
 
 
 def test_bins_come_from_quantiles_by_default_and_empty_ones_have_no_row() -> None:

@@ -14,6 +14,7 @@ from strategies import METHODS
 from suite.bank import Bank, Recorded
 from suite.lab import QUESTIONS, Lab
 from suite.lab_page import write_lab
+from suite.lab_text import verdict
 from suite.replay import UpdateLog
 
 FACTS = {"driver": {"method": "no_clip", "card": "c"}, "digests": {"model": "m"}, "environment": {}}
@@ -47,12 +48,15 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
     files = [{p.name: p.read_bytes() for p in page.parent.iterdir()} for page in pages]
     assert files[0] == files[1]
     page = files[0]["lab.html"].decode()
-    assert len(re.findall(r'src="data:image/png;base64,', page)) == 3
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == 5
     assert not re.findall(r'(src|href)="(?!data:)', page)
     text = files[0]["lab.md"].decode()
     assert all(f"| {name} |" in text for name in METHODS)
     assert all(f"### {question}" in text for question in QUESTIONS)
-    assert {"clip_by_length.svg", "growth.svg", "weights.csv", "overlap.csv", "fspo_settings.csv"} <= files[0].keys()
+    assert {"clip_by_length.svg", "growth.svg", "weights.csv", "overlap_by_length.csv", "predicted.csv"} <= files[
+        0
+    ].keys()
+    assert "## The null update" not in text
     settings = pd.read_csv(tmp_path / "a" / "fspo_settings.csv")
     shares = settings[settings["range"] == "the width c"]["mean_outside_band"].tolist()
     assert shares == sorted(shares, reverse=True)
@@ -70,8 +74,8 @@ def test_the_verdict_follows_the_numbers(heavy_short: bool, tmp_path: Path) -> N
         and mine["lre_max_high"] < rows.loc[(rival, "matched")]["lre_max_low"]
         for rival in ("rloo", "gspo")
     )
-    assert lab.verdict().startswith("The claim holds" if holds else "The claim does not hold on this bank")
-    assert f"{mine['lre_max']:.3f}" in lab.verdict()
+    assert verdict(lab).startswith("The claim holds" if holds else "The claim does not hold on this bank")
+    assert f"{mine['lre_max']:.3f}" in verdict(lab)
     if heavy_short:
         assert not holds
 

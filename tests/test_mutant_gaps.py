@@ -26,6 +26,7 @@ from oracles.advantages import leave_one_out
 from strategies import METHODS, rows_of
 from suite.arithmetic import effective_sample_size, kl_k1, kl_k3
 from suite.metrics import update_metrics
+from suite.parts import credited
 from suite.probes import batch_for, batch_from_log_ratios, judged, replace, with_hyper
 from suite.scoring import MicroBatch
 from suite.seeds import derive, gumbel_noise
@@ -202,7 +203,7 @@ def test_every_response_gets_the_advantage_of_its_own_reward(tmp_path: Path) -> 
     rewards = [float(r.reward or 0.0) for r in rollouts]
     problems = sorted({r.problem_id for r in rollouts})
     expected = leave_one_out(rewards, [problems.index(r.problem_id) for r in rollouts])
-    parts = [part for mini in trainer._credit(trainer._score(rollouts, 0), rollouts) for part in mini]
+    parts = [part for mini in credited(trainer.method, trainer._score(rollouts, 0), rollouts) for part in mini]
     found = {i: a for part in parts for i, a in zip(part.micro.rows, part.batch.advantages[:, 0].tolist(), strict=True)}
     assert [found[i] for i in range(len(rollouts))] == pytest.approx(expected, abs=1e-6)
     assert len(set(expected)) > 2

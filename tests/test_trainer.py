@@ -13,6 +13,7 @@ from torch import nn
 
 from small_world import small_config, small_source, small_trainer
 from strategies import METHODS
+from suite.parts import credited
 from suite.probes import with_hyper
 from suite.replay import UpdateLog
 from suite.results import curves_of
@@ -29,7 +30,7 @@ def one_step(method, tokens: int, tmp_path: Path) -> tuple[list[torch.Tensor], f
     trainer.learner = build_learner(trainer.source.model, method, config)
     trainer.start_model = None
     rollouts = trainer.source.record(0).rollouts
-    parts = trainer._credit(trainer._score(rollouts, 0), rollouts)
+    parts = credited(trainer.method, trainer._score(rollouts, 0), rollouts)
     state = {}
     for mini in parts:
         report, state = optimizer_step(trainer.learner, method, mini, state, 24)

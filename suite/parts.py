@@ -1,0 +1,84 @@
+"""From the rollouts of a step to what its optimizer steps take: micro-batches, old log-probs, advantages."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from suite.config import TrainConfig
+from suite.scoring import MicroBatch, micro_batches, score
+from suite.seeds import generator
+from suite.types import CreditInput, Method, PolicyBatch, Rollout
+from suite.update import Learner, Part, stack
+
+Parts = list[list[Part]]
+"""Mini-batches (one optimizer step each) of micro-batches."""
+
+
+def mini_batches(
+    rollouts: Sequence[Rollout], config: TrainConfig, seed: int, step: int, device: torch.device | str
+) -> list[list[MicroBatch]]:
+    """The rollouts dealt at random to the optimizer steps of an epoch, each cut into micro-batches."""
+    shuffled = torch.randperm(len(rollouts), generator=generator(seed, "mini-batches", step)).numpy()
+    budget = config.tokens_per_micro_batch
+    minis = [m.tolist() for m in np.array_split(shuffled, config.mini_batches)]
+    return [micro_batches(rollouts, rows, budget, device) for rows in minis]
+
+
+@torch.no_grad()
+def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], start_model: Any = None) -> Part:
+    """Old log-probs (and those of the start model, where there is one) in the very micro-batch that updates will use.
+
+    Advantages are 0 until `credited` fills them in.
+    """
+    old, entropy = learner.score(micro)
+    sampled = torch.tensor([x for i in micro.rows for x in rollouts[i].sampler_log_probs], device=old.device)
+    reference = None
+    if start_model is not None:
+        with learner.arithmetic():
+            reference = score(start_model, micro)[0]
+    batch = PolicyBatch(
+        log_probs=old,
+        old_log_probs=old,
+        advantages=torch.zeros(len(micro.rows), 1, device=old.device),
+        response_mask=micro.response_mask,
+        lengths=micro.lengths,
+        sampler_log_probs=torch.zeros_like(old).masked_scatter(micro.response_mask, sampled),
+        ref_log_probs=reference,
+        old_values=learner.values(micro),
+    )
+    return Part(micro, batch, entropy)
+
+
+def credited(method: Method, minis: Parts, rollouts: Sequence[Rollout]) -> Parts:
+    """The same parts with the method's advantages (and returns), computed over the whole rollout step at once."""
+    parts = [part for mini in minis for part in mini]
+    rewards, groups = rewards_and_groups(rollouts)
+    order = torch.tensor([row for part in parts for row in part.micro.rows])
+    device = parts[0].batch.log_probs.device
+    values = stack([v for p in parts if (v := p.batch.old_values) is not None]) if "values" in method.needs else None
+    mask = stack([p.batch.response_mask for p in parts])
+    seen = CreditInput(rewards[order].to(device), groups[order].to(device), mask, values)
+    credit = method.credit(seen, method.hyper)
+    place, filled = 0, []
+    for mini in minis:
+        filled.append([])
+        for part in mini:
+            n, width = part.batch.log_probs.shape
+            rows = slice(place, place + n)
+            returns = None if credit.returns is None else credit.returns[rows, :width]
+            batch = dataclasses.replace(part.batch, advantages=credit.advantages[rows, :width], returns=returns)
+            filled[-1].append(dataclasses.replace(part, batch=batch))
+            place += n
+    return filled
+
+
+def rewards_and_groups(rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
+    """rewards [N] float32 and group ids [N]: rollouts of one problem are one group."""
+    groups = {problem: i for i, problem in enumerate(dict.fromkeys(r.problem_id for r in rollouts))}
+    rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float32)
+    return rewards, torch.tensor([groups[r.problem_id] for r in rollouts])
