@@ -193,9 +193,7 @@ def quantile_table(responses: pd.DataFrame, *, edges: np.ndarray | None = None, 
             for i, label in enumerate(bin_labels(edges)):
                 if (where == i).sum() >= 3:
                     add(sign, label, part.take(np.flatnonzero(where == i)), drift, sigma)
-    return (
-        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["sign", "bin", "normal", "measured"])
-    )
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=QUANTILES)
 
 
 def _by_sign(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
