@@ -10,7 +10,7 @@ import tyro
 
 import suite.cli_bank
 import suite.cli_methods  # noqa: F401 (both register their commands)
-from suite.app import Name, Options, app, complaints, console
+from suite.app import Name, Options, app, complaints, console, say
 from suite.config import CompareConfig
 from suite.types import UserError
 
@@ -37,6 +37,7 @@ def compare(
     steps: int | None = None,
     model: str | None = None,
     data_dir: Path | None = None,
+    ranges: Path | None = None,
     options: Options = (),
     workers: int | None = None,
 ) -> None:
@@ -50,6 +51,7 @@ def compare(
         steps: Rollout steps instead of the recipe's.
         model: Start model instead of the recipe's: embedded, smollm2, a folder, a .gguf file or a hub id.
         data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
+        ranges: Range file of fspo calibrate; settings of --set win over it.
         options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
         workers: Processes side by side; default one per core.
     """
@@ -58,11 +60,14 @@ def compare(
     from suite.folder import claim_folder
     from suite.grid import Layout, run_jobs
     from suite.printing import print_report
+    from suite.ranges import Ranges
     from suite.recipes import resolved
 
-    config = resolved(recipe, methods, seeds, steps, model, data_dir, options)
+    given = Ranges.read(ranges)
+    config = resolved(recipe, methods, seeds, steps, model, data_dir, options, given)
     out = out or Path("results/runs") / recipe
-    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config))
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
+    say(given.notes(config.methods))
     jobs = stages(config, out)
     layout = Layout.of(max(map(len, jobs)), workers)
     cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
@@ -102,6 +107,7 @@ def train(
     steps: int | None = None,
     model: str | None = None,
     data_dir: Path | None = None,
+    ranges: Path | None = None,
     options: Options = (),
 ) -> None:
     """Train and evaluate one cell of a recipe.
@@ -115,18 +121,22 @@ def train(
         steps: Rollout steps instead of the recipe's.
         model: Start model instead of the recipe's.
         data_dir: Folder of JSONL data sets.
+        ranges: Range file of fspo calibrate; settings of --set win over it.
         options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
     """
     from suite.cells import stages
     from suite.folder import claim_folder
     from suite.grid import Layout, run_jobs
+    from suite.ranges import Ranges
     from suite.recipes import resolved
 
-    config = replace(resolved(recipe, method, None, steps, model, data_dir, options), seeds=(seed,))
+    given = Ranges.read(ranges)
+    config = replace(resolved(recipe, method, None, steps, model, data_dir, options, given), seeds=(seed,))
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
     if out.exists() and any(out.iterdir()) and not resume:
         raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
-    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config))
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
+    say(given.notes(config.methods))
     run_jobs(stages(config, out), Layout.of(1), console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
 

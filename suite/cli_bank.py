@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from suite.app import Name, Options, app, console
+from suite.app import Name, Options, app, console, say
 
 
 @app.command
@@ -22,6 +22,7 @@ def record(
     steps: int | None = None,
     model: str | None = None,
     data_dir: Path | None = None,
+    ranges: Path | None = None,
     options: Options = (),
 ) -> None:
     """Record a bank: rollouts of a policy, and what every later policy says of them. A bank that exists is added to.
@@ -35,23 +36,32 @@ def record(
         steps: Rollout steps instead of the recipe's.
         model: Start model instead of the recipe's.
         data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
+        ranges: Range file of fspo calibrate; settings of --set win over it.
         options: Settings apart from the recipe's, for instance --set train.learning_rate=3e-5.
     """
+    from suite.ranges import Ranges
     from suite.recipes import resolved
     from suite.record import NO_METHOD
     from suite.record import record as record_bank
 
     driver = "no_clip" if method == NO_METHOD else method
-    config = resolved(recipe, driver, seeds, steps, model, data_dir, options)
+    given = Ranges.read(ranges)
+    config = resolved(recipe, driver, seeds, steps, model, data_dir, options, given)
     config = replace(config, seeds=tuple(range(first_seed, first_seed + seeds)))
-    bank = record_bank(config, out, method, ["fspo", *sys.argv[1:]], console)
+    say(given.notes(config.methods))
+    bank = record_bank(config, out, method, ["fspo", *sys.argv[1:]], console, given.facts)
     rows = sum(entry.rows for entry in bank.entries if entry.kind == "updates")
     console.print(f"{out}: {len(bank.recordings)} recordings, {rows} judged responses", highlight=False)
 
 
 @app.command(name="replay")
 def replay_bank(
-    bank: tyro.conf.Positional[Path], /, methods: str | None = None, out: Path | None = None, options: Options = ()
+    bank: tyro.conf.Positional[Path],
+    /,
+    methods: str | None = None,
+    out: Path | None = None,
+    ranges: Path | None = None,
+    options: Options = (),
 ) -> None:
     """Every method on the same recorded bytes: who is clipped, by length, with intervals. No model is run.
 
@@ -59,12 +69,17 @@ def replay_bank(
         bank: Folder of the bank.
         methods: Comma-separated methods; default all.
         out: Folder for the tables; default BANK/replay.
+        ranges: Range file of fspo calibrate; settings of --set win over it.
         options: Settings of methods.
     """
     from suite.lab import replayed
+    from suite.ranges import Ranges
+    from suite.recipes import known_methods, with_ranges
 
-    for line in replayed(bank, methods.split(",") if methods else None, out or bank / "replay", options, console):
-        console.print(line, highlight=False)
+    names, given = methods.split(",") if methods else list(known_methods()), Ranges.read(ranges)
+    settings = with_ranges(given, names, options)
+    say(given.notes(names))
+    say(replayed(bank, names, out or bank / "replay", settings, console))
 
 
 @app.command

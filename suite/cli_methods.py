@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from rich.markdown import Markdown
 
-from suite.app import Options, app, complaints, console
+from suite.app import Options, app, complaints, console, say
 
 
 @app.command
@@ -72,36 +72,34 @@ def new_method(name: tyro.conf.Positional[str], /, folder: Path = Path(".")) -> 
 
 
 @app.command
-def match(
-    folder: tyro.conf.Positional[Path], /, methods: str | None = None, rate: float | None = None, options: Options = ()
+def calibrate(
+    folder: tyro.conf.Positional[Path],
+    /,
+    target: float | None = None,
+    methods: str | None = None,
+    out: Path | None = None,
+    ranges: Path | None = None,
+    options: Options = (),
 ) -> None:
-    """Widen or narrow ranges until all methods clip the same share of one comparison's recorded updates.
+    """Find the ranges at which all methods clip one share of the same recorded responses; --ranges trains with them.
 
     Args:
-        folder: The folder of a finished comparison.
-        methods: Comma-separated methods; default those of the comparison.
-        rate: Clipped share that all are matched to; default FSPO's own on these records.
+        folder: A bank, or the folder of a finished comparison.
+        target: Clipped share of the responses with a gradient; default FSPO's own on these records.
+        methods: Comma-separated methods; default all on a bank, its own on a comparison.
+        out: The range file; default FOLDER/ranges.json.
+        ranges: Range file that the search starts from; settings of --set win over it.
         options: Settings of methods that the search starts from.
     """
-    from suite.cards import setting
-    from suite.folder import stored_config
-    from suite.matching import common_rate, matched_ranges, recorded_updates
-    from suite.recipes import method_with
+    from suite.calibrate import calibrate as calibrated
+    from suite.calibrate import out_path
+    from suite.ranges import Ranges
 
-    config = stored_config(folder)
-    chosen = {name: method_with(name, options) for name in (methods.split(",") if methods else config.methods)}
-    log = recorded_updates(sorted(path for path in (folder / "cells").glob("*") if path.is_dir()))
-    target = common_rate(chosen, log) if rate is None else rate
-    found, reasons = matched_ranges(chosen, log, target)
-    width = max(map(len, chosen))
-    print(f"clipped share {target:.4f} of the responses with a gradient, first updates left out")
-    for name, one in found.items():
-        print(f"{name:<{width}}  clips {one.rate:.4f} with its range times {one.factor:.4g}")
-    for name, reason in reasons.items():
-        print(f"{name:<{width}}  not matched: {reason}")
-    changes = [setting(name, field, value) for name, one in found.items() for field, value in one.changes(chosen[name])]
-    if changes:
-        print(f"train with them: --set {' '.join(changes)}")
+    path, names = out_path(folder, out), methods.split(",") if methods else None
+    made = calibrated(folder, names, target, Ranges.read(ranges), options, ["fspo", *sys.argv[1:]])
+    say(made.lines())
+    made.write(path)
+    say([f"train with them: --ranges {path}"])
 
 
 @app.command

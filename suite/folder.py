@@ -16,11 +16,18 @@ from suite.types import UserError
 CONFIG_FILE = "comparison.json"
 
 
-def claim_folder(config: CompareConfig, out: Path, command: Sequence[str], code: Mapping[str, str]) -> None:
+def claim_folder(
+    config: CompareConfig,
+    out: Path,
+    command: Sequence[str],
+    code: Mapping[str, str],
+    ranges: Mapping[str, str] | None = None,
+) -> None:
     """Write the resolved config into the folder, or check that it holds this very comparison.
 
-    `code` digests each method's source. Raises UserError, and writes nothing, when the folder has results of another
-    protocol or configuration, or of a method that was another one.
+    `code` digests each method's source. `ranges` says which range file settings came from; the config has the settings
+    themselves, so that no result depends on the file being kept. Raises UserError, and writes nothing, when the folder
+    has results of another protocol or configuration, or of a method that was another one.
     """
     path = out / CONFIG_FILE
     wanted = json.loads(json.dumps(plain(config)))
@@ -43,6 +50,8 @@ def claim_folder(config: CompareConfig, out: Path, command: Sequence[str], code:
         raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
     content = {"protocol": PROTOCOL, "config": wanted, "command": shlex.join(command), "versions": versions()}
     content["code"] = dict(code)
+    if ranges:
+        content["ranges"] = dict(ranges)
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import types
 import typing
@@ -14,9 +15,11 @@ from typing import Any
 import baselines
 import fspo
 import tasks
+from suite.cards import card_digest, setting
 from suite.config import CompareConfig, EvalConfig, TrainConfig
 from suite.models import has_fast_bfloat16
 from suite.plugins import imported_method, plugin_methods
+from suite.ranges import AGAIN, NO_RANGES, Range, Ranges
 from suite.types import Method, Task, UserError
 
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
@@ -109,18 +112,56 @@ def method_with(name: str, options: Sequence[str]) -> Method:
 def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig:
     """The config with `train.field=value` and `evaluation.field=value` applied; options of methods are kept for them.
 
-    Every option is checked here, those of methods included.
+    Every option is checked here, those of methods included; settings of one owner together, for a bound may only be
+    possible beside its new neighbour.
     """
-    for_methods = []
+    changes: dict[str, dict[str, Any]] = {}
     for option in options:
         owner, field, value = _parse(option)
+        changes.setdefault(owner, {})[field] = value
+    for owner, fields in changes.items():
         if owner in SECTIONS:
-            section = dataclasses.replace(getattr(config, owner), **{field: value})
+            section = dataclasses.replace(getattr(config, owner), **fields)
             config = dataclasses.replace(config, **{owner: section})
         else:
-            method_with(owner, [option])
-            for_methods.append(option)
-    return dataclasses.replace(config, options=tuple(for_methods))
+            method_with(owner, options)
+    for_methods = tuple(option for option in options if _parse(option)[0] not in SECTIONS)
+    return dataclasses.replace(config, options=for_methods)
+
+
+def with_ranges(ranges: Ranges, methods: Sequence[str], options: Sequence[str]) -> tuple[str, ...]:
+    """The options, and before them the settings that a range file has for those methods and the options have not.
+
+    Every entry of the file is checked, also of methods that take no part; but a module of the user's own is imported
+    only for a method that was asked for by name. UserError names the file and the entry.
+    """
+    given = {option.partition("=")[0] for option in options}
+    before = []
+    for name, one in ranges.methods.items():
+        if ":" in name and name not in methods:
+            continue
+        _check_range(f"{ranges.path}: methods.{name}", name, one)
+        if name in methods:
+            before += [setting(name, field, x) for field, x in one.settings.items() if f"{name}.{field}" not in given]
+    return (*before, *options)
+
+
+def _check_range(where: str, name: str, one: Range) -> None:
+    """Raise UserError unless the settings are this method's, of the right kind, and make the card that was measured."""
+    try:
+        for field, value in one.settings.items():
+            text = setting(name, field, value).partition("=")[2]
+            meant = _value(name, field, text, f"{field} = {value!r}")
+            if meant != value:
+                raise UserError(f"{field} = {value!r}: must be written as {json.dumps(meant)}")
+        method = method_with(name, [setting(name, field, value) for field, value in one.settings.items()])
+    except UserError as error:
+        raise UserError(f"{where}: {error}; {AGAIN}") from error
+    if card_digest(method) != one.card:
+        raise UserError(
+            f"{where}: its settings make card {card_digest(method)}, not {one.card}: the method has changed since, or "
+            f"the file was edited; {AGAIN}, or give values of your own with --set"
+        )
 
 
 def resolved(
@@ -131,16 +172,19 @@ def resolved(
     model: str | None,
     data_dir: Path | None,
     options: Sequence[str],
+    ranges: Ranges = NO_RANGES,
 ) -> CompareConfig:
     """The recipe with what the command line changed, every name checked before anything starts."""
-    config = with_options(recipe(name), options)
+    config = recipe(name)
+    chosen = config.methods if methods is None else tuple(methods.split(","))
+    config = with_options(config, with_ranges(ranges, chosen, options))
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds {seeds}: at least 1")
     changes: dict[str, Any] = {"steps": steps, "model": model, "data_dir": data_dir}
     config = dataclasses.replace(
         config,
         train=dataclasses.replace(config.train, **{key: value for key, value in changes.items() if value is not None}),
-        methods=config.methods if methods is None else tuple(methods.split(",")),
+        methods=chosen,
         seeds=config.seeds if seeds is None else tuple(range(seeds)),
     )
     for method in config.methods:
@@ -158,15 +202,20 @@ def _parse(option: str) -> tuple[str, str, Any]:
     owner, dot, field = target.rpartition(".")
     if not (equals and dot):
         raise UserError(f"--set {option!r}: write it as method.field=value, for instance fspo.c_low=0.05")
+    return owner, field, _value(owner, field, text, f"--set {option!r}")
+
+
+def _value(owner: str, field: str, text: str, where: str) -> Any:
+    """What `text` means for a field of a method, `train` or `evaluation`; `where` is what a complaint begins with."""
     settings = SECTIONS[owner] if owner in SECTIONS else type(find_method(owner).hyper)
     kinds = typing.get_type_hints(settings)
     lookup(kinds, field, f"setting of {owner}")
-    return owner, field, _read(text, kinds[field], option)
+    return _read(text, kinds[field], where)
 
 
-def _read(text: str, kind: Any, option: str) -> Any:
+def _read(text: str, kind: Any, where: str) -> Any:
     if typing.get_origin(kind) is typing.Literal:
-        return lookup({choice: choice for choice in typing.get_args(kind)}, text, f"value in --set {option}")
+        return lookup({choice: choice for choice in typing.get_args(kind)}, text, f"value in {where}")
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if type(None) in kinds and text.lower() == "none":
         return None
@@ -177,4 +226,4 @@ def _read(text: str, kind: Any, option: str) -> Any:
     if str in kinds:
         return text
     names = " or ".join("none" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
-    raise UserError(f"--set {option!r}: {text!r} is not {names}")
+    raise UserError(f"{where}: {text!r} is not {names}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,9 +93,17 @@ class RecordJob:
         return kept
 
 
-def record(config: CompareConfig, out: Path, method: str, command: Sequence[str], console: Console) -> Bank:
+def record(
+    config: CompareConfig,
+    out: Path,
+    method: str,
+    command: Sequence[str],
+    console: Console,
+    ranges: Mapping[str, str] | None = None,
+) -> Bank:
     """Record the recipe's policy driven by `method` ("none": without clip) for every seed of the config; appends.
 
+    `ranges` says which range file settings came from, for the manifest.
     Interrupted recordings go on where they stopped. UserError where a recording is in the bank already.
     """
     bank = Bank.open_or_new(out)
@@ -106,7 +114,8 @@ def record(config: CompareConfig, out: Path, method: str, command: Sequence[str]
     run_jobs([jobs], Layout.of(len(jobs)), console)
     for job in jobs:
         facts = json.loads((job.folder / FINISHED).read_text(encoding="utf-8"))
-        bank = bank.append(job.name, {**facts, "command": list(command)}, job.files())
+        facts |= {"command": list(command), **({"ranges": dict(ranges)} if ranges else {})}
+        bank = bank.append(job.name, facts, job.files())
         shutil.rmtree(job.folder)
     if not any(jobs[0].folder.parent.iterdir()):
         jobs[0].folder.parent.rmdir()

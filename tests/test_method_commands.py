@@ -1,4 +1,4 @@
-"""`fspo methods`, `check`, `new-method`, `match` and `regress`, and methods that come from outside."""
+"""`fspo methods`, `check`, `new-method` and `regress`, matched ranges, and methods that come from outside."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_folder_refuses_a_loss_that_was_edited(elsewhere: Path, monkeypatch: p
         claim_folder(config, elsewhere / "runs", [], cli.code_of(config))
 
 
-# --- match ----------------------------------------------------------------------------------------------
+# --- matched ranges -------------------------------------------------------------------------------------
 
 
 def test_matched_ranges_clip_the_same_share() -> None:
