@@ -120,8 +120,8 @@ class FirstRolloutsJob:
 
     @property
     def noise(self) -> Path:
-        """The null update on these rollouts; of the comparison's first seed only."""
-        return self.folder / "null-update.safetensors"
+        """The null update on the rollouts of the first seed."""
+        return self.out / "null-update.safetensors"
 
     def run(self) -> str:
         config = self.config.train

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from suite.recording import RolloutSet
@@ -77,11 +78,30 @@ def test_all_methods_start_from_one_recorded_set(whole: Path) -> None:
 
 
 def test_the_report_has_tables_figures_and_what_they_rest_on(whole: Path) -> None:
-    for name in ("accuracy", "reward", "clip_by_length", "acceptance"):
+    for name in ("accuracy", "reward", "clip_by_length", "acceptance", "growth"):
         assert (whole / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (whole / f"{name}.svg").read_bytes().startswith(b"<?xml")
     text = (whole / "report.md").read_text()
     for part in ("| base |", "updates per rollout: 4", "shared first step (seed 0: ", "few seeds", "fspo", "grpo"):
         assert part in text
+
+
+def test_the_null_update_is_a_column_and_small_in_float32(whole: Path) -> None:
+    text = (whole / "report.md").read_text()
+    assert "| null update |" in text.split("\n## ")[0]
+    table = pd.read_csv(whole / "null_update.csv").set_index("change")
+    assert table.loc["again", "token_max"] == 0
+    assert table["token_max"].max() < 1e-4
+    clips = pd.read_csv(whole / "null_update_clips.csv")
+    assert set(clips["method"]) == {"grpo", "fspo"}
+    assert clips["outside_band"].max() == 0
+
+
+def test_clipping_by_length_is_logged_while_training(whole: Path) -> None:
+    for cell in CELLS:
+        for row in read_log(whole / "cells" / cell):
+            counts = [x for name, x in row.items() if name.startswith("by_length/") and name.endswith("/responses")]
+            assert sum(counts) == 8 * 8 * 3 / 4  # three of four updates
 
 
 def test_a_second_run_does_nothing_again(whole: Path) -> None:
