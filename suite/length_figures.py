@@ -32,7 +32,8 @@ def clip_figure(
             for axes, method in zip(grid[i], methods, strict=True):
                 part = select(by_length, method=method, range=span)
                 numbers = select(summary, method=method, range=span)
-                _clip_panel(axes, part, colours[method])
+                if not part.empty:
+                    _clip_panel(axes, part, colours[method])
                 if not numbers.empty:
                     _write_numbers(axes, {str(k): v for k, v in numbers.iloc[0].items()})
                 if i == 0:

@@ -106,6 +106,14 @@ def test_same_numbers_same_bytes(name: str, tmp_path: Path) -> None:
     assert 700 <= width <= 1600
 
 
+def test_a_method_without_a_matched_range_has_an_empty_panel(tmp_path: Path) -> None:
+    table, summary = lengths()
+    mine = (table["method"] == "fspo") & (table["range"] == "matched")
+    figure = clip_figure(table[~mine], summary, rows=("own", "matched"))
+    save_png(figure, tmp_path / "a.png")
+    assert [len(axes.lines) for axes in figure.axes] == [3, 3, 0, 3]
+
+
 def test_colours_follow_the_name() -> None:
     colours = method_colours(["rloo", "fspo", "base", "fspo"])
     assert colours == {"fspo": PALETTE[0], "rloo": PALETTE[1], "base": colours["base"]}
