@@ -155,7 +155,7 @@ def resolved(
         task.load("eval", config.train.data_dir)
     found = overlaps_of(config)
     if found and config.train.overlap == "refuse":
-        first = f"{found[0].train.id} and {found[0].evaluation.id} are one"
+        first = f"{found[0].train.id} and {found[0].evaluation.id} are alike"
         raise UserError(
             f"train.overlap = 'refuse': {'; '.join(overlap_lines(config))} (for instance {first}); "
             "take a set out, or leave those problems out with --set train.overlap=exclude"

@@ -147,7 +147,7 @@ def test_what_overlaps_is_counted_and_told(config: CompareConfig):
 def test_refuse_stops_before_anything_is_trained(config: CompareConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(suite.recipes.RECIPES, "x", lambda: config)
     assert suite.recipes.resolved("x", None, None, None, None, None, []) == config
-    with pytest.raises(UserError, match=r"1 training problems of a .*a/3 and b/0 are one.*train.overlap=exclude"):
+    with pytest.raises(UserError, match=r"1 training problems of a .*a/3 and b/0 are alike.*train.overlap=exclude"):
         suite.recipes.resolved("x", None, None, None, None, None, ["train.overlap=refuse"])
 
 
