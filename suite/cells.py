@@ -22,7 +22,7 @@ from suite.metrics import SECONDS
 from suite.models import LoadedModel, load_model, model_digest
 from suite.null_update import TRAINED_IN, null_update
 from suite.online import length_logger
-from suite.recipes import EMBEDDED_MODEL, method_with, tasks_named
+from suite.recipes import EMBEDDED_MODEL, left_out, method_with, overlaps_of, tasks_named
 from suite.recording import RolloutSet
 from suite.results import FILE, curves_of, read_result, write_result
 from suite.rollouts import RolloutSource
@@ -42,11 +42,11 @@ def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
     return loaded, kind(loaded.model, loaded.tokenizer)
 
 
-def source_of(config: TrainConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
-    """Where the rollouts of a training run come from."""
+def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
+    """Where the rollouts of a training run come from: its tasks without what the evaluation sets hold too."""
     digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
-    chosen = tasks_named(config.tasks)
-    return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config, seed, digests)
+    chosen, held_out = tasks_named(config.train.tasks), {found.train.id for found in overlaps_of(config)}
+    return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config.train, seed, digests, held_out)
 
 
 def mean_accuracy(evals: Sequence[EvalResult]) -> float:
@@ -126,7 +126,7 @@ class FirstRolloutsJob:
     def run(self) -> str:
         config = self.config.train
         loaded, sampler = load(config)
-        recorded = source_of(config, loaded, sampler, self.seed).record(0)
+        recorded = source_of(self.config, loaded, sampler, self.seed).record(0)
         path = recorded.write(self.folder)
         if self.seed == self.config.seeds[0]:
             precisions = [TRAINED_IN[config.precision]]
@@ -172,7 +172,7 @@ class CellJob:
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
         first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
-        source = source_of(self.config.train, loaded, sampler, self.seed)
+        source = source_of(self.config, loaded, sampler, self.seed)
         method = method_with(self.method, self.config.options)
         logger = length_logger(method, source.settings.max_new_tokens)
         log = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger).run()
@@ -189,6 +189,7 @@ class CellJob:
                 **plain(self.config.train),
                 "hyper": plain(method.hyper),
                 "evaluation": plain(self.config.evaluation),
+                "left_out": left_out(self.config),
             },
             evals=evals,
             curves=curves_of(log),

@@ -74,6 +74,7 @@ def compare(
     work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates"
     where = f"{layout.workers} processes x {layout.threads} threads"
     console.print(f"{config.name}: {cells}, {work}; {where}", highlight=False)
+    tell_overlaps(config)
     run_jobs(jobs, layout, console)
     with console.status("computing tables, figures and intervals"):
         report = Report.of(config, out)
@@ -137,6 +138,7 @@ def train(
         raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
     claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
     say(given.notes(config.methods))
+    tell_overlaps(config)
     run_jobs(stages(config, out), Layout.of(1), console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
 
@@ -233,6 +235,14 @@ def fetch(what: Name, /, out: Path | None = None) -> None:
     if what != "smollm2":
         raise UserError(f"unknown model {what!r}; there is: smollm2")
     console.print(str(fetch_smollm2(out)), highlight=False)
+
+
+def tell_overlaps(config: CompareConfig) -> None:
+    """Print what is left out of training because an evaluation set holds it."""
+    from suite.recipes import overlap_lines
+
+    for line in overlap_lines(config):
+        console.print(f"left out: {line}", highlight=False)
 
 
 def code_of(config: CompareConfig) -> dict[str, str]:

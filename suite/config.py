@@ -66,6 +66,8 @@ class TrainConfig:
     """Compute precision; weights, log-softmax and sums stay float32 (bfloat16 is autocast)."""
     checkpoint_every: int = 5
     """Rollout steps between checkpoints."""
+    overlap: Literal["exclude", "refuse"] = "exclude"
+    """Training problems that also stand in an evaluation set of the comparison: left out and counted, or refused."""
 
     def __post_init__(self) -> None:
         for field in ("steps", "problems_per_step", "mini_batches", "epochs", "checkpoint_every"):
