@@ -66,8 +66,8 @@ def accuracy_table(
     """Rows the base model and the methods, columns the sets and their mean; cells like "47.3 [44.1, 50.2]" in per cent.
 
     `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
-    seeds behind a row, the digest of the method's card where `cards` are given, and, where there are any, undecided
-    answers (per cent, mean over the sets).
+    seeds behind a row, the digest of the method's card where `cards` are given, and, where there are any, responses
+    without an answer and undecided ones (per cent, mean over the sets).
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
@@ -77,8 +77,9 @@ def accuracy_table(
         row["seeds"] = NOTHING if method == BASE else str(whole["seeds"])
         if cards is not None:
             row["card"] = cards.get(str(method), NOTHING)
-        if np.any(np.asarray(accuracies["undecided_share"]) > 0):
-            row["undecided"] = percent(whole["undecided_share"])
+        for kind in ("no_answer", "undecided"):
+            if np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
+                row[kind.replace("_", " ")] = percent(whole[f"{kind}_share"])
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -17,7 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("suite", "baselines", "fspo", "tasks")
-COMPOSITION_ROOT = {"suite.cli", "suite.recipes", "suite.comparison", "suite.matching", "suite.arena", "suite.lab"}
+COMPOSITION_ROOT = {
+    "suite.cli", "suite.cli_grade", "suite.recipes", "suite.comparison", "suite.matching", "suite.arena", "suite.lab",
+}  # fmt: skip
 PURE_LIBRARIES = {"torch", "numpy", "scipy"}
 DIAGNOSTICS = {"pandas"}  # what the data frames of fspo's diagnostics are made of
 ONE_IMPORTER = ("vllm", "lm_eval", "ray")
