@@ -109,7 +109,7 @@ class SymbolicPool:
                     break
                 share = len(waiting) // (BATCHES_A_WORKER * most)
                 batch = [waiting.popleft() for _ in range(max(1, min(LARGEST_BATCH, share)))]
-                worker.ask(batch, json.dumps([questions[i] for i in batch]))
+                worker.ask(batch, json.dumps([(i, *questions[i]) for i in batch]))
             self._transfer()
             for worker in self._running:
                 for place, verdict in worker.answers():

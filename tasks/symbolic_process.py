@@ -126,8 +126,8 @@ class WorkerProcess:
             self.ready = True
         elif line == RETIRED:
             self.retired = True
-        elif self.ready and self.asked and line in list(Verdict):
-            self._answers.append((self.asked.popleft(), Verdict(line)))
+        elif self.ready and self.asked and line in [f"{self.asked[0]} {verdict}" for verdict in Verdict]:
+            self._answers.append((self.asked.popleft(), Verdict(line.split()[1])))
         else:
             self._closed = True
             self.complaint = "" if self.ready else line[:LONGEST_REPLY]

@@ -56,7 +56,7 @@ KINDS = {"equal": equal, "responds": responds}
 
 
 def answer_questions(cpu_seconds: float, memory_bytes: int) -> None:
-    """Answers questions until standard input or the parent ends; replies a verdict a question."""
+    """Answers questions until standard input or the parent ends; replies `PLACE VERDICT` to each."""
     channel = os.dup(1)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -73,13 +73,13 @@ def answer_questions(cpu_seconds: float, memory_bytes: int) -> None:
     confine(memory_bytes)
     reply(READY)
     for line in lines_of_parent():
-        for kind, gold, text in json.loads(line):
+        for place, kind, gold, text in json.loads(line):
             signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
             said = KINDS[kind](gold, text)  # an exception is no verdict: it ends this process
             signal.setitimer(signal.ITIMER_PROF, 0)
             near_limit = peak_memory() > memory_bytes // 2
             # math-verify turns a MemoryError into "not equal": a row that came near the limit decides nothing.
-            reply("undecided" if near_limit and said != "correct" else said)
+            reply(f"{place} {'undecided' if near_limit and said != 'correct' else said}")
             if near_limit:
                 reply(RETIRED)
                 return
