@@ -64,7 +64,7 @@ def scores(by_seed: Mapping[int, EvalResult], model: str) -> Scores:
         return np.array([[row.count(verdict) for row in by_seed[seed].verdicts] for seed in seeds])
 
     truncated = float(np.mean([result.truncated_share for result in by_seed.values()]))
-    counted = map(count, (Verdict.CORRECT, Verdict.NO_ANSWER, Verdict.UNDECIDED))
+    counted = count(Verdict.CORRECT), count(Verdict.NO_ANSWER), count(Verdict.UNDECIDED)
     return Scores(first.task, seeds, first.problem_ids, first.data_digest, samples, *counted, truncated)
 
 

@@ -137,7 +137,7 @@ def test_the_benchmark_writes_what_it_promises(tmp_path: Path, monkeypatch: pyte
             assert {side: len(raw) for side, raw in part[unit].items()} == dict.fromkeys(bench.SIDES, 1)
         ratio = part["seconds"]["plain"][0] / part["seconds"]["pool"][0]
         assert part["pool_over_plain"] == pytest.approx(ratio, rel=1e-12)
-    assert found["results"]["own"]["not_correct"] == dict.fromkeys(bench.SIDES, {})
+    assert found["results"]["own"]["not_correct"] == {side: {} for side in bench.SIDES}
     assert found["results"]["own"]["verdicts"]["grader"]["correct"] == bench.QUICK_ANSWERS
 
 
