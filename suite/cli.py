@@ -9,7 +9,8 @@ from pathlib import Path
 import tyro
 
 import suite.cli_bank
-import suite.cli_methods  # noqa: F401 (both register their commands)
+import suite.cli_grade
+import suite.cli_methods  # noqa: F401 (all register their commands)
 from suite.app import Name, Options, app, complaints, console, say
 from suite.config import CompareConfig
 from suite.types import UserError

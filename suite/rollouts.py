@@ -34,7 +34,7 @@ def data_digest(problems: Sequence[Problem]) -> str:
 def grade(
     tokenizer: Any, tasks: Mapping[str, Task], problems: Sequence[Problem], rollouts: Sequence[Rollout]
 ) -> list[Rollout]:
-    """The rollouts with verdict and reward: 1 for correct, 0 for wrong and for undecided (which is counted apart)."""
+    """The rollouts with verdict and reward: 1 for correct, else 0 (no answer and undecided are counted apart)."""
     texts = tokenizer.batch_decode([list(r.response_ids) for r in rollouts], skip_special_tokens=True)
     verdicts: dict[int, Verdict] = {}
     for name, task in tasks.items():
