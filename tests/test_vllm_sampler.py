@@ -165,7 +165,7 @@ def test_minus_one_is_a_seed_too(sampler: VllmSampler, asked: list[SampleRequest
 def test_policies_that_nearly_agree_draw_nearly_the_same(
     base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest]
 ) -> None:
-    """Common random numbers between policies. With independent noise a third of these texts would agree at best."""
+    """Common random numbers between policies. Other seeds show how many agree by chance."""
     settings = SamplingSettings(48)
     before = ids(sampler.sample(asked, settings))
     after = ids(VllmSampler(moved(base.model, 1e-5), base.tokenizer).sample(asked, settings))
