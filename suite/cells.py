@@ -14,6 +14,7 @@ import torch
 
 from suite.cards import card_digest
 from suite.config import PROTOCOL, CompareConfig, TrainConfig, plain
+from suite.engines import require_engine, sampler_for
 from suite.environment import machine, versions
 from suite.evaluate import evaluate
 from suite.fetch import located
@@ -27,7 +28,7 @@ from suite.recording import RolloutSet
 from suite.results import FILE, curves_of, read_result, write_result
 from suite.rollouts import RolloutSource
 from suite.run_log import read_log
-from suite.sampling import HalfPrecisionSampler, Sampler, TransformersSampler
+from suite.sampling import Sampler
 from suite.trainer import Trainer
 from suite.types import EvalResult, RunResult, UserError, Verdict
 
@@ -35,11 +36,12 @@ BASE = "base"
 
 
 def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
-    """The start model in float32 on the best device, and a sampler of the configured precision."""
+    """The start model in float32 on the best device, and a sampler of the configured engine and precision."""
+    require_engine(config.sampler)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
-    kind = HalfPrecisionSampler if config.precision == "bfloat16" else TransformersSampler
-    return loaded, kind(loaded.model, loaded.tokenizer)
+    sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, config.sampling_batch_size)
+    return loaded, sampler
 
 
 def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
@@ -47,6 +49,11 @@ def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed
     digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
     chosen, held_out = tasks_named(config.train.tasks), {found.train.id for found in overlaps_of(config)}
     return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config.train, seed, digests, held_out)
+
+
+def environment_of(sampler: Sampler) -> dict[str, str]:
+    """Versions, machine and engine of this process."""
+    return {**versions(), **machine(), "sampler": sampler.engine}
 
 
 def mean_accuracy(evals: Sequence[EvalResult]) -> float:
@@ -83,7 +90,7 @@ class BaseJob:
         evals, costs = timed_evaluation(self.config, loaded, sampler)
         digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
         result = RunResult(
-            PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, {**versions(), **machine()}
+            PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, environment_of(sampler)
         )
         write_result(result, self.folder)
         return f"accuracy {mean_accuracy(evals):.3f}"
@@ -200,7 +207,7 @@ class CellJob:
                 "final_model": model_digest(loaded.model),
             },
             costs=costs,
-            environment={**versions(), **machine()},
+            environment=environment_of(sampler),
         )
         write_result(result, self.folder)
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)

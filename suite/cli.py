@@ -156,6 +156,7 @@ def evaluate(
     chat: bool = False,
     seed: int = 0,
     precision: str | None = None,
+    engine: str = "transformers",
     batch_size: int | None = None,
     out: Path | None = None,
 ) -> None:
@@ -172,6 +173,7 @@ def evaluate(
         chat: Ask through the chat template instead of few-shot prompts.
         seed: Seed of the decoding noise.
         precision: float32 or bfloat16; default float32 for the embedded model and without bfloat16 hardware.
+        engine: What draws: transformers (in this process) or vllm. Their noise differs, so their samples do too.
         batch_size: Responses side by side; default 512 for the embedded model, else 64.
         out: Folder for the result and every response.
     """
@@ -192,7 +194,7 @@ def evaluate(
         chat=chat,
     )
     default = "bfloat16" if has_fast_bfloat16() and not embedded else "float32"
-    run_evaluation(model, config, precision or default, data_dir, out, console)
+    run_evaluation(model, config, precision or default, engine, data_dir, out, console)
 
 
 @app.command

@@ -174,6 +174,6 @@ class RolloutSource:
             "step": step,
             "tasks": {name: task.version for name, task in self.tasks.items()},
             "digests": dict(self.digests),
-            "sampling": {**asdict(self.settings), "batch_size": None},
+            "sampling": {**asdict(self.settings), "batch_size": None, "engine": self.sampler.engine},
             "versions": versions(),
         }

@@ -28,8 +28,7 @@ def test_the_table_is_the_reports() -> None:
 def test_the_report_is_the_recipes_and_this_protocols() -> None:
     record = json.loads((ROOT / "results/demo/comparison.json").read_text())
     assert record["protocol"] == PROTOCOL
-    # Read back as a config: a setting that came later has its default there.
-    assert restored(record["config"]) == recipe("demo")
+    assert restored(record["config"]) == recipe("demo")  # a setting that is younger than the report had its default
     assert record["command"].startswith("fspo compare demo")
 
 
