@@ -1,4 +1,4 @@
-"""Commands about banks: record once, replay every method on the same bytes."""
+"""Commands about banks, recorded and simulated: record once, replay every method on the same bytes."""
 
 from __future__ import annotations
 
@@ -108,3 +108,20 @@ def lab(
         page = write_lab(made, out or bank / "lab")
     console.print(verdict(made), highlight=False)
     console.print(f"page, tables and figures: {page}", highlight=False)
+
+
+@app.command
+def theory(out: Path = Path("results/runs/theory"), seed: int = 0) -> None:
+    """The theory figure: who leaves the band by length where S is Gaussian, the methods replayed on simulated banks.
+
+    Args:
+        out: Folder for theory.csv, theory.svg and theory.png.
+        seed: Seed of the simulated banks.
+    """
+    from suite.printing import show
+    from suite.theory import sentence, table, write_theory
+
+    with console.status("replaying methods on simulated banks"):
+        points = write_theory(out, seed)
+    show(table(points), "outside the band in per cent, 3 standard errors (normal tail)", console)
+    say([sentence(points), f"table and figure: {out}"])
