@@ -106,7 +106,7 @@ def lab(
     drawn = {name: METHODS[name] for name in DRAWN}
     made = Lab(opened, None if no_model else LabModel(opened, drawn, gradients, console))
     with console.status("replaying every method"):
-        page = write_lab(made, out or bank / "lab")
+        page = write_lab(made, out or bank / "lab", ["fspo", *sys.argv[1:]])
     console.print(verdict(made), highlight=False)
     console.print(f"page, tables and figures: {page}", highlight=False)
 
@@ -119,10 +119,15 @@ def theory(out: Path = Path("results/runs/theory"), seed: int = 0) -> None:
         out: Folder for theory.csv, theory.svg and theory.png.
         seed: Seed of the simulated banks.
     """
+    from suite.cards import card_digest
+    from suite.environment import write_provenance
     from suite.printing import show
+    from suite.recipes import METHODS
     from suite.theory import sentence, table, write_theory
 
     with console.status("replaying methods on simulated banks"):
         points = write_theory(out, seed)
+    cards = {name: card_digest(METHODS[name]) for name in ("rloo", "gspo", "fspo")}
+    write_provenance(out, ["fspo", *sys.argv[1:]], seed=seed, cards=cards)
     show(table(points), "outside the band in per cent, 3 standard errors (normal tail)", console)
     say([sentence(points), f"table and figure: {out}"])

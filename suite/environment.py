@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import platform
+import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from suite.files import write_atomically
 
 PACKAGES = ("fspo-suite", "torch", "transformers", "tokenizers", "math-verify", "numpy")
 
@@ -70,3 +75,9 @@ def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def write_provenance(folder: Path, command: Sequence[str], **facts: Any) -> None:
+    """Write made.json beside results that are no run: the command, what it was made from, versions and machine."""
+    content = {"command": shlex.join(command), **facts, "versions": versions(), "machine": machine()}
+    write_atomically(folder / "made.json", json.dumps(content, indent=1, default=str) + "\n")

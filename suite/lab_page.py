@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
 from suite import tables
+from suite.bank import MANIFEST
+from suite.environment import write_provenance
 from suite.figure_style import save_figure
 from suite.files import write_atomically
 from suite.lab import Lab
@@ -31,8 +35,14 @@ h1, h2 {{ line-height: 1.2; }}
 """
 
 
-def write_lab(lab: Lab, out: Path) -> Path:
-    """Write lab.md, lab.html, CSV and figures into a folder; returns the page's path. Same bank, same bytes."""
+def write_lab(lab: Lab, out: Path, command: Sequence[str] = ()) -> Path:
+    """Write lab.md, lab.html, CSV, figures and made.json into a folder; returns the page's path. Same bank, same bytes.
+
+    UserError, before anything is computed, where a file of the bank was altered.
+    """
+    lab.bank.check()
+    manifest = hashlib.sha256((lab.bank.folder / MANIFEST).read_bytes()).hexdigest()
+    write_provenance(out, command, bank=lab.bank.folder.name, manifest_sha256=manifest)
     for name, frame in lab.tables().items():
         tables.write_csv(out / f"{name}.csv", frame)
     for name, figure in lab.figures().items():
