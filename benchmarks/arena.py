@@ -79,13 +79,13 @@ def gradient_limit(methods: int) -> float:
 
 def recorded_here(quick: bool) -> tuple[Any, Sequence[Rollout], TrainConfig, int, str]:
     """Model, rollouts, config, token limit and digest of the demo's first step, sampled in this process."""
-    config = recipe("demo").train
+    demo = recipe("demo")
     if quick:
-        config = replace(config, problems_per_step=4, samples_per_problem=4, max_new_tokens=48)
-    loaded, sampler = load(config)
-    source = source_of(config, loaded, sampler, 0)
+        demo = replace(demo, train=replace(demo.train, problems_per_step=4, samples_per_problem=4, max_new_tokens=48))
+    loaded, sampler = load(demo.train)
+    source = source_of(demo, loaded, sampler, 0)
     recorded = source.record(0)
-    return loaded.model, recorded.rollouts, config, source.settings.max_new_tokens, recorded.digest
+    return loaded.model, recorded.rollouts, demo.train, source.settings.max_new_tokens, recorded.digest
 
 
 def from_bank(folder: Path) -> tuple[Any, Sequence[Rollout], TrainConfig, int, str]:

@@ -14,6 +14,7 @@ import torch
 
 from suite.cards import card_digest
 from suite.config import PROTOCOL, CompareConfig, TrainConfig, plain
+from suite.engines import require_engine, sampler_for
 from suite.environment import machine, versions
 from suite.evaluate import evaluate
 from suite.fetch import located
@@ -22,12 +23,12 @@ from suite.metrics import SECONDS
 from suite.models import LoadedModel, load_model, model_digest
 from suite.null_update import TRAINED_IN, null_update
 from suite.online import length_logger
-from suite.recipes import EMBEDDED_MODEL, method_with, tasks_named
+from suite.recipes import EMBEDDED_MODEL, left_out, method_with, overlaps_of, tasks_named
 from suite.recording import RolloutSet
 from suite.results import FILE, curves_of, read_result, write_result
 from suite.rollouts import RolloutSource
 from suite.run_log import read_log
-from suite.sampling import HalfPrecisionSampler, Sampler, TransformersSampler
+from suite.sampling import Sampler
 from suite.trainer import Trainer
 from suite.types import EvalResult, RunResult, UserError, Verdict
 
@@ -35,18 +36,24 @@ BASE = "base"
 
 
 def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
-    """The start model in float32 on the best device, and a sampler of the configured precision."""
+    """The start model in float32 on the best device, and a sampler of the configured engine and precision."""
+    require_engine(config.sampler)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
-    kind = HalfPrecisionSampler if config.precision == "bfloat16" else TransformersSampler
-    return loaded, kind(loaded.model, loaded.tokenizer)
+    sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, config.sampling_batch_size)
+    return loaded, sampler
 
 
-def source_of(config: TrainConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
-    """Where the rollouts of a training run come from."""
+def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
+    """Where the rollouts of a training run come from: its tasks without what the evaluation sets hold too."""
     digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
-    chosen = tasks_named(config.tasks)
-    return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config, seed, digests)
+    chosen, held_out = tasks_named(config.train.tasks), {found.train.id for found in overlaps_of(config)}
+    return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config.train, seed, digests, held_out)
+
+
+def environment_of(sampler: Sampler) -> dict[str, str]:
+    """Versions, machine and engine of this process."""
+    return {**versions(), **machine(), "sampler": sampler.engine}
 
 
 def mean_accuracy(evals: Sequence[EvalResult]) -> float:
@@ -83,7 +90,7 @@ class BaseJob:
         evals, costs = timed_evaluation(self.config, loaded, sampler)
         digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
         result = RunResult(
-            PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, {**versions(), **machine()}
+            PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, environment_of(sampler)
         )
         write_result(result, self.folder)
         return f"accuracy {mean_accuracy(evals):.3f}"
@@ -126,7 +133,7 @@ class FirstRolloutsJob:
     def run(self) -> str:
         config = self.config.train
         loaded, sampler = load(config)
-        recorded = source_of(config, loaded, sampler, self.seed).record(0)
+        recorded = source_of(self.config, loaded, sampler, self.seed).record(0)
         path = recorded.write(self.folder)
         if self.seed == self.config.seeds[0]:
             precisions = [TRAINED_IN[config.precision]]
@@ -172,7 +179,7 @@ class CellJob:
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
         first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
-        source = source_of(self.config.train, loaded, sampler, self.seed)
+        source = source_of(self.config, loaded, sampler, self.seed)
         method = method_with(self.method, self.config.options)
         logger = length_logger(method, source.settings.max_new_tokens)
         log = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger).run()
@@ -189,6 +196,7 @@ class CellJob:
                 **plain(self.config.train),
                 "hyper": plain(method.hyper),
                 "evaluation": plain(self.config.evaluation),
+                "left_out": left_out(self.config),
             },
             evals=evals,
             curves=curves_of(log),
@@ -199,7 +207,7 @@ class CellJob:
                 "final_model": model_digest(loaded.model),
             },
             costs=costs,
-            environment={**versions(), **machine()},
+            environment=environment_of(sampler),
         )
         write_result(result, self.folder)
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)

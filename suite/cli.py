@@ -9,7 +9,8 @@ from pathlib import Path
 import tyro
 
 import suite.cli_bank
-import suite.cli_methods  # noqa: F401 (both register their commands)
+import suite.cli_grade
+import suite.cli_methods  # noqa: F401 (all register their commands)
 from suite.app import Name, Options, app, complaints, console, say
 from suite.config import CompareConfig
 from suite.types import UserError
@@ -74,6 +75,7 @@ def compare(
     work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates"
     where = f"{layout.workers} processes x {layout.threads} threads"
     console.print(f"{config.name}: {cells}, {work}; {where}", highlight=False)
+    tell_overlaps(config)
     run_jobs(jobs, layout, console)
     with console.status("computing tables, figures and intervals"):
         report = Report.of(config, out)
@@ -137,6 +139,7 @@ def train(
         raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
     claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
     say(given.notes(config.methods))
+    tell_overlaps(config)
     run_jobs(stages(config, out), Layout.of(1), console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
 
@@ -153,6 +156,7 @@ def evaluate(
     chat: bool = False,
     seed: int = 0,
     precision: str | None = None,
+    engine: str = "transformers",
     batch_size: int | None = None,
     out: Path | None = None,
 ) -> None:
@@ -169,6 +173,7 @@ def evaluate(
         chat: Ask through the chat template instead of few-shot prompts.
         seed: Seed of the decoding noise.
         precision: float32 or bfloat16; default float32 for the embedded model and without bfloat16 hardware.
+        engine: What draws: transformers (in this process) or vllm. Their noise differs, so their samples do too.
         batch_size: Responses side by side; default 512 for the embedded model, else 64.
         out: Folder for the result and every response.
     """
@@ -189,7 +194,7 @@ def evaluate(
         chat=chat,
     )
     default = "bfloat16" if has_fast_bfloat16() and not embedded else "float32"
-    run_evaluation(model, config, precision or default, data_dir, out, console)
+    run_evaluation(model, config, precision or default, engine, data_dir, out, console)
 
 
 @app.command
@@ -233,6 +238,14 @@ def fetch(what: Name, /, out: Path | None = None) -> None:
     if what != "smollm2":
         raise UserError(f"unknown model {what!r}; there is: smollm2")
     console.print(str(fetch_smollm2(out)), highlight=False)
+
+
+def tell_overlaps(config: CompareConfig) -> None:
+    """Print what is left out of training because an evaluation set holds it."""
+    from suite.recipes import overlap_lines
+
+    for line in overlap_lines(config):
+        console.print(f"left out: {line}", highlight=False)
 
 
 def code_of(config: CompareConfig) -> dict[str, str]:

@@ -64,8 +64,12 @@ class TrainConfig:
     """Most tokens, padding included, in one forward and backward pass; changes memory, not results."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; weights, log-softmax and sums stay float32 (bfloat16 is autocast)."""
+    sampler: Literal["transformers", "vllm"] = "transformers"
+    """What draws responses, in training and in the evaluation after it; old log-probs are the trainer's either way."""
     checkpoint_every: int = 5
     """Rollout steps between checkpoints."""
+    overlap: Literal["exclude", "refuse"] = "exclude"
+    """Training problems that also stand in an evaluation set of the comparison: left out and counted, or refused."""
 
     def __post_init__(self) -> None:
         for field in ("steps", "problems_per_step", "mini_batches", "epochs", "checkpoint_every"):
@@ -91,6 +95,33 @@ class TrainConfig:
     def updates_per_rollout(self) -> int:
         """Optimizer steps on each rollout; with 1 every ratio is 1 and no clip acts."""
         return self.mini_batches * self.epochs
+
+
+@dataclass(frozen=True)
+class VllmConfig:
+    """How a vLLM engine runs. None of it changes what is drawn, except `dtype` and rounding."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of weights and arithmetic; log-probs are float32."""
+    side_by_side: int = 256
+    """Most responses drawn at once; takes the place of `SamplingSettings.batch_size`."""
+    prefix_caching: bool = True
+    """Keep keys and values of prompt starts for later prompts; forgotten whenever the weights change."""
+    compiled: bool = False
+    """Compile the model (CUDA graphs on a GPU); the start takes longer."""
+    kv_cache_gib: int = 2
+    """CPU only: room for keys and values, in GiB."""
+    tensor_parallel_size: int = 1
+    """GPU only, never tried by us: devices that share the model."""
+    gpu_memory_utilization: float = 0.45
+    """GPU only, never tried by us: share of a device's memory for the engine; the trainer needs the rest."""
+    sleep: bool = False
+    """GPU only, never tried by us: give weights and cache back to the trainer between two calls."""
+
+    def __post_init__(self) -> None:
+        for field in ("side_by_side", "kv_cache_gib", "tensor_parallel_size"):
+            _demand(self, getattr(self, field) >= 1, field, "at least 1")
+        _demand(self, 0 < self.gpu_memory_utilization <= 1, "gpu_memory_utilization", "above 0 and at most 1")
 
 
 @dataclass(frozen=True)

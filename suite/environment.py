@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,3 +55,18 @@ def machine() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "accelerator": device,
     }
+
+
+@contextmanager
+def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables for the block and the processes it starts; afterwards the earlier ones again."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from suite import tables
 from suite.config import PROTOCOL, EvalConfig, plain
+from suite.engines import require_engine, sampler_for
 from suite.environment import machine, versions
 from suite.evaluate import evaluate
 from suite.fetch import located
@@ -19,7 +20,6 @@ from suite.models import load_model
 from suite.printing import show
 from suite.recipes import EMBEDDED_MODEL, tasks_named
 from suite.results import write_result
-from suite.sampling import TransformersSampler
 from suite.statistics import compare
 from suite.types import RunResult, UserError
 
@@ -27,11 +27,18 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def run_evaluation(
-    model: str, config: EvalConfig, precision: str, data_dir: Path | None, out: Path | None, console: Console
+    model: str,
+    config: EvalConfig,
+    precision: str,
+    engine: str,
+    data_dir: Path | None,
+    out: Path | None,
+    console: Console,
 ) -> None:
     """Sample, grade, print the table; with `out`, write result.json and responses.jsonl there."""
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision!r}: float32 or bfloat16")
+    require_engine(engine)
     if out is not None and (out / "result.json").exists():
         raise UserError(f"{out}: holds a result already; choose another --out")
     chosen = tasks_named(config.tasks)
@@ -39,6 +46,7 @@ def run_evaluation(
         task.load("eval", data_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(located(model), dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
+    sampler = sampler_for(engine, loaded.model, loaded.tokenizer, precision, config.batch_size)
     with progress_bar(console) as bar:
         rows = {}
 
@@ -47,7 +55,6 @@ def run_evaluation(
                 rows[task] = bar.add_task(task, total=total)
             bar.advance(rows[task], new)
 
-        sampler = TransformersSampler(loaded.model, loaded.tokenizer)
         found = evaluate(sampler, loaded.tokenizer, chosen, config, data_dir, on_progress)
     evals = tuple(result for result, _ in found)
     accuracies = compare(evals, [], seed=config.seed).accuracies
@@ -62,8 +69,8 @@ def run_evaluation(
         )
     if out is not None:
         digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
-        settings = {"model": model, "precision": precision, **plain(config)}
-        environment = {**versions(), **machine()}
+        settings = {"model": model, "precision": precision, "engine": engine, **plain(config)}
+        environment = {**versions(), **machine(), "sampler": sampler.engine}
         lines = [
             {"task": result.task, "problem": r.problem_id, "sample": r.sample_index, "verdict": r.verdict,
              "finish": r.finish_reason, "response": loaded.tokenizer.decode(list(r.response_ids))}

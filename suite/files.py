@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +31,11 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A temporary folder in shared memory where the system has it, else on disk; gone when the block ends."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="fspo-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)

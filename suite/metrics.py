@@ -28,6 +28,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part]) -> dict[
     return {
         "reward/mean": sum(r.reward or 0.0 for r in rollouts) / len(rollouts),
         "reward/uniform_group_share": _uniform_share(rollouts),
+        "reward/no_answer_share": sum(r.verdict == Verdict.NO_ANSWER for r in rollouts) / len(rollouts),
         "reward/undecided_share": sum(r.verdict == Verdict.UNDECIDED for r in rollouts) / len(rollouts),
         "length/mean": float(lengths.mean()),
         "length/max": float(lengths.max()),

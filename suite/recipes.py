@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import types
@@ -10,7 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import baselines
 import fspo
@@ -20,7 +21,10 @@ from suite.config import CompareConfig, EvalConfig, TrainConfig
 from suite.models import has_fast_bfloat16
 from suite.plugins import imported_method, plugin_methods
 from suite.ranges import AGAIN, NO_RANGES, Range, Ranges
-from suite.types import Method, Task, UserError
+from suite.types import Method, Problem, Task, UserError
+
+if TYPE_CHECKING:
+    from tasks.overlap import Overlap
 
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
@@ -193,7 +197,46 @@ def resolved(
         task.load("train", config.train.data_dir)
     for task in tasks_named(config.evaluation.tasks):
         task.load("eval", config.train.data_dir)
+    found = overlaps_of(config)
+    if found and config.train.overlap == "refuse":
+        first = f"{found[0].train.id} and {found[0].evaluation.id} are alike"
+        raise UserError(
+            f"train.overlap = 'refuse': {'; '.join(overlap_lines(config))} (for instance {first}); "
+            "take a set out, or leave those problems out with --set train.overlap=exclude"
+        )
     return config
+
+
+@functools.cache
+def overlaps_of(config: CompareConfig) -> tuple[Overlap, ...]:
+    """Training problems that also stand in an evaluation set, whole sets compared, whatever `evaluation.limit` is.
+
+    The generated tasks are left out of the search: their splits are disjoint, and short terms all look alike.
+    """
+    from tasks.overlap import overlaps
+
+    def problems(names: Sequence[str], split: str) -> list[Problem]:
+        written = [task for task in tasks_named(names) if task.name not in EMBEDDED_TASKS]
+        return [problem for task in written for problem in task.load(split, config.train.data_dir)]
+
+    training = problems(config.train.tasks, "train")
+    return tuple(overlaps(training, problems(config.evaluation.tasks, "eval"))) if training else ()
+
+
+def left_out(config: CompareConfig) -> dict[str, dict[str, int]]:
+    """Training problems that are left out, by pair of sets: `"set / evaluation set"` to counts, exact and near."""
+    from tasks.overlap import counts
+
+    return counts(overlaps_of(config))
+
+
+def overlap_lines(config: CompareConfig) -> list[str]:
+    """One line for every pair of sets that overlap."""
+    return [
+        f"{count['exact'] + count['near']} training problems of {pair.partition(' / ')[0]} stand in the evaluation set "
+        f"{pair.partition(' / ')[2]} ({count['exact']} word for word, {count['near']} nearly)"
+        for pair, count in left_out(config).items()
+    ]
 
 
 def _parse(option: str) -> tuple[str, str, Any]:

@@ -59,7 +59,7 @@ class RecordJob:
 
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
-        source = source_of(self.config.train, loaded, sampler, self.seed)
+        source = source_of(self.config, loaded, sampler, self.seed)
         driver = "no_clip" if self.method == NO_METHOD else self.method
 
         def keep(step: int, recorded: RolloutSet) -> None:

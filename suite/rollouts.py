@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ def data_digest(problems: Sequence[Problem]) -> str:
 def grade(
     tokenizer: Any, tasks: Mapping[str, Task], problems: Sequence[Problem], rollouts: Sequence[Rollout]
 ) -> list[Rollout]:
-    """The rollouts with verdict and reward: 1 for correct, 0 for wrong and for undecided (which is counted apart)."""
+    """The rollouts with verdict and reward: 1 for correct, else 0 (no answer and undecided are counted apart)."""
     texts = tokenizer.batch_decode([list(r.response_ids) for r in rollouts], skip_special_tokens=True)
     verdicts: dict[int, Verdict] = {}
     for name, task in tasks.items():
@@ -82,12 +82,13 @@ class RolloutSource:
         config: TrainConfig,
         run_seed: int,
         digests: Mapping[str, str],
+        left_out: Collection[str] = (),
     ) -> RolloutSource:
-        """Load the tasks' train splits; refuses a task that is for evaluation only."""
+        """Load the tasks' train splits without the ids `left_out`; refuses a task that is for evaluation only."""
         for task in tasks:
             if not task.trainable:
                 raise UserError(f"task {task.name}: for evaluation only; take it out of --tasks")
-        problems = [p for task in tasks for p in task.load("train", config.data_dir)]
+        problems = [p for task in tasks for p in task.load("train", config.data_dir) if p.id not in left_out]
         if len(problems) < config.problems_per_step:
             raise UserError(
                 f"{len(problems)} training problems for problems_per_step = {config.problems_per_step}; "
@@ -173,6 +174,6 @@ class RolloutSource:
             "step": step,
             "tasks": {name: task.version for name, task in self.tasks.items()},
             "digests": dict(self.digests),
-            "sampling": {**asdict(self.settings), "batch_size": None},
+            "sampling": {**asdict(self.settings), "batch_size": None, "engine": self.sampler.engine},
             "versions": versions(),
         }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import transformers
 from torch import Tensor
 
 from suite.kv_cache import growing_cache
@@ -50,6 +51,11 @@ class SamplingSettings:
 class Sampler(Protocol):
     """Anything that turns requests into rollouts, in the order of the requests."""
 
+    @property
+    def engine(self) -> str:
+        """Name, version and precision of what draws, for headers and results."""
+        ...
+
     def sample(
         self,
         requests: Sequence[SampleRequest],
@@ -83,6 +89,11 @@ class TransformersSampler:
     model: Any
     tokenizer: Any
 
+    @property
+    def engine(self) -> str:
+        """Name, version and precision of what draws."""
+        return f"transformers {transformers.__version__} {str(self.model.dtype).removeprefix('torch.')}"
+
     def sample(
         self,
         requests: Sequence[SampleRequest],
@@ -110,6 +121,11 @@ class HalfPrecisionSampler:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.source = model
         self.inner = TransformersSampler(copy.deepcopy(model).to(torch.bfloat16), tokenizer)
+
+    @property
+    def engine(self) -> str:
+        """Name, version and precision of what draws."""
+        return self.inner.engine
 
     def sample(
         self,

@@ -24,9 +24,9 @@ MARGIN = 0.01
 
 @dataclass(frozen=True)
 class Scores:
-    """Verdicts of one model on one set: correct and undecided counts [seeds, problems] out of `samples` each.
+    """Verdicts of one model on one set: counts [seeds, problems] out of `samples` each, the wrong ones left out.
 
-    Undecided answers are not correct in the mean; their share is reported beside it.
+    Only correct answers count in the mean; the shares of missing and undecided ones are reported beside it.
     """
 
     task: str
@@ -35,6 +35,7 @@ class Scores:
     data_digest: str
     samples: int
     correct: np.ndarray
+    no_answer: np.ndarray
     undecided: np.ndarray
     truncated_share: float
 
@@ -63,7 +64,7 @@ def scores(by_seed: Mapping[int, EvalResult], model: str) -> Scores:
         return np.array([[row.count(verdict) for row in by_seed[seed].verdicts] for seed in seeds])
 
     truncated = float(np.mean([result.truncated_share for result in by_seed.values()]))
-    counted = count(Verdict.CORRECT), count(Verdict.UNDECIDED)
+    counted = count(Verdict.CORRECT), count(Verdict.NO_ANSWER), count(Verdict.UNDECIDED)
     return Scores(first.task, seeds, first.problem_ids, first.data_digest, samples, *counted, truncated)
 
 
@@ -246,6 +247,7 @@ def _accuracy_row(numbers: dict, counts: Sequence[Scores]) -> dict:
         low, high = exact_limits(value, problems)
     samples = min(found.samples for found in counts)
     passed = np.mean([pass_at_k(found.correct, found.samples, samples).mean() for found in counts])
+    no_answer = np.mean([found.no_answer.mean() / found.samples for found in counts])
     undecided = np.mean([found.undecided.mean() / found.samples for found in counts])
     return {
         "accuracy": value,
@@ -256,6 +258,7 @@ def _accuracy_row(numbers: dict, counts: Sequence[Scores]) -> dict:
         "problems": problems,
         "samples": samples,
         "pass_at_samples": float(passed),
+        "no_answer_share": float(no_answer),
         "undecided_share": float(undecided),
         "truncated_share": float(np.mean([found.truncated_share for found in counts])),
     }

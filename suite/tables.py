@@ -72,8 +72,8 @@ def accuracy_table(
 
     `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
     seeds behind a row, the digest of the method's card where `cards` are given, what `noise` alone puts outside the
-    method's band (per cent, `suite.null_update`), and, where there are any, undecided answers (per cent, mean over the
-    sets).
+    method's band (per cent, `suite.null_update`), and, where there are any, responses without an answer and undecided
+    ones (per cent, mean over the sets).
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
@@ -85,8 +85,9 @@ def accuracy_table(
             row["card"] = cards.get(str(method), NOTHING)
         if noise:
             row["null update"] = percent(noise.get(str(method), math.nan))
-        if np.any(np.asarray(accuracies["undecided_share"]) > 0):
-            row["undecided"] = percent(whole["undecided_share"])
+        for kind in ("no_answer", "undecided"):
+            if np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
+                row[kind.replace("_", " ")] = percent(whole[f"{kind}_share"])
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -26,10 +26,14 @@ class UserError(Exception):
 
 
 class Verdict(StrEnum):
-    """What the grader said of one response. `UNDECIDED` is never counted as wrong in silence."""
+    """What the grader said of one response. Only `CORRECT` is rewarded.
+
+    `NO_ANSWER`: the response holds nothing to compare. `UNDECIDED` is never counted as wrong in silence.
+    """
 
     CORRECT = "correct"
     WRONG = "wrong"
+    NO_ANSWER = "no_answer"
     UNDECIDED = "undecided"
 
 

@@ -120,10 +120,17 @@ def worked_examples(seed: int) -> Iterator[tuple[str, str]]:
 
 
 def grade(pairs: Sequence[tuple[str, Problem]]) -> list[Verdict]:
-    """CORRECT where the text after the last `=` is the answer, character for character; else WRONG."""
-    return [
-        Verdict.CORRECT if text.rpartition(SEPARATOR)[2] == problem.gold else Verdict.WRONG for text, problem in pairs
-    ]
+    """CORRECT where the text after the last `=` (all of it without one) is the answer, character for character.
+
+    Else WRONG where there is such a text, and NO_ANSWER where there is no `=` or nothing behind the last.
+    """
+    return [_verdict(*text.rpartition(SEPARATOR)[1:], problem.gold) for text, problem in pairs]
+
+
+def _verdict(separator: str, answer: str, gold: str) -> Verdict:
+    if answer == gold:
+        return Verdict.CORRECT
+    return Verdict.WRONG if separator and answer else Verdict.NO_ANSWER
 
 
 def _draws(family: Family, split: str, rng: random.Random) -> Iterator[Worked]:

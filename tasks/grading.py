@@ -1,57 +1,46 @@
 """The one grader: the reward in training and the score in evaluation come from here.
 
 **Where the answer is.** The last `\\boxed{...}` of the response; else the rest of the line after the last `####`; else,
-where the gold answer is a number, the last number of the text; else there is none, and the response is wrong.
+where the gold answer is a number, the last number of the text; else there is none: NO_ANSWER, which is not correct.
 
 **When it is right.** Numbers are compared exactly: `18`, `18.0`, `+18` and `$18` are one number, so are `1,234` and
 `1234`, `1/2` and `0.5`. A per cent sign on one side only may stand for itself or for a hundredth: `18%` equals 18 and
 0.18. Other texts are equal when they read the same after harmless LaTeX is removed, or when math-verify says so.
 
 **When nobody knows.** An answer too long, too deeply nested or of absurd size for computer algebra, and one that runs
-out of its bounds of time or memory, is UNDECIDED. It costs the rows after it nothing.
+out of its bounds of time or memory twice, is UNDECIDED. It costs the rows after it nothing.
+
+That rule is `loose`, the REWARD. The PANEL holds three more, which no reward comes from: they say how much of a
+score is the rule's doing.
 
 Source: ours; symbolic equality by math-verify 0.9.
 """
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Sequence
-from fractions import Fraction
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from suite.types import Problem, Verdict
 from tasks import symbolic
+from tasks.answers import clean, final_answer, is_absurd, is_number, last_box, same_number
+from tasks.symbolic import Question
 
-LONGEST_ANSWER = 1000
-DEEPEST_NESTING = 20
-LONGEST_NUMBER = 300
-
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
-_NUMERAL = re.compile(rf"[+-]?(?:{_DIGITS})")
-_RATIO = re.compile(rf"({_NUMERAL.pattern})\s*/\s*({_NUMERAL.pattern})")
-_FRAC = re.compile(rf"([+-]?)\\frac\{{({_NUMERAL.pattern})\}}\{{({_NUMERAL.pattern})\}}")
-_PROSE_NUMBER = re.compile(rf"(?<![\w.,)])[+-]?\$?(?:{_DIGITS})(?:/[0-9]+)?%?|(?:{_DIGITS})%?")
-_NUMBER_AND_UNIT = re.compile(rf"([+-]?\$?(?:{_DIGITS})%?)\s+(?!.*\b(?:or|and)\b)[A-Za-z][A-Za-z .]*")
-_BRACE_OR_ESCAPE = re.compile(r"\\.|[{}]", re.DOTALL)
-_HARMLESS = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[!,;: ]")
-_ABSURD = re.compile(
-    r"\\(?:sum|prod|int|lim)(?![A-Za-z])"  # still to be evaluated: no final answer
-    r"|\^\s*\{?\s*[+-]?[0-9]{5}"  # an exponent of five digits
-    r"|[0-9]\s*\^\s*[{(]*\s*[0-9]+\s*\^"  # a tower of powers
-    r"|[0-9]{4}\s*!"  # the factorial of a thousand and more
-    r"|[!^][^()]*\)\s*!"  # of a power or of a factorial
-    r"|[0-9][eE][+-]?[0-9]{4}"
-)
+REMEMBERED = 1 << 14
+Pairs = Sequence[tuple[str, str]]
+"""(response text, gold answer) of every row."""
+Told = Callable[[int], None]
+"""Is told how many more rows have their verdict."""
 
 
-def grade(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-    """The verdict of each (response text, gold answer), in order; raises for no response.
+def grade(pairs: Pairs) -> list[Verdict]:
+    """The verdict of each (response text, gold answer) by the REWARD rule, in order; raises for no response.
 
-    >>> grade([("6 * 3 = 18\\n#### 18", "18"), ("I guess 17.", "18")])
-    [<Verdict.CORRECT: 'correct'>, <Verdict.WRONG: 'wrong'>]
+    >>> grade([("6 * 3 = 18\\n#### 18", "18"), ("I guess 17.", "18"), ("I give up.", "18")])
+    [<Verdict.CORRECT: 'correct'>, <Verdict.WRONG: 'wrong'>, <Verdict.NO_ANSWER: 'no_answer'>]
     """
-    return [_verdict(response, gold) for response, gold in pairs]
+    return PANEL[REWARD].judge(pairs)
 
 
 def grade_problems(pairs: Sequence[tuple[str, Problem]]) -> list[Verdict]:
@@ -59,128 +48,139 @@ def grade_problems(pairs: Sequence[tuple[str, Problem]]) -> list[Verdict]:
     return grade([(response, problem.gold) for response, problem in pairs])
 
 
-def final_answer(response: str, gold: str) -> str | None:
-    """The text of the response that is compared with the gold answer, by the rule of this module; None = there is none.
-
-    >>> final_answer("so \\\\boxed{3} apples, then \\\\boxed{\\\\frac{1}{2}}", "3")
-    '\\\\frac{1}{2}'
-    >>> final_answer("She pays $4, then 1,234 more.", "7")
-    '1,234'
-    """
-    boxed = _last_box(response)
-    if boxed is not None:
-        return boxed
-    numeric = _exact(_clean(gold).removesuffix("%")) is not None
-    _, mark, rest = response.rpartition("####")
-    line = rest.split("\n", 1)[0].strip()
-    if mark and line:
-        with_unit = _NUMBER_AND_UNIT.fullmatch(line) if numeric and len(line) <= LONGEST_ANSWER else None
-        return with_unit[1] if with_unit else line
-    if not numeric:
-        return None
-    numbers = [found[0] for found in _PROSE_NUMBER.finditer(response.replace("−", "-"))]
-    return numbers[-1] if numbers else None
-
-
 def equivalent(gold: str, answer: str) -> Verdict:
     """Whether an answer equals the gold answer: as texts, as exact numbers, by computer algebra within its bounds."""
-    gold, answer = _clean(gold), _clean(answer)
-    if not answer:
-        return Verdict.WRONG
+    return _equivalents([(answer, gold)], _nobody)[0]
+
+
+def settled(gold: str, answer: str | None) -> Verdict | None:
+    """What can be said of an answer without computer algebra; None where it takes that."""
+    if answer is None or not clean(answer):
+        return Verdict.NO_ANSWER
+    gold, answer = clean(gold), clean(answer)
     if gold == answer:
         return Verdict.CORRECT
-    same = _same_number(gold, answer)
+    same = same_number(gold, answer)
     if same is not None:
         return Verdict.CORRECT if same else Verdict.WRONG
-    if _is_absurd(gold) or _is_absurd(answer):
-        return Verdict.UNDECIDED
-    return symbolic.equal(gold, answer)
+    return Verdict.UNDECIDED if is_absurd(gold) or is_absurd(answer) else None
 
 
-def _verdict(response: str, gold: str) -> Verdict:
-    answer = final_answer(response, gold)
-    if answer is None:
-        return Verdict.WRONG
-    return (_remembered if len(answer) <= LONGEST_ANSWER else equivalent)(gold, answer)
+# --- the panel ------------------------------------------------------------------------------------
 
 
-# The samples of one problem repeat one another, and a policy in trouble repeats one hostile answer.
-_remembered = functools.lru_cache(maxsize=1 << 14)(equivalent)
+@dataclass(frozen=True)
+class Rule:
+    """A way to grade: a name, its definition in a line, and the verdicts it gives to (response, gold) pairs."""
+
+    name: str
+    meaning: str
+    verdicts: Callable[[Pairs, Told], list[Verdict]]
+
+    def judge(self, pairs: Pairs, told: Told | None = None) -> list[Verdict]:
+        """The verdicts, in order. Each depends on its own pair alone. `told` hears of rows as they are done."""
+        return self.verdicts(pairs, told or _nobody)
 
 
-def _last_box(text: str) -> str | None:
-    """The content of the last `\\boxed{...}`; None without one, or when its brace never closes."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    start += len("\\boxed{")
-    depth = 1
-    for token in _BRACE_OR_ESCAPE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(token[0], 0)
-        if depth == 0:
-            return text[start : token.start()]
-    return None
+def _strict(pairs: Pairs, told: Told) -> list[Verdict]:
+    return _equivalents([(last_box(response), gold) for response, gold in pairs], told)
 
 
-def _clean(text: str) -> str:
-    """The text without what never changes a value: spaces around it, math-mode and currency signs, size commands."""
-    text = text.replace("−", "-").replace("{,}", ",").replace("\\$", "$").replace("\\%", "%")
-    text = _HARMLESS.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    text = text.strip().strip("$").strip().removesuffix(".")
-    return re.sub(r"^([+-]?)[$€£]\s*", r"\1", text)
+def _loose(pairs: Pairs, told: Told) -> list[Verdict]:
+    return _equivalents([(final_answer(response, gold), gold) for response, gold in pairs], told)
 
 
-def _same_number(gold: str, answer: str) -> bool | None:
-    """Whether two cleaned texts are the same number; None where that needs more than exact arithmetic."""
-    if _NUMERAL.fullmatch(gold) and _NUMERAL.fullmatch(answer):
-        return _canonical(gold) == _canonical(answer)
-    left, right = _exact(gold.removesuffix("%")), _exact(answer.removesuffix("%"))
-    if left is None or right is None:
-        return None
-    if left == right:
-        return True
-    if gold.endswith("%") != answer.endswith("%"):
-        percent, plain = (left, right) if gold.endswith("%") else (right, left)
-        return percent == 100 * plain
-    # 1/3 against 0.333333: how many digits are enough is for math-verify to say.
-    return None if ("." in gold) != ("." in answer) else False
+def _numeric(pairs: Pairs, told: Told) -> list[Verdict]:
+    def verdict(response: str, gold: str) -> Verdict:
+        if not is_number(gold):
+            return Verdict.UNDECIDED
+        answer = final_answer(response, gold)
+        if answer is None or not clean(answer):
+            return Verdict.NO_ANSWER
+        return Verdict.CORRECT if same_number(clean(gold), clean(answer)) else Verdict.WRONG
+
+    found = [verdict(*pair) for pair in pairs]
+    told(len(found))
+    return found
 
 
-def _exact(text: str) -> Fraction | None:
-    """The value of a numeral, of `a/b` or of `\\frac{a}{b}`; None for other texts, and for numbers without end."""
-    if len(text) > LONGEST_NUMBER:
-        return None
-    if _NUMERAL.fullmatch(text):
-        return _fraction(text)
-    if ratio := _RATIO.fullmatch(text):
-        sign, above, below = "", ratio[1], ratio[2]
-    elif ratio := _FRAC.fullmatch(text):
-        sign, above, below = ratio[1], ratio[2], ratio[3]
-    else:
-        return None
-    divisor = _fraction(below)
-    return None if divisor == 0 else _fraction(above) / divisor * (-1 if sign == "-" else 1)
+def _math_verify(pairs: Pairs, told: Told) -> list[Verdict]:
+    return _asked([Question("responds", gold, response) for response, gold in pairs], told)
 
 
-def _fraction(numeral: str) -> Fraction:
-    return Fraction(numeral.replace(",", ""))
+PANEL: Mapping[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        Rule("strict", "the last \\boxed{} or nothing; equal as texts, exact numbers or by computer algebra", _strict),
+        Rule("loose", "the last \\boxed{}, else what follows ####, else the last number; equal as in strict", _loose),
+        Rule("numeric", "found as in loose; the same exact number or wrong; undecided where gold is none", _numeric),
+        Rule("math_verify", "math-verify as it comes: its own extraction and its own comparison", _math_verify),
+    )
+}
+REWARD = "loose"
+"""The rule of the PANEL that rewards and scores come from."""
 
 
-def _canonical(numeral: str) -> tuple[bool, str, str]:
-    """Sign, whole and decimal digits without idle zeros: works for a numeral of any length, which `int` refuses."""
-    whole, _, decimals = numeral.lstrip("+-").replace(",", "").partition(".")
-    digits = whole.lstrip("0"), decimals.rstrip("0")
-    return numeral.startswith("-") and digits != ("", ""), *digits
+# --- computer algebra, asked once a pair ----------------------------------------------------------
 
 
-def _is_absurd(text: str) -> bool:
-    """Whether a text is beyond what computer algebra should be asked: length, nesting, powers, factorials, sums."""
-    return len(text) > LONGEST_ANSWER or _nesting(text) > DEEPEST_NESTING or _ABSURD.search(text) is not None
+def _equivalents(answers: Sequence[tuple[str | None, str]], told: Told) -> list[Verdict]:
+    """The verdict of each (answer, gold)."""
+    found = [settled(gold, answer) for answer, gold in answers]
+    open_rows = [i for i, verdict in enumerate(found) if verdict is None]
+    told(len(found) - len(open_rows))
+    asked = [Question("equal", clean(answers[i][1]), clean(answers[i][0] or "")) for i in open_rows]
+    decided = dict(zip(open_rows, _asked(asked, told), strict=True))
+    return [decided[i] if verdict is None else verdict for i, verdict in enumerate(found)]
 
 
-def _nesting(text: str) -> int:
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "{([") - (character in "})]")
-        deepest = max(deepest, depth)
-    return deepest
+def _asked(questions: Sequence[Question], told: Told) -> list[Verdict]:
+    """The answers of this process's pool; a question that came before is not asked again."""
+    counts: dict[Question, int] = {}
+    for question in questions:
+        counts[question] = counts.get(question, 0) + 1
+    found = {question: verdict for question in counts if (verdict := _memory.get(question)) is not None}
+    told(sum(counts[question] for question in found))
+    new = [question for question in counts if question not in found]
+    if new:
+        found |= zip(new, symbolic.own_pool().ask(new, lambda place: told(counts[new[place]])), strict=True)
+        _memory.keep({question: found[question] for question in new})
+    return [found[question] for question in questions]
+
+
+class Memory:
+    """The latest verdicts of computer algebra: the samples of one problem repeat one another, and a policy in trouble
+    repeats one hostile answer. Long questions are not kept."""
+
+    def __init__(self, size: int = REMEMBERED, longest: int = 4000) -> None:
+        self.size, self.longest = size, longest
+        self._known: dict[Question, Verdict] = {}
+        self._lock = threading.Lock()
+
+    def get(self, question: Question) -> Verdict | None:
+        """The verdict of a question that is remembered."""
+        return self._known.get(question)
+
+    def keep(self, verdicts: Mapping[Question, Verdict]) -> None:
+        """Remembers verdicts, and forgets the oldest beyond `size`."""
+        with self._lock:
+            self._known |= {q: v for q, v in verdicts.items() if len(q.gold) + len(q.text) <= self.longest}
+            for question in list(self._known)[: max(0, len(self._known) - self.size)]:
+                del self._known[question]
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._lock:
+            self._known.clear()
+
+
+def forget() -> None:
+    """Forgets every verdict of computer algebra, so that the next one is asked anew."""
+    _memory.clear()
+
+
+def _nobody(rows: int) -> None:
+    """Hears of progress where nobody watches."""
+
+
+_memory = Memory()

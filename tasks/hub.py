@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from suite.types import UserError
 
 
-def hub_rows(dataset: str, config: str | None, split: str, revision: str, instead: str) -> list[dict[str, Any]]:
-    """All rows of one split; UserError when the hub cannot be reached, `instead` naming the files to use then."""
+def hub_rows(
+    dataset: str, config: str | None, split: str, revision: str, columns: Sequence[str], instead: str
+) -> Iterable[dict[str, Any]]:
+    """The rows of one split, the named columns of each, decoded one after another.
+
+    UserError when the hub cannot be reached or lacks a column, `instead` naming the files to use then.
+    """
     import datasets
     import datasets.exceptions
     import huggingface_hub
@@ -17,7 +23,8 @@ def hub_rows(dataset: str, config: str | None, split: str, revision: str, instea
     datasets.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     try:
-        return list(datasets.load_dataset(dataset, config, split=split, revision=revision))  # pyright: ignore
+        loaded = datasets.load_dataset(dataset, config, split=split, revision=revision)
+        return loaded.select_columns(list(columns))  # pyright: ignore
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise UserError(

@@ -1,42 +1,64 @@
-"""Problems from a JSON-lines file: one object a line with `id`, `problem`, `answer`, `source`, all non-empty strings.
+"""JSON-lines files: problems, and responses to grade. The first broken row raises with file, line and remedy.
 
-`level`, `subject` and `solution` may be there too, as strings; other fields are left alone.
+A problem has `id`, `problem`, `answer`, `source`, all non-empty strings; `level`, `subject` and `solution` may be
+there too, as strings. A response to grade has `id`, `gold` and `response`. Other fields are left alone.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from suite.types import Problem, UserError
 
-REQUIRED = ("id", "problem", "answer", "source")
-OPTIONAL = ("level", "subject", "solution")
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a row, all strings: required and not empty, required, and those that may be missing."""
+
+    required: tuple[str, ...]
+    required_even_if_empty: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+PROBLEM = Fields(("id", "problem", "answer", "source"), optional=("level", "subject", "solution"))
+RESPONSE = Fields(("id", "gold"), required_even_if_empty=("response",))
 
 
 def read_problems(path: Path, task: str, task_version: str) -> list[Problem]:
-    """The problems of a file, in its order; the first broken row raises a UserError with file, line and remedy."""
+    """The problems of a file, in its order."""
+    rows = read_rows(path, PROBLEM, f"task {task} needs it, or leave --data-dir out to use the hub")
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        if row["id"] in seen:
+            raise UserError(
+                f"{path}, line {number}: id {row['id']!r} is already on line {seen[row['id']]}; "
+                "give every row its own id"
+            )
+        seen[row["id"]] = number
+    return [Problem(r["id"], r["problem"], r["answer"], task, task_version, r.get("solution")) for r in rows]
+
+
+def read_rows(path: Path, fields: Fields, if_missing: str) -> list[dict[str, str]]:
+    """The rows of a file, checked, in its order. `if_missing` is what to do where there is no such file."""
     try:
         lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; task {task} needs it, or leave --data-dir out to use the hub") from None
+        raise UserError(f"{path}: no such file; {if_missing}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-    problems: list[Problem] = []
-    seen: dict[str, int] = {}
+    rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = _row(line)
-            if row["id"] in seen:
-                raise ValueError(f"id {row['id']!r} is already on line {seen[row['id']]}; give every row its own id")
+            rows.append(_row(line, fields))
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}") from None
-        seen[row["id"]] = number
-        problems.append(Problem(row["id"], row["problem"], row["answer"], task, task_version, row.get("solution")))
-    return problems
+    return rows
 
 
-def _row(line: bytes) -> dict[str, str]:
+def _row(line: bytes, fields: Fields) -> dict[str, str]:
     """One line as a checked row; ValueError says what is wrong with it and what to do."""
     try:
         row = json.loads(line.decode("utf-8"))
@@ -48,14 +70,22 @@ def _row(line: bytes) -> dict[str, str]:
     except RecursionError:
         raise ValueError("nested too deeply; a row is one flat object of strings") from None
     if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__} instead of an object; write {{{', '.join(map(repr, REQUIRED))}}}")
-    for field in REQUIRED:
+        wanted = _quoted((*fields.required, *fields.required_even_if_empty))
+        raise ValueError(f"a {type(row).__name__} instead of an object; write {{{wanted}}}")
+    for field in fields.required:
         if not isinstance(row.get(field), str) or not row[field].strip():
             raise ValueError(f"field {field!r} is {_state(row, field)}; give it a non-empty string")
-    for field in OPTIONAL:
+    for field in fields.required_even_if_empty:
+        if not isinstance(row.get(field), str):
+            raise ValueError(f"field {field!r} is {_state(row, field)}; give it a string (it may be empty)")
+    for field in fields.optional:
         if field in row and not isinstance(row[field], str):
             raise ValueError(f"field {field!r} is {_state(row, field)}; make it a string or leave it out")
     return row
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _state(row: dict, field: str) -> str:

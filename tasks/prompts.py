@@ -1,7 +1,8 @@
-"""Few-shot prompts for word problems: four worked examples that end in `#### N`, then the question.
+"""Few-shot prompts: worked examples, then the question. Word problems end in `#### N`, harder ones in `\\boxed{}`.
 
 The examples are ours, written for this suite; none comes from a data set. They show a base model the format, and
-SmolLM2-135M-Instruct solved more word problems with four examples than with its chat template.
+SmolLM2-135M-Instruct solved more word problems with four examples than with its chat template. For a chat template
+the harder sets add the instruction to box the answer; word problems are asked bare.
 """
 
 from __future__ import annotations
@@ -72,3 +73,48 @@ def few_shot(examples: tuple[tuple[str, str], ...], question: str) -> str:
     """The examples and then the question, as `Question: ...` and `Answer: ...` blocks; the model goes on after it."""
     blocks = [f"Question: {asked}\nAnswer: {worked}" for asked, worked in examples]
     return "\n\n".join([*blocks, f"Question: {question}\nAnswer:"])
+
+
+BOXED_STOP = ("\nProblem:",)
+"""Where a response to a boxed prompt ends: its solutions may have blank lines."""
+
+BOX = "Reason step by step, and put the final answer inside \\boxed{}."
+
+BOXED = (
+    (
+        "The sum of two numbers is $20$ and their difference is $6$. What is the product of the two numbers?",
+        "Call the numbers $x$ and $y$ with $x + y = 20$ and $x - y = 6$.\n"
+        "Adding gives $2x = 26$, so $x = 13$ and $y = 7$.\n"
+        "The product is $13 \\cdot 7 = 91$. The answer is $\\boxed{91}$.",
+    ),
+    (
+        "A bag holds $3$ red and $5$ blue marbles. Two are drawn without putting the first one back. "
+        "What is the probability that both are red? Write it as a fraction in lowest terms.",
+        "The first is red with probability $\\frac{3}{8}$.\n"
+        "Then $2$ of the $7$ marbles left are red, so the second is red with probability $\\frac{2}{7}$.\n"
+        "Both happen with probability $\\frac{3}{8} \\cdot \\frac{2}{7} = \\frac{6}{56} = \\frac{3}{28}$. "
+        "The answer is $\\boxed{\\frac{3}{28}}$.",
+    ),
+    (
+        "For which real numbers $t$ is $t^2 - 9t + 20 \\leq 0$? Answer with an interval.",
+        "The left side factors as $(t - 4)(t - 5)$.\n"
+        "It is not positive exactly between its roots. The answer is $\\boxed{[4, 5]}$.",
+    ),
+    (
+        "A line through the origin meets the line $y = 12 - 2x$ at a point whose coordinates are equal. "
+        "How far is that point from the origin?",
+        "Equal coordinates mean $x = 12 - 2x$, so $x = y = 4$.\n"
+        "The distance is $\\sqrt{4^2 + 4^2} = 4\\sqrt{2}$. The answer is $\\boxed{4\\sqrt{2}}$.",
+    ),
+)
+
+
+def boxed_few_shot(question: str) -> str:
+    """The instruction, four worked examples with boxed answers, then the question; the model goes on after it."""
+    blocks = [f"Problem: {asked}\nSolution: {worked}" for asked, worked in BOXED]
+    return "\n\n".join([BOX, *blocks, f"Problem: {question}\nSolution:"])
+
+
+def boxed_question(question: str) -> str:
+    """The question with the instruction to box the answer, for a chat template."""
+    return f"{question}\n\n{BOX}"

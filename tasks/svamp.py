@@ -5,45 +5,27 @@ the last 300 "eval". The hub copy has another 700/300 split; we join its halves 
 and data folder give the same problems. Scores are therefore not those of the hub's test half.
 
 Source: arXiv 2103.07191; ChilleD/SVAMP on the hub (MIT) at `REVISION`. With a data folder: `svamp/test.jsonl`, all of
-the 1,000.
+the 1,000. The hub joins body and question in its own way: nobody has compared its texts with the folder's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from suite.types import Problem, Task, UserError
-from tasks.grading import grade_problems
-from tasks.hub import hub_rows
-from tasks.jsonl import read_problems
+from suite.types import Problem, UserError
 from tasks.prompts import ONE_STEP, STOP, few_shot
+from tasks.sheet import Copy, Hub, Sheet
 
 NAME = "svamp"
 VERSION = "1"
-HUB_ID = "ChilleD/SVAMP"
 REVISION = "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef"
 PROBLEMS = 1000
 TRAIN_PROBLEMS = 700
 
 
-def load(split: str, data_dir: Path | None) -> list[Problem]:
-    """The problems of "train" or "eval", from a data folder or from the hub."""
-    if split not in ("train", "eval"):
-        raise UserError(f"task {NAME}: unknown split {split!r}; choose train or eval")
-    if data_dir is not None:
-        where = str(data_dir / NAME / "test.jsonl")
-        problems = read_problems(Path(where), NAME, VERSION)
-    else:
-        where = HUB_ID
-        halves = [hub_rows(HUB_ID, None, half, REVISION, instead="svamp/test.jsonl") for half in ("train", "test")]
-        problems = [from_hub(row) for half in halves for row in half]
-    return _half(split, problems, where)
-
-
-def from_hub(row: dict[str, Any]) -> Problem:
+def from_hub(row: Mapping[str, Any], place: str) -> Problem:
     """A hub row (`ID`, `Body`, `Question`, `Answer` such as "145" or "145.0") as a problem."""
     body = row["Body"].strip()
     body += "" if body.endswith((".", "?", "!", ",")) else "."
@@ -51,26 +33,40 @@ def from_hub(row: dict[str, Any]) -> Problem:
     return Problem(f"{NAME}/{row['ID']}", f"{body} {row['Question'].strip()}", gold, NAME, VERSION)
 
 
-def _half(split: str, problems: Sequence[Problem], where: str) -> list[Problem]:
+def half(split: str, problems: Sequence[Problem]) -> list[Problem]:
+    """The problems of our split; UserError unless they are chal-1 to chal-1000, once each."""
     numbers = [re.fullmatch(rf"{NAME}/chal-([0-9]+)", problem.id) for problem in problems]
     found = {int(number[1]): problem for number, problem in zip(numbers, problems, strict=True) if number}
-    if len(problems) != PROBLEMS or set(found) != set(range(1, PROBLEMS + 1)):
+    if set(found) != set(range(1, PROBLEMS + 1)):
         raise UserError(
-            f"{where}: the ids are not svamp/chal-1 to svamp/chal-{PROBLEMS}, once each ({len(problems)} rows); "
+            f"task {NAME}: the ids are not svamp/chal-1 to svamp/chal-{PROBLEMS}, once each; "
             "get the whole set, its split goes by these numbers"
         )
     ordered = [found[number] for number in sorted(found)]
     return ordered[:TRAIN_PROBLEMS] if split == "train" else ordered[TRAIN_PROBLEMS:]
 
 
-TASK = Task(
+FOLDER = Copy(("svamp/test.jsonl",), PROBLEMS, "77910556b193a93c4f696889b3fae8d8a31893173d5b0f6f97be9e1b941290ed")
+HALVES = Copy(("train", "test"), PROBLEMS, None)
+SHEET = Sheet(
     name=NAME,
     version=VERSION,
-    source=f"{HUB_ID}@{REVISION[:7]} (MIT), arXiv 2103.07191, our split by number",
-    load=load,
+    source="arXiv 2103.07191, our split by number",
+    licence="MIT",
+    flaws="no split of its own",
+    files={"train": FOLDER, "eval": FOLDER},
+    hub=Hub(
+        dataset="ChilleD/SVAMP",
+        revision=REVISION,
+        splits={"train": HALVES, "eval": HALVES},
+        columns=("ID", "Body", "Question", "Answer"),
+        problem=from_hub,
+    ),
+    usable=half,
+)
+TASK = SHEET.task(
     render=lambda problem: few_shot(ONE_STEP, problem.prompt),
     question=lambda problem: problem.prompt,
-    grade=grade_problems,
     stop=STOP,
     max_new_tokens=128,
 )

@@ -1,8 +1,8 @@
-"""The script behind `tasks.symbolic`: reads (gold, answer) pairs, one JSON line each, and says whether they are equal.
+"""The script behind `tasks.symbolic`: reads questions, batches of them as JSON lines, and answers each with one line.
 
 It runs alone in its process, so that a bound can end it: an interval timer of CPU time with the default action, which
-no Python code can catch, and a limit on memory. It may read files (imports do) but not write, delete, connect or
-start anything.
+no Python code can catch, and limits on memory, files and core dumps. It may read files (imports do) but not write,
+delete, connect or start anything; what a library prints goes nowhere.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import sys
+from collections.abc import Iterator
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "winreg.")
 HARMLESS = frozenset({"os.listdir", "os.scandir"})
+READY, RETIRED = "ready", "retired"
+ORPHAN_POLL_SECONDS = 2.0
 
 
 def forbid(event: str, arguments: tuple) -> None:
@@ -25,38 +29,86 @@ def forbid(event: str, arguments: tuple) -> None:
         raise PermissionError(f"{event} is not for answers")
 
 
-def answer_requests(cpu_seconds: float, memory_bytes: int) -> None:
-    """Answers requests until standard input ends; replies `correct`, `wrong` or `undecided`."""
+def equal(gold: str, answer: str) -> str:
+    """`correct` or `wrong`: whether two LaTeX texts are equal for math-verify."""
     from math_verify import LatexExtractionConfig, parse, verify
 
-    def equal(gold: str, answer: str) -> bool:
-        # Latex alone: the other extractors may hand text to sympy's `parse_expr`, which evaluates it.
-        left, right = (
-            parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)  # pyright: ignore
-            for text in (gold, answer)
-        )
-        return verify(left, right, timeout_seconds=None)
+    # Latex alone: the other extractors may hand text to sympy's `parse_expr`, which evaluates it.
+    left, right = (
+        parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)  # pyright: ignore
+        for text in (gold, answer)
+    )
+    return "correct" if verify(left, right, timeout_seconds=None) else "wrong"
 
-    def verdict(gold: str, answer: str) -> str:
-        if equal(gold, answer):  # an exception is no verdict: it ends this process
-            return "correct"
-        # math-verify turns a MemoryError into "not equal": a row that came near the limit decides nothing.
-        return "undecided" if peak_memory() > memory_bytes // 2 else "wrong"
 
-    equal("1/2", "0.5")  # builds the parser's tables outside the bound of the first row
+def responds(gold: str, response: str) -> str:
+    """math-verify as it comes, on a whole response: its own extraction, `no_answer` where that finds nothing."""
+    from math_verify import parse, verify
+
+    found = parse(response, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    if not found:
+        return "no_answer"
+    expected = parse(f"\\boxed{{{gold}}}", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    return "correct" if verify(expected, found, timeout_seconds=None) else "wrong"
+
+
+KINDS = {"equal": equal, "responds": responds}
+
+
+def answer_questions(cpu_seconds: float, memory_bytes: int) -> None:
+    """Answers questions until standard input or the parent ends; replies `PLACE VERDICT` to each."""
+    channel = os.dup(1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+
+    def reply(text: str) -> None:
+        os.write(channel, f"{text}\n".encode())
+
+    try:
+        for ask in KINDS.values():
+            ask("1/2", "$0.5$")  # builds the parser's tables outside the bound of the first question
+    except ImportError as error:
+        reply(f"cannot import {error.name}")
+        return
+    confine(memory_bytes)
+    reply(READY)
+    for line in lines_of_parent():
+        for place, kind, gold, text in json.loads(line):
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+            said = KINDS[kind](gold, text)  # an exception is no verdict: it ends this process
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            near_limit = peak_memory() > memory_bytes // 2
+            # math-verify turns a MemoryError into "not equal": a row that came near the limit decides nothing.
+            reply(f"{place} {'undecided' if near_limit and said != 'correct' else said}")
+            if near_limit:
+                reply(RETIRED)
+                return
+
+
+def confine(memory_bytes: int) -> None:
+    """The bounds of this process that hold from now on: memory, no file written, no core, nothing started."""
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.addaudithook(forbid)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    reply("ready")
-    for line in sys.stdin:
-        request = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        said = verdict(request["gold"], request["answer"])
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        reply(said)
-        if peak_memory() > memory_bytes // 2:
-            break
+
+
+def lines_of_parent() -> Iterator[bytes]:
+    """The lines of standard input, until it ends or the parent is gone.
+
+    Both: a process that was forked from the parent may hold the other end of the pipe open long after it.
+    """
+    parent, rest = os.getppid(), b""
+    while os.getppid() == parent:
+        if not select.select([0], [], [], ORPHAN_POLL_SECONDS)[0]:
+            continue
+        data = os.read(0, 1 << 16)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
 
 
 def peak_memory() -> int:
@@ -67,13 +119,5 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def reply(text: str) -> None:
-    """Writes one line to the parent at once, past whatever a library prints."""
-    os.write(1, f"{text}\n".encode())
-
-
 if __name__ == "__main__":
-    try:
-        answer_requests(float(sys.argv[1]), int(sys.argv[2]))
-    except ImportError as error:
-        reply(f"cannot import {error.name}")
+    answer_questions(float(sys.argv[1]), int(sys.argv[2]))

@@ -127,15 +127,21 @@ def test_worked_solutions_are_correct_and_any_other_answer_is_wrong(task: Task, 
     assert set(task.grade([(p.solution or "", p) for p in problems])) == {Verdict.CORRECT}
     others = [f"{int(p.gold) + 1}" for p in problems]
     assert set(task.grade([(f"{p.solution}={o}", p) for p, o in zip(problems, others, strict=True)])) == {Verdict.WRONG}
-    for spoil in (lambda s: s[:-1], lambda s: s + "0", lambda s: s + "=", lambda s: s + ";", lambda s: ""):
+    for spoil in (lambda s: s + "0", lambda s: s + ";"):
         assert set(task.grade([(spoil(p.solution or ""), p) for p in problems])) == {Verdict.WRONG}
+    for spoil in (lambda s: s + "=", lambda s: s.rpartition("=")[0], lambda s: ""):
+        assert set(task.grade([(spoil(p.solution or ""), p) for p in problems])) == {Verdict.NO_ANSWER}
+    assert Verdict.CORRECT not in task.grade([((p.solution or "")[:-1], p) for p in problems])
 
 
-@given(st.lists(st.text(), max_size=4))
+@given(st.lists(st.text() | st.text("=3;"), max_size=4))
 def test_grading_never_raises_and_keeps_order(texts: list[str]) -> None:
     problem = Problem("p", "3x+5=14;", "3", "equation", "1")
     verdicts = TASKS[0].grade([(text, problem) for text in texts])
-    assert verdicts == [Verdict.CORRECT if text.split("=")[-1] == "3" else Verdict.WRONG for text in texts]
+    assert [v is Verdict.CORRECT for v in verdicts] == [text.split("=")[-1] == "3" for text in texts]
+    assert [v is Verdict.NO_ANSWER for v in verdicts] == [
+        text != "3" and ("=" not in text or text.endswith("=")) for text in texts
+    ]
 
 
 def test_unknown_split_says_what_there_is() -> None:

@@ -122,6 +122,7 @@ def small_recipe(monkeypatch: pytest.MonkeyPatch) -> CompareConfig:
 
     monkeypatch.setattr(record, "load", load)
     monkeypatch.setattr(cells, "tasks_named", lambda names: [ODD])
+    monkeypatch.setattr(cells, "overlaps_of", lambda config: ())
     monkeypatch.setattr(record, "run_jobs", lambda stages, layout, console: [job.run() for job in stages[0]])
     return CompareConfig("small", ("no_clip",), (0, 1), small_config(steps=3), EvalConfig(("odd",)))
 

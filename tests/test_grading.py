@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-from concurrent.futures import ThreadPoolExecutor
+import random
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,11 +13,12 @@ from hypothesis import strategies as st
 
 from suite.types import Problem, Verdict
 from tasks import symbolic
-from tasks.grading import equivalent, final_answer, grade, grade_problems
-from tasks.symbolic import SymbolicWorker
-from tasks.symbolic_worker import WRITING, forbid
+from tasks.answers import final_answer
+from tasks.grading import PANEL, REWARD, Memory, equivalent, forget, grade, grade_problems
+from tasks.jsonl import read_problems
+from tasks.symbolic import Question
 
-CORRECT, WRONG, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.UNDECIDED
+CORRECT, WRONG, NO_ANSWER, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,8 @@ def test_where_the_answer_is(response: str, gold: str, answer: str | None):
         ("0.18%", "18%", WRONG),
         ("18", "1800%", CORRECT),
         ("18", "0.18%", WRONG),
-        ("18", "", WRONG),
+        ("18", "", NO_ANSWER),
+        ("18", r"\left\right.", NO_ANSWER),
         (r"\frac{1}{2}", r"\tfrac{1}{2}", CORRECT),
         (r"\left(1,2\right)", "(1,2)", CORRECT),
         ("x^2+2x+1", "(x+1)^2", CORRECT),
@@ -136,88 +135,95 @@ def test_problems_are_graded_in_order():
     assert grade_problems([("#### 1", p) for p in problems]) == [WRONG, CORRECT, WRONG]
 
 
-def test_easy_answers_never_start_the_worker():
-    symbolic.own_worker().close()
+@pytest.mark.parametrize(
+    "response", ["", "I give up.", r"\boxed{}", r"\boxed{ $$ }", "#### \n", r"\boxed{never closed"]
+)
+def test_a_response_without_an_answer_is_no_wrong_answer(response: str):
+    assert grade([(response, "7"), (response, r"\sqrt{7}")]) == [NO_ANSWER, NO_ANSWER]
+
+
+def test_easy_answers_never_start_a_worker():
+    symbolic.own_pool().close()
     verdicts = grade([(f"step {i}\n#### {i}", str(i - i % 2)) for i in range(1000)])
     assert verdicts == [CORRECT, WRONG] * 500
-    assert symbolic.own_worker().pid is None
+    assert symbolic.own_pool().pids == []
 
 
-def test_hostile_answers(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+EASY = [(r"\boxed{(x+1)^2}", "x^2+2x+1", CORRECT), (r"\boxed{(x+2)^2}", "x^2+2x+1", WRONG)]
+ALLOWED = {"correct": {CORRECT}, "not_correct": {WRONG, NO_ANSWER, UNDECIDED}, "any": set(Verdict)}
+
+
+@pytest.mark.slow
+def test_hostile_answers_in_order_and_in_twenty_random_orders(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two easy answers behind them, nothing remembered between orders: the same verdicts, no file touched."""
     rows = [json.loads(line) for line in (shared / "grading" / "hostile_answers.jsonl").read_bytes().splitlines()]
     monkeypatch.chdir(tmp_path)
-    easy = [(r"\boxed{(x+1)^2}", "x^2+2x+1"), (r"\boxed{(x+2)^2}", "x^2+2x+1")]
-    verdicts = grade([pair for row in rows for pair in [(row["response"], row["gold"]), *easy]])
-    allowed = {"correct": {CORRECT}, "not_correct": {WRONG, UNDECIDED}, "any": set(Verdict)}
-    found = {row["id"]: verdict for row, verdict in zip(rows, verdicts[::3], strict=True)}
-    assert [row["id"] for row in rows if found[row["id"]] not in allowed[row["expected"]]] == []
-    assert (verdicts[1::3], verdicts[2::3]) == ([CORRECT] * len(rows), [WRONG] * len(rows))
+    first: dict[str, Verdict] = {}
+    for order in range(21):
+        if order:
+            random.Random(order).shuffle(rows)
+        forget()
+        asked = [(row["response"], row["gold"]) for row in rows] + [(answer, gold) for answer, gold, _ in EASY]
+        *verdicts, right, wrong = grade(asked)
+        assert [right, wrong] == [verdict for *_, verdict in EASY]
+        found = {row["id"]: verdict for row, verdict in zip(rows, verdicts, strict=True)}
+        assert [row["id"] for row in rows if found[row["id"]] not in ALLOWED[row["expected"]]] == []
+        first = first or found
+        assert found == first
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_out_of_time_is_undecided_and_the_next_row_is_not():
-    worker = SymbolicWorker(cpu_seconds=1.0)
-    assert worker.equal("8", "2^3") is CORRECT
-    first = worker.pid
-    # The library's own time-outs turn the same answer into "wrong" after five seconds each.
-    assert worker.equal("7", "(10^{8})!") is UNDECIDED
-    assert worker.pid is None
-    assert (worker.equal("8", "2^3"), worker.equal("9", "2^3")) == (CORRECT, WRONG)
-    assert worker.pid != first
-    worker.close()
+SETS = ("aime24", "aime25", "amc23", "math500", "minerva_math", "olympiadbench", "gsm8k", "svamp")
 
 
-def test_an_answer_out_of_memory_is_undecided():
-    worker = SymbolicWorker(memory_bytes=64 << 20)  # less than the libraries alone
-    assert worker.equal("7", r"\sqrt{2}+x") is UNDECIDED
-    worker.close()
+@pytest.mark.slow
+def test_gold_answers_in_a_box_are_correct_by_the_reward_and_by_computer_algebra(shared: Path):
+    """By the reward all of them; by math-verify's own comparison, where equal texts are no shortcut, 995 of 1,000."""
+    problems = [p for name in SETS for p in read_problems(shared / "data" / name / "test.jsonl", name, "1")[:200]]
+    pairs = [(rf"So it is $\boxed{{{p.gold}}}$.", p.gold) for p in problems]
+    assert len(pairs) > 1000
+    assert [p.id for p, v in zip(problems, grade(pairs), strict=True) if v is not CORRECT] == []
+    wrong = [p.id for p, v in zip(problems, PANEL["math_verify"].judge(pairs), strict=True) if v is not CORRECT]
+    assert len(wrong) <= 0.005 * len(pairs), wrong
 
 
-def test_a_large_parent_does_not_count_as_the_workers_memory():
-    ballast = bytearray(os.urandom(1 << 20) * 1300)  # a trainer with a real model is this large when it starts a worker
-    worker = SymbolicWorker()
-    assert worker.equal("204", "90+154") is WRONG
-    worker.close()
-    del ballast
+# --- the panel ------------------------------------------------------------------------------------
+
+PANEL_CASES = [  # response, gold, then what strict, loose, numeric and math_verify say
+    (r"so \boxed{18}", "18", CORRECT, CORRECT, CORRECT, CORRECT),
+    (r"so \boxed{19}", "18", WRONG, WRONG, WRONG, WRONG),
+    ("so\n#### 18", "18", NO_ANSWER, CORRECT, CORRECT, CORRECT),
+    ("it is 18, I think", "18", NO_ANSWER, CORRECT, CORRECT, CORRECT),
+    (r"\boxed{2^3}", "8", CORRECT, CORRECT, WRONG, CORRECT),
+    (r"\boxed{(x+1)^2}", "x^2+2x+1", CORRECT, CORRECT, UNDECIDED, CORRECT),
+    (r"$x^2+2x+1$", "x^2+2x+1", NO_ANSWER, NO_ANSWER, UNDECIDED, CORRECT),
+    (r"\boxed{4} but #### 18", "18", WRONG, WRONG, WRONG, WRONG),
+    ("nothing", "18", NO_ANSWER, NO_ANSWER, NO_ANSWER, NO_ANSWER),
+]
 
 
-def test_a_worker_killed_from_outside_is_replaced():
-    worker = SymbolicWorker()
-    assert worker.equal("8", "2^3") is CORRECT
-    killed = worker.pid
-    assert killed is not None
-    os.kill(killed, signal.SIGKILL)
-    os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
-    assert worker.equal("8", "2^3") is CORRECT
-    assert worker.pid != killed
-    worker.close()
+@pytest.mark.parametrize("name", PANEL)
+def test_each_rule_of_the_panel_does_what_its_line_says(name: str):
+    place = list(PANEL).index(name)
+    told: list[int] = []
+    verdicts = PANEL[name].judge([case[:2] for case in PANEL_CASES], told.append)
+    assert verdicts == [case[2 + place] for case in PANEL_CASES]
+    assert sum(told) == len(PANEL_CASES)
 
 
-def test_the_worker_may_read_but_not_write_or_start_anything():
-    forbid("open", ("module.py", "r", os.O_RDONLY | os.O_CLOEXEC))
-    for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_CREAT):
-        assert flags & WRITING
-        with pytest.raises(PermissionError):
-            forbid("open", ("pwned", "w", flags))
-    for event in ("os.system", "os.remove", "os.posix_spawn", "subprocess.Popen", "socket.connect"):
-        with pytest.raises(PermissionError):
-            forbid(event, ())
+def test_the_reward_is_one_rule_of_the_panel():
+    pairs = [case[:2] for case in PANEL_CASES]
+    assert grade(pairs) == PANEL[REWARD].judge(pairs)
+    assert grade([(r"\boxed{2}", "2")] * 3) == [CORRECT] * 3
 
 
-def test_a_pool_of_daemonic_children_grades_while_the_parent_has_a_worker():
-    pairs = [(r"\boxed{(x+1)^2}", "x^2+2x+1"), (r"\boxed{(x+3)^2}", "x^2+6x+1")]
-    assert grade(pairs) == [CORRECT, WRONG]
-    mine = symbolic.own_worker().pid
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        # Other pairs than the parent's: those it remembers would not reach a worker.
-        asked = [[(rf"\boxed{{(x+{n})^2}}", f"x^2+{2 * n}x+{n * n}"), (rf"\boxed{{x+{n}}}", "x")] for n in (4, 5)]
-        assert pool.map(grade, asked) == [[CORRECT, WRONG]] * 2
-    assert symbolic.own_worker().pid == mine
-    assert equivalent("x^2+14x+49", "(x+7)^2") is CORRECT
-
-
-def test_threads_get_their_own_verdicts():
-    asked = [(f"x^2+{2 * n}x+{n * n}", f"(x+{n + n % 2})^2") for n in range(20, 40)]
-    with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda pair: equivalent(*pair), asked))
-    assert found == [CORRECT, WRONG] * 10
+def test_the_memory_forgets_the_oldest_and_keeps_nothing_long():
+    memory = Memory(size=2, longest=3)
+    a, b, c, long = (Question("equal", "1", text) for text in ("a", "b", "c", "long"))
+    memory.keep({a: CORRECT, b: WRONG})
+    memory.keep({c: UNDECIDED, long: CORRECT})
+    assert [memory.get(question) for question in (a, b, c, long)] == [None, WRONG, UNDECIDED, None]
+    memory.clear()
+    assert memory.get(c) is None

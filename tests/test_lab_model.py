@@ -40,6 +40,7 @@ def bank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bank:
     for module in (record, lab_model):
         monkeypatch.setattr(module, "load", load)
     monkeypatch.setattr(cells, "tasks_named", lambda names: [ODD])
+    monkeypatch.setattr(cells, "overlaps_of", lambda config: ())
     monkeypatch.setattr(record, "run_jobs", lambda stages, layout, console: [job.run() for job in stages[0]])
     config = CompareConfig("small", ("fspo",), (0,), small_config(steps=2), EvalConfig(("odd",)))
     return record.record(config, tmp_path / "bank", "fspo", ["fspo", "record"], QUIET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -82,12 +83,16 @@ def test_a_folder_instead_of_a_file_is_one_line(tmp_path: Path):
 def test_gsm8k_reads_train_and_test(tmp_path: Path):
     write(tmp_path / "gsm8k" / "train.jsonl", ROW | {"id": "gsm8k/train/0"})
     write(tmp_path / "gsm8k" / "test.jsonl", ROW | {"id": "gsm8k/test/0"})
-    assert [gsm8k.TASK.load(split, tmp_path)[0].id for split in ("train", "eval")] == ["gsm8k/train/0", "gsm8k/test/0"]
+    one = {split: dataclasses.replace(copy, rows=1, digest=None) for split, copy in gsm8k.SHEET.files.items()}
+    sheet = dataclasses.replace(gsm8k.SHEET, files=one)
+    assert [sheet.load(split, tmp_path)[0].id for split in ("train", "eval")] == ["gsm8k/train/0", "gsm8k/test/0"]
 
 
 def test_svamp_is_split_by_number_whatever_the_order_of_the_file(tmp_path: Path):
     write(tmp_path / "svamp" / "test.jsonl", *reversed(svamp_rows()))
-    train, evaluation = (svamp.TASK.load(split, tmp_path) for split in ("train", "eval"))
+    anything = dataclasses.replace(svamp.FOLDER, digest=None)
+    sheet = dataclasses.replace(svamp.SHEET, files={"train": anything, "eval": anything})
+    train, evaluation = (sheet.load(split, tmp_path) for split in ("train", "eval"))
     assert [p.gold for p in train] == [str(n) for n in range(1, 701)]
     assert [p.gold for p in evaluation] == [str(n) for n in range(701, 1001)]
 
@@ -95,19 +100,26 @@ def test_svamp_is_split_by_number_whatever_the_order_of_the_file(tmp_path: Path)
 @pytest.mark.parametrize("rows", [svamp_rows(999), [*svamp_rows(), ROW]], ids=["one missing", "one more"])
 def test_svamp_wants_the_whole_set(tmp_path: Path, rows: list):
     file = write(tmp_path / "svamp" / "test.jsonl", *rows)
-    with pytest.raises(UserError, match=re.escape(str(file)) + ".*get the whole set"):
+    with pytest.raises(UserError, match=re.escape(str(file)) + f": {len(rows)} rows, expected 1000.*get the whole set"):
         svamp.TASK.load("train", tmp_path)
+
+
+def test_svamp_wants_every_number_once(tmp_path: Path):
+    write(tmp_path / "svamp" / "test.jsonl", *svamp_rows(999), ROW)
+    anything = dataclasses.replace(svamp.FOLDER, digest=None)
+    with pytest.raises(UserError, match="once each; get the whole set"):
+        dataclasses.replace(svamp.SHEET, files={"train": anything}).load("train", tmp_path)
 
 
 def test_hub_rows_become_the_problems_of_the_data_format():
     solution = "40 * 30 = <<40*30=1200>>1,200.\n#### 1,200"
-    assert gsm8k.from_hub({"question": "How many? ", "answer": solution}, "gsm8k/train/5") == Problem(
+    assert gsm8k.from_hub({"question": "How many? ", "answer": solution}, "train/5") == Problem(
         "gsm8k/train/5", "How many?", "1200", "gsm8k", "1", solution
     )
     row = {"ID": "chal-7", "Body": "Ann has 3 hats. Bob has 4 hats", "Question": "How many?", "Answer": "7.0"}
     wanted = Problem("svamp/chal-7", "Ann has 3 hats. Bob has 4 hats. How many?", "7", "svamp", "1")
-    assert svamp.from_hub(row) == wanted
-    assert svamp.from_hub(row | {"Body": row["Body"] + ".", "Answer": 7}) == wanted
+    assert svamp.from_hub(row, "test/3") == wanted
+    assert svamp.from_hub(row | {"Body": row["Body"] + ".", "Answer": 7}, "train/3") == wanted
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from suite.bootstrap import _replicates, bootstrap, variance_parts
 from suite.statistics import BASE, MEAN, Comparison, compare, exact_limits, holm, pass_at_k, scores, verdict
 from suite.types import EvalResult, RunResult, UserError, Verdict
 
-C, W, U = Verdict.CORRECT, Verdict.WRONG, Verdict.UNDECIDED
+C, W, N, U = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNDECIDED
 
 
 def result(task: str, rows: list[list[Verdict]], **changes) -> EvalResult:
@@ -63,11 +63,12 @@ def test_pass_at_k_refuses_more_than_was_sampled() -> None:
         pass_at_k(np.array([1]), 4, 5)
 
 
-def test_undecided_is_not_correct_and_is_counted_apart() -> None:
-    rows = [[C, C, W, W], [C, U, U, W]]
+def test_undecided_and_no_answer_are_not_correct_and_are_counted_apart() -> None:
+    rows = [[C, C, W, N], [C, U, U, W]]
     found = compare([result("add", rows)], [], seed=0, repetitions=50).accuracies.iloc[0]
     assert found["accuracy"] == 3 / 8
     assert found["undecided_share"] == 2 / 8
+    assert found["no_answer_share"] == 1 / 8
     assert found["truncated_share"] == 0.25
     assert found["pass_at_samples"] == 1.0
     counted = scores({0: result("add", rows)}, "base")

@@ -22,13 +22,13 @@ from suite.tables import (
 NAN = math.nan
 
 
-def accuracies(undecided: float = 0.0) -> pd.DataFrame:
-    columns = ["method", "task", "accuracy", "low", "high", "seeds", "undecided_share"]
+def accuracies(undecided: float = 0.0, no_answer: float = 0.0) -> pd.DataFrame:
+    columns = ["method", "task", "accuracy", "low", "high", "seeds", "undecided_share", "no_answer_share"]
     rows = [
-        ("base", "add", 0.31, 0.28, 0.34, 1, undecided),
-        ("base", "mean", 0.305, 0.28, 0.33, 1, undecided),
-        ("fspo", "add", 0.4729, 0.441, 0.5023, 3, 0.0),
-        ("fspo", "mean", 0.46, 0.44, 0.48, 3, 0.0),
+        ("base", "add", 0.31, 0.28, 0.34, 1, undecided, no_answer),
+        ("base", "mean", 0.305, 0.28, 0.33, 1, undecided, no_answer),
+        ("fspo", "add", 0.4729, 0.441, 0.5023, 3, 0.0, 0.0),
+        ("fspo", "mean", 0.46, 0.44, 0.48, 3, 0.0, 0.0),
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -82,6 +82,12 @@ def test_undecided_answers_get_a_column_when_there_are_any() -> None:
     table = accuracy_table(accuracies(undecided=0.021))
     assert table["undecided"].tolist() == ["2.1", "0.0"]
     assert "undecided" not in accuracy_table(accuracies())
+
+
+def test_responses_without_an_answer_get_a_column_when_there_are_any() -> None:
+    table = accuracy_table(accuracies(no_answer=0.034))
+    assert table["no answer"].tolist() == ["3.4", "0.0"]
+    assert "no answer" not in accuracy_table(accuracies(undecided=0.021))
 
 
 def test_difference_table_shows_signs_and_the_verdict_of_the_mean() -> None:
