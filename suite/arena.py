@@ -16,6 +16,7 @@ from suite.matching import Matched, common_rate, matched_ranges
 from suite.replay import UpdateLog, replay
 from suite.twin import twins
 from suite.types import Growth, Level, Method
+from suite.weights import overlap, overlap_by_length, response_gradients, weight_summary
 
 SEED = 0
 """Of every bootstrap: the same records give the same bytes."""
@@ -124,6 +125,38 @@ class Arena:
         return self.by_length[[*keys, "truncated", *measured]].merge(
             twin[[*keys, "predicted", "predicted_clipped"]], on=keys
         )
+
+    @cached_property
+    def weights(self) -> pd.DataFrame:
+        """Importance weights, effective sample sizes and shares of the gradient, by method, sign and length."""
+        frames = {name: response_gradients(method, self.log, {}) for name, method in self.methods.items()}
+        found = {name: weight_summary(frame, self.edges) for name, frame in frames.items()}
+        return pd.concat(found, names=["method"]).reset_index(level=0)
+
+    @cached_property
+    def overlaps(self) -> pd.DataFrame:
+        """Jaccard index of the responses that two methods clip, at matched ranges."""
+        return overlap(self._matched_frames)
+
+    @cached_property
+    def overlaps_by_length(self) -> pd.DataFrame:
+        """The same within every sign and length bin, for every pair of methods."""
+        return overlap_by_length(self._matched_frames, self.edges)
+
+    @property
+    def _matched_frames(self) -> dict[str, pd.DataFrame]:
+        return {name: frame for (name, span), frame in self.frames.items() if span == "matched"}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What a replay writes, by file name."""
+        return {
+            "clip_by_length": self.by_length,
+            "clip_by_length_and_sign": self.by_length_and_sign,
+            "fairness": self.fairness,
+            "weights": self.weights,
+            "overlap": self.overlaps.reset_index(names="method"),
+            "overlap_by_length": self.overlaps_by_length,
+        }
 
     @property
     def pooled(self) -> pd.DataFrame:

@@ -63,7 +63,8 @@ def replay_bank(
     ranges: Path | None = None,
     options: Options = (),
 ) -> None:
-    """Every method on the same recorded bytes: who is clipped, by length, with intervals. No model is run.
+    """Every method on the same recorded bytes: who is clipped, by length, with intervals, who carries the gradient,
+    who clips the same responses. No model is run.
 
     Args:
         bank: Folder of the bank.

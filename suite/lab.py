@@ -26,7 +26,6 @@ from suite.printing import show
 from suite.recipes import METHODS, known_methods, method_with
 from suite.replay import replay
 from suite.types import Method, State
-from suite.weights import overlap, overlap_by_length, response_gradients, weight_summary
 
 DRAWN = ("rloo", "grpo", "gspo", "ctpo", "fspo")
 """Methods that figures show; the tables have all."""
@@ -43,12 +42,12 @@ QUESTIONS: Mapping[str, Mapping[str, dict[str, float | str | None]]] = {
 def replayed(
     folder: Path, names: Sequence[str] | None, out: Path, options: Sequence[str], console: Console
 ) -> list[str]:
-    """Replay methods on a bank and write clip_by_length.csv and fairness.csv; the sentences, one a method and range."""
+    """Replay methods on a bank and write the arena's tables; the sentences, one a method and range."""
     bank = Bank.open(folder)
     methods = {name: method_with(name, options) for name in (names or known_methods())}
     arena = Arena(methods, bank.updates())
-    tables.write_csv(out / "clip_by_length.csv", arena.by_length)
-    tables.write_csv(out / "fairness.csv", arena.fairness)
+    for name, frame in arena.tables().items():
+        tables.write_csv(out / f"{name}.csv", frame)
     show(tables.fairness_table(arena.fairness), "clipping by length, the same responses for every method", console)
     rows = arena.fairness.to_dict("records")
     return [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in rows]
@@ -81,28 +80,6 @@ class Lab:
 
     def _fspo(self, change: Mapping[str, float | str | None]) -> Method:
         return dataclasses.replace(METHODS["fspo"], hyper=dataclasses.replace(METHODS["fspo"].hyper, **change))
-
-    @cached_property
-    def weights(self) -> pd.DataFrame:
-        """Importance weights, effective sample sizes and shares of the gradient, by method and length."""
-        edges = self.arena.edges
-        frames = {name: response_gradients(method, self.arena.log, {}) for name, method in METHODS.items()}
-        found = {name: weight_summary(frame, edges) for name, frame in frames.items()}
-        return pd.concat(found, names=["method"]).reset_index(level=0)
-
-    @cached_property
-    def overlaps(self) -> pd.DataFrame:
-        """Jaccard index of the responses that two methods clip, at matched ranges."""
-        return overlap(self._matched)
-
-    @cached_property
-    def overlaps_by_length(self) -> pd.DataFrame:
-        """The same within every sign and length bin, for every pair of methods."""
-        return overlap_by_length(self._matched, self.arena.edges)
-
-    @property
-    def _matched(self) -> dict[str, pd.DataFrame]:
-        return {name: frame for (name, span), frame in self.arena.frames.items() if span == "matched"}
 
     @cached_property
     def turns(self) -> pd.DataFrame:
@@ -151,12 +128,10 @@ class Lab:
         """Every table as tidy numbers, by file name."""
         arena = self.arena
         found = {
-            "clip_by_length": arena.by_length, "clip_by_length_and_sign": arena.by_length_and_sign,
-            "fairness": arena.fairness, "predicted": arena.predicted, "growth": arena.growth,
+            **arena.tables(), "predicted": arena.predicted, "growth": arena.growth,
             "growth_by_length": arena.growth_bins, "growth_by_update": arena.growth_by_update,
-            "growth_quantiles": arena.quantiles, "fspo_settings": self.variants, "weights": self.weights,
+            "growth_quantiles": arena.quantiles, "fspo_settings": self.variants,
             "directions": self.turns, "directions_bound": self.bounds,
-            "overlap": self.overlaps.reset_index(names="method"), "overlap_by_length": self.overlaps_by_length,
         }  # fmt: skip
         if self.model is not None and self.noise is not None and self.noise_clips is not None:
             cosine, bound, _ = self.model.turns

@@ -78,7 +78,7 @@ def page_text(lab: Lab) -> str:
         *_directions(lab),
         "## Who clips the same responses",
         "Jaccard index of the clipped sets at matched ranges; by sign and length in `overlap_by_length.csv`.",
-        tables.markdown(_shortened(lab.overlaps.reset_index(names=""))),
+        tables.markdown(_shortened(lab.arena.overlaps.reset_index(names=""))),
         *_noise(lab),
         "## How this was made",
         *_provenance(lab),
@@ -157,7 +157,7 @@ def _questions(lab: Lab) -> Iterator[str]:
 
 
 def _weights(lab: Lab) -> str:
-    whole = select(lab.weights, bin="all", sign="all")
+    whole = select(lab.arena.weights, bin="all", sign="all")
     columns = ["method", "ess_weight", "ess_gradient", "mean_weight", "weight_q01", "weight_q99", "loss_scale"]
     return (
         "Effective sample size as a share of the responses, over importance weights and over gradient norms; "

@@ -166,4 +166,8 @@ def test_replay_on_the_command_line(bank: Bank, monkeypatch: pytest.MonkeyPatch,
     cli.main()
     text = capsys.readouterr().out
     assert "fspo, default range:" in text
-    assert (bank.folder / "replay" / "fairness.csv").is_file()
+    written = {path.name for path in (bank.folder / "replay").iterdir()}
+    assert written == {
+        "clip_by_length.csv", "clip_by_length_and_sign.csv", "fairness.csv", "weights.csv", "overlap.csv",
+        "overlap_by_length.csv",
+    }  # fmt: skip
