@@ -18,7 +18,7 @@ from strategies import METHODS
 from suite.bank import Bank, Recorded
 from suite.cells import load, source_of
 from suite.config import plain
-from suite.recipes import FIVE
+from suite.recipes import FIVE, recipe
 from suite.types import UserError
 
 NAMED = {name: METHODS[name] for name in arena.REPLAYED}
@@ -125,7 +125,7 @@ def test_quick_writes_a_whole_file_from_the_demo_and_from_a_bank(
         tasks=("recurrence", "equation"), max_new_tokens=48, tokens_per_micro_batch=1024, learning_rate=1e-4
     )
     loaded, sampler = load(config)
-    rollouts = source_of(config, loaded, sampler, 1).record(0)
+    rollouts = source_of(replace(recipe("demo"), train=config), loaded, sampler, 1).record(0)
     facts = {"train": plain(config), "seed": 1, "digests": {"model": loaded.digest}}
     first = Recorded("rollouts", rollouts.to_bytes(), 1, 0, len(rollouts.rollouts), loaded.digest)
     bank = Bank.open_or_new(tmp_path / "bank").append("none-seed1", facts, [first])
