@@ -34,7 +34,7 @@ def documents(of: str, data_dir: str | None = None, chat: bool = False, **unused
 
 
 def every_sample(responses: Iterable[Sequence[str]], documents: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A filter that keeps all samples of a problem, where lm-eval keeps the first; `repeats` says how many there are."""
+    """A filter that keeps all samples of a problem, where lm-eval keeps the first; `repeats` is how many there are."""
     return [list(samples) for samples in responses]
 
 
