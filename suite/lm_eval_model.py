@@ -89,13 +89,14 @@ def settings_from(gen_kwargs: Mapping[str, Any], batch_size: int) -> SamplingSet
 
     given = dict(normalize_gen_kwargs(dict(gen_kwargs), DEFAULT_MAX_NEW_TOKENS))
     until, limit = given.pop("until"), given.pop("max_gen_toks")
-    temperature = given.pop("temperature", 0.0) if given.pop("do_sample") else 0.0
+    drawn, temperature = given.pop("do_sample"), given.pop("temperature", 0.0)
     for name, value in given.items():
         if value not in NEUTRAL.get(name, ()):
             raise UserError(
                 f"lm-eval asks for {name} = {value!r}, which the suite's samplers do not have; leave it out"
             )
-    return SamplingSettings(limit, temperature, batch_size, tuple(dict.fromkeys(stop for stop in until if stop)))
+    stop = tuple(dict.fromkeys(text for text in until if text))
+    return SamplingSettings(limit, temperature if drawn else 0.0, batch_size, stop)
 
 
 @functools.cache
@@ -152,13 +153,18 @@ def native_task(name: str) -> Any:
     import datasets.exceptions
 
     try:
-        return _manager().load(name)["tasks"][name]
+        return _own_tasks().load(name)["tasks"][name]
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().split("\n", 1)[0][:200]
         raise UserError(
             f"lm-eval's own {name} does not load ({type(error).__name__}: {reason}); it takes its data from the hub: "
             "connect, or copy a cache of the hub that holds them ($HF_HOME)"
         ) from None
+
+
+@functools.cache
+def _own_tasks() -> Any:
+    return _manager()
 
 
 def _manager(**options: Any) -> Any:
