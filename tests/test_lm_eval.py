@@ -18,7 +18,7 @@ import torch
 
 from suite.config import EvalConfig
 from suite.evaluate import evaluate
-from suite.lm_eval_model import Answering, model_class, run_lm_eval, settings_from
+from suite.lm_eval_model import Answering, fspo_tasks, model_class, run_lm_eval, settings_from
 from suite.lm_eval_run import NATIVE, agreement_table, asked_through_lm_eval
 from suite.models import LoadedModel, load_model
 from suite.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
@@ -43,10 +43,15 @@ def base() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def babbler() -> tuple[Any, Any]:
-    """A random model that reads prompts of some thousand characters."""
+    """A random model for prompts of some thousand characters; large weights, so that its texts follow the prompt."""
     tokenizer = character_tokenizer(PRINTABLE, 4096)
     shape = TinyShape(width=64, layers=2, heads=2, head_size=32, feed_forward=96, max_positions=4096)
-    return tiny_qwen3(shape, tokenizer, seed=0).eval(), tokenizer
+    model = tiny_qwen3(shape, tokenizer, seed=0).eval()
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if weights.ndim == 2 and "embed" not in name:
+                weights.mul_(25)
+    return model, tokenizer
 
 
 class Scripted:
@@ -164,35 +169,48 @@ def test_a_text_that_lm_eval_did_not_get_is_counted(own_gsm8k: Task, babbler: tu
     assert found.ours.verdicts == ((Verdict.CORRECT,),) * 6
 
 
-def lm_eval_models_answers(model: Any, tokenizer: Any, task: str, limit: int, metadata: dict[str, str]) -> Any:
-    """What lm-eval's own hf model makes of one of our tasks: its samples and scores."""
+def by_lm_evals_own_model(model: Any, tokenizer: Any, limit: int, gen_kwargs: Any, metadata: Any) -> Any:
+    """What lm-eval's own hf model makes of our gsm8k: its samples and scores."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(LM_EVAL_TASKS), include_defaults=False, metadata=metadata)
     lm = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=7)
-    found = simple_evaluate(model=lm, tasks=[task], limit=limit, task_manager=manager)
-    assert found is not None
-    return found
+    return simple_evaluate(model=lm, tasks=["fspo_gsm8k"], limit=limit, task_manager=manager, gen_kwargs=gen_kwargs)
+
+
+def responses(results: Any) -> list[str]:
+    return [row["resps"][0][0] for row in results["samples"]["fspo_gsm8k"]]
 
 
 def test_lm_evals_own_model_writes_our_greedy_texts_on_gsm8k(babbler: tuple[Any, Any], shared: Path) -> None:
     """Twenty problems of the real set, greedy: prompts, texts and verdicts of lm-eval's hf model are ours."""
     model, tokenizer = babbler
     config = EvalConfig(("gsm8k",), samples=1, limit=20, temperature=0.0, batch_size=8)
-    task = TASKS["gsm8k"]
-    sampler = TransformersSampler(model, tokenizer)
-    answering, (found,) = through(sampler, tokenizer, [task], config, shared / "data")
-    theirs = lm_eval_models_answers(model, tokenizer, "fspo_gsm8k", 20, {"data_dir": str(shared / "data")})
-    rows = theirs["samples"]["fspo_gsm8k"]
-    ours = tokenizer.batch_decode([list(r.response_ids) for r in answering.rollouts["fspo_gsm8k"]],
-                                  skip_special_tokens=True)  # fmt: skip
-    assert [row["resps"][0][0] for row in rows] == ours
-    assert [row["arguments"][0][0] for row in rows] == [task.render(p) for p in task.load("eval", shared / "data")[:20]]
+    task, data = TASKS["gsm8k"], shared / "data"
+    answering, (found,) = through(TransformersSampler(model, tokenizer), tokenizer, [task], config, data)
+    theirs = by_lm_evals_own_model(model, tokenizer, 20, None, {"data_dir": str(data)})
+    drawn = [list(rollout.response_ids) for rollout in answering.rollouts["fspo_gsm8k"]]
+    ours = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+    assert responses(theirs) == ours
+    asked = [row["arguments"][0][0] for row in theirs["samples"]["fspo_gsm8k"]]
+    assert asked == [task.render(problem) for problem in task.load("eval", data)[:20]]
     assert theirs["results"]["fspo_gsm8k"]["accuracy,every_sample"] == found.lm_eval
     assert (found.same_prompts, found.same_verdicts) == (20, 20)
-    assert len(set(ours)) > 1
+    assert len(set(ours)) == 20
+
+
+@pytest.mark.usefixtures("own_gsm8k")
+def test_lm_evals_own_model_stops_where_our_sampler_does(babbler: tuple[Any, Any]) -> None:
+    """Stop texts that the random model writes: both ways cut its texts at the same places."""
+    model, tokenizer = babbler
+    gen_kwargs = {"until": ["GG", "Ee", "oEJ"], "max_gen_toks": 48}
+    answering = Answering(TransformersSampler(model, tokenizer), tokenizer, 0, 8)
+    ours = run_lm_eval(answering, fspo_tasks(LM_EVAL_TASKS, ["gsm8k"], 1, {}), None, gen_kwargs)
+    assert responses(ours) == responses(by_lm_evals_own_model(model, tokenizer, 6, gen_kwargs, {}))
+    finished = [rollout.finish_reason for rollout in answering.rollouts["fspo_gsm8k"]]
+    assert finished.count(FinishReason.STOP) >= 3
 
 
 def test_the_command_line_of_lm_eval_gives_our_accuracy(base: LoadedModel, tmp_path: Path) -> None:
