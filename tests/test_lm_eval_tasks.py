@@ -12,6 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suite import lm_eval_model
+from suite.lm_eval_model import require_lm_eval
 from suite.rollouts import grade
 from suite.sampling import before_stop
 from suite.tiny_model import character_tokenizer
@@ -147,3 +149,9 @@ def test_a_response_is_graded_up_to_its_stop_text() -> None:
     (graded,) = grade(tokenizer, {"gsm8k": TASKS["gsm8k"]}, [problem], [drawn])
     assert (graded.verdict, graded.reward, graded.response_ids) == (Verdict.CORRECT, 1.0, ids)
     assert TASKS["gsm8k"].grade([(text, problem)]) != [Verdict.CORRECT]
+
+
+def test_a_missing_lm_eval_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm_eval_model, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"make install-lm-eval.*pip install fspo-suite\[lm-eval\]"):
+        require_lm_eval()
