@@ -158,6 +158,8 @@ def evaluate(
     precision: str | None = None,
     engine: str = "transformers",
     batch_size: int | None = None,
+    through: str | None = None,
+    lm_eval_native: bool = False,
     out: Path | None = None,
 ) -> None:
     """Evaluate one model: avg@k on every set with 95 % intervals.
@@ -175,6 +177,8 @@ def evaluate(
         precision: float32 or bfloat16; default float32 for the embedded model and without bfloat16 hardware.
         engine: What draws: transformers (in this process) or vllm. Their noise differs, so their samples do too.
         batch_size: Responses side by side; default 512 for the embedded model, else 64.
+        through: lm-eval: it asks and scores the same sets, and its numbers are shown beside ours.
+        lm_eval_native: The same, and what lm-eval's own tasks say where it has them (their data come from the hub).
         out: Folder for the result and every response.
     """
     from suite.config import EvalConfig
@@ -194,6 +198,13 @@ def evaluate(
         chat=chat,
     )
     default = "bfloat16" if has_fast_bfloat16() and not embedded else "float32"
+    if through not in (None, "lm-eval"):
+        raise UserError(f"--through {through!r}: there is lm-eval; leave it out for the suite's own evaluation")
+    if through or lm_eval_native:
+        from suite.lm_eval_run import run_through_lm_eval
+
+        run_through_lm_eval(model, config, precision or default, engine, data_dir, out, lm_eval_native, console)
+        return
     run_evaluation(model, config, precision or default, engine, data_dir, out, console)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
+LM_EVAL_TASKS = tasks.LM_EVAL_TASKS
 TRAINED = tuple(name for name in EMBEDDED_TASKS if tasks.TASKS[name].trainable)
 SECTIONS = {"train": TrainConfig, "evaluation": EvalConfig}
 T = typing.TypeVar("T")

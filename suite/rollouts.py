@@ -12,7 +12,7 @@ from suite.config import TrainConfig
 from suite.environment import versions
 from suite.files import digest_of
 from suite.recording import RolloutSet
-from suite.sampling import Sampler, SampleRequest, SamplingSettings
+from suite.sampling import Sampler, SampleRequest, SamplingSettings, before_stop
 from suite.seeds import derive, generator
 from suite.types import Problem, Rollout, Task, UserError, Verdict
 
@@ -39,7 +39,8 @@ def grade(
     verdicts: dict[int, Verdict] = {}
     for name, task in tasks.items():
         rows = [i for i, p in enumerate(problems) if p.task == name]
-        verdicts.update(zip(rows, task.grade([(texts[i], problems[i]) for i in rows]), strict=True))
+        answers = [(before_stop(texts[i], task.stop), problems[i]) for i in rows]
+        verdicts.update(zip(rows, task.grade(answers), strict=True))
     return [
         replace(r, verdict=verdicts[i], reward=float(verdicts[i] == Verdict.CORRECT)) for i, r in enumerate(rollouts)
     ]

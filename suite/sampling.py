@@ -48,6 +48,15 @@ class SamplingSettings:
                 raise UserError(f"SamplingSettings.{name} = {getattr(self, name)}: must be at least {lowest}")
 
 
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """The response without its stop text and what its last token may hold behind it: that part answers nothing.
+
+    >>> before_stop("#### 7Question: How", ("\\n\\n", "Question:"))
+    '#### 7'
+    """
+    return text[: min((place for mark in stop if (place := text.find(mark)) >= 0), default=len(text))]
+
+
 class Sampler(Protocol):
     """Anything that turns requests into rollouts, in the order of the requests."""
 

@@ -26,3 +26,5 @@ EMBEDDED_TASKS = tuple(task.name for task in arithmetic.TASKS)
 """The generated sets that the embedded model was warmed up for; one of them is for evaluation only."""
 EMBEDDED_MODEL = Path(__file__).parent / "embedded"
 """Folder of the model that ships with the package."""
+LM_EVAL_TASKS = Path(__file__).parent / "lm_eval"
+"""Folder for lm-eval's --include_path: the evaluation sets as its tasks, fspo_NAME each."""

@@ -31,6 +31,7 @@ CASES = {
     "unknown recipe": (["compare", "dmeo"], ["unknown recipe 'dmeo'", "did you mean demo?", "smoke"]),
     "unknown method": (["compare", "smoke", "--methods", "grpo,fsop"], ["unknown method 'fsop'", "did you mean fspo?"]),
     "unknown task": (["evaluate", "--tasks", "ad"], ["unknown task 'ad'", "gsm8k"]),
+    "unknown way": (["evaluate", "--through", "lmeval"], ["--through 'lmeval'", "lm-eval"]),
     "unknown model": (["evaluate", "--model", "no/such/folder"], ["no/such/folder"]),
     "unknown hyper-parameter": (
         ["compare", "smoke", "--set", "fspo.width=1"],
