@@ -10,7 +10,8 @@ import tyro
 
 import suite.cli_bank
 import suite.cli_grade
-import suite.cli_methods  # noqa: F401 (all register their commands)
+import suite.cli_methods
+import suite.cli_samples  # noqa: F401 (all register their commands)
 from suite.app import Name, Options, app, complaints, console, say
 from suite.config import CompareConfig
 from suite.types import UserError
@@ -160,7 +161,7 @@ def evaluate(
     batch_size: int | None = None,
     out: Path | None = None,
 ) -> None:
-    """Evaluate one model: avg@k on every set with 95 % intervals.
+    """Evaluate one model: avg@k on every set with 95 % intervals. Run again to go on where it stopped.
 
     Args:
         model: embedded, smollm2, a local folder, a .gguf file or a hub id.
@@ -174,8 +175,8 @@ def evaluate(
         seed: Seed of the decoding noise.
         precision: float32 or bfloat16; default float32 for the embedded model and without bfloat16 hardware.
         engine: What draws: transformers (in this process) or vllm. Their noise differs, so their samples do too.
-        batch_size: Responses side by side; default 512 for the embedded model, else 64.
-        out: Folder for the result and every response.
+        batch_size: Responses side by side, kept together; default 512 for the embedded model, else 64.
+        out: Folder for the result and every sample; default results/runs/evaluate-MODEL-..., named by all of the above.
     """
     from suite.config import EvalConfig
     from suite.evaluation_run import run_evaluation
