@@ -62,7 +62,7 @@ def check_canary(
     `loaded` is the start model, not trained yet. Where the folder has no canary, today's answers become it.
     """
     path = folder / FILE
-    content = {"model": loaded.digest, "engine": sampler.engine}
+    content: dict[str, Any] = {"model": loaded.digest, "engine": sampler.engine}
     content["answers"] = canary_answers(loaded, sampler, tasks, config, data_dir)
     if not path.exists():
         write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,15 +1,16 @@
 """Every sample of an evaluation on disk: Parquet parts that only grow, and a manifest that says what drew them.
 
-    FOLDER/manifest.json              what was asked of which model; a resumed evaluation must agree
-    FOLDER/TASK/part-00000.parquet    one chunk of responses, written whole when it is finished
-    FOLDER/TASK/verdicts.parquet      what the graders say, written when all responses of the task are there
+    FOLDER/manifest.json                     what was asked of which model; a resumed evaluation must agree
+    FOLDER/TASK/part-00000-DIGEST.parquet    one chunk of responses, written whole when it is finished
+    FOLDER/TASK/verdicts-DIGEST.parquet      what the graders say, written when all responses of the task are there
 
 A kill loses the chunk in flight. Chunks are cut from the requests alone, so a resumed evaluation writes the files that
-an uninterrupted one writes, byte for byte. Every page of a part carries a checksum.
+an uninterrupted one writes, byte for byte. DIGEST is the start of the sha256 of a file, which every reader checks.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections import Counter
@@ -27,8 +28,8 @@ from suite.types import FinishReason, UserError, Verdict
 
 MANIFEST = "manifest.json"
 FOLDER = "samples"
+VERDICTS = "verdicts"
 SCHEMA_VERSION = 1
-ORDER = ("task", "place")
 REWARD = "verdict"
 """Name of the verdict that scores come from; other graders' columns have their own names."""
 
@@ -104,8 +105,8 @@ class SampleStore:
 
     def chunk(self, task: str, number: int) -> list[Sample] | None:
         """The samples of a finished chunk, None before it is finished."""
-        path = self._part(task, number)
-        if not path.exists():
+        path = _found(self.folder / task, f"part-{number:05d}")
+        if path is None:
             return None
         return [
             Sample(**{**row, "tokens": tuple(row["tokens"]), "finish": FinishReason(row["finish"])})
@@ -116,12 +117,12 @@ class SampleStore:
         """Keep a finished chunk."""
         columns = {f.name: [getattr(sample, f.name) for sample in samples] for f in fields(Sample)}
         columns["finish"] = [sample.finish.value for sample in samples]
-        _write(self._part(task, number), pa.table(columns, schema=PART))
+        _write(self.folder / task, f"part-{number:05d}", pa.table(columns, schema=PART))
 
     def judged(self, task: str) -> Judged | None:
         """What the graders said, None before they were asked."""
-        path = self.folder / task / "verdicts.parquet"
-        if not path.exists():
+        path = _found(self.folder / task, VERDICTS)
+        if path is None:
             return None
         columns = _read(path).to_pydict()
         answers, _ = columns.pop("answer"), columns.pop("place")
@@ -132,10 +133,7 @@ class SampleStore:
         columns = {name: pa.array([v.value for v in column], pa.string()) for name, column in judged.verdicts.items()}
         answers = pa.array(judged.answers, pa.string())
         places = pa.array(range(len(answers)), pa.int32())
-        _write(self.folder / task / "verdicts.parquet", pa.table({"place": places, "answer": answers, **columns}))
-
-    def _part(self, task: str, number: int) -> Path:
-        return self.folder / task / f"part-{number:05d}.parquet"
+        _write(self.folder / task, VERDICTS, pa.table({"place": places, "answer": answers, **columns}))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -176,8 +174,8 @@ def read_frame(folder: Path) -> pd.DataFrame:
         frame = pd.concat(found, ignore_index=True).sort_values("place", ignore_index=True)
         if frame["place"].duplicated().any():
             raise UserError(f"{folder / task}: two parts hold the same sample; move the folder away and evaluate again")
-        verdicts = folder / task / "verdicts.parquet"
-        if verdicts.exists():
+        verdicts = _found(folder / task, VERDICTS)
+        if verdicts is not None:
             frame = frame.merge(_read(verdicts).to_pandas(), on="place", how="left")
         parts.append(frame)
     if not parts:
@@ -194,19 +192,33 @@ def unfinished(folder: Path, frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     return {task: (have[task], count) for task, count in wanted.items() if have[task] != count}
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _write(folder: Path, stem: str, table: pa.Table) -> None:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    write_atomically(path, buffer.getvalue())
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomically(folder / f"{stem}-{_digest(buffer.getvalue())}.parquet", buffer.getvalue())
+
+
+def _found(folder: Path, stem: str) -> Path | None:
+    """The file of that name with whatever digest; UserError where there are two."""
+    paths = sorted(folder.glob(f"{stem}-*.parquet"))
+    if len(paths) > 1:
+        raise UserError(f"{folder}: {stem} is there twice; delete one of {', '.join(path.name for path in paths)}")
+    return paths[0] if paths else None
 
 
 def _read(path: Path) -> pa.Table:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read()
-    except (OSError, pa.ArrowException) as error:
+        data = path.read_bytes()
+        if path.stem.rpartition("-")[2] != _digest(data):
+            raise ValueError("its content does not have the digest of its name")
+        return pq.read_table(io.BytesIO(data))
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().split("\n", 1)[0]
-        raise UserError(f"{path}: altered or truncated ({reason}); delete it to draw its samples again") from error
+        raise UserError(f"{path}: altered or truncated ({reason}); delete it and evaluate again") from error
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
