@@ -77,11 +77,11 @@ def measure(model: object, tokenizer: object, tasks: Sequence[Task]) -> dict[str
     """pass@1, pass@8 and the mean length of the model's responses on the evaluation split of every set."""
     config = EvalConfig(tuple(t.name for t in tasks), samples=SAMPLES)
     measured = {}
-    for result, rollouts in evaluate(TransformersSampler(model, tokenizer), tokenizer, tasks, config, None):
+    for result in evaluate(TransformersSampler(model, tokenizer), tokenizer, tasks, config, None):
         counted = scores({0: result}, "base")
         measured[result.task] = {
             "pass@1": float(counted.means.mean()),
             f"pass@{SAMPLES}": float(pass_at_k(counted.correct, SAMPLES, SAMPLES).mean()),
-            "mean_length": sum(len(r.response_ids) for r in rollouts) / len(rollouts),
+            "mean_length": sum(map(sum, result.lengths)) / sum(map(len, result.lengths)),
         }
     return measured

@@ -6,19 +6,21 @@ import json
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from suite.canary import check_canary
 from suite.cards import card_digest
 from suite.config import PROTOCOL, CompareConfig, TrainConfig, plain
 from suite.engines import require_engine, sampler_for
 from suite.environment import machine, versions
-from suite.evaluate import evaluate
+from suite.evaluate import evaluate, manifest_of
 from suite.fetch import located
 from suite.files import write_atomically
+from suite.frugal import FrugalSampler
 from suite.metrics import SECONDS
 from suite.models import LoadedModel, load_model, model_digest
 from suite.null_update import TRAINED_IN, null_update
@@ -28,11 +30,15 @@ from suite.recording import RolloutSet
 from suite.results import FILE, curves_of, read_result, write_result
 from suite.rollouts import RolloutSource
 from suite.run_log import read_log
+from suite.sample_store import FOLDER as SAMPLES
+from suite.sample_store import SampleStore
 from suite.sampling import Sampler
 from suite.trainer import Trainer
 from suite.types import EvalResult, RunResult, UserError, Verdict
 
 BASE = "base"
+CANARY = "canary"
+"""Where a result's environment says whether the start model still gave the answers it gave for the base."""
 
 
 def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
@@ -87,11 +93,11 @@ class BaseJob:
 
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
-        evals, costs = timed_evaluation(self.config, loaded, sampler)
+        canary = canary_of(self.config, self.out, loaded, sampler)
+        evals, costs = timed_evaluation(self.config, loaded, sampler, self.folder)
         digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
-        result = RunResult(
-            PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, environment_of(sampler)
-        )
+        environment = environment_of(sampler) | {CANARY: canary}
+        result = RunResult(PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, environment)
         write_result(result, self.folder)
         return f"accuracy {mean_accuracy(evals):.3f}"
 
@@ -178,12 +184,13 @@ class CellJob:
 
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
+        canary = canary_of(self.config, self.out, loaded, sampler)
         first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
         source = source_of(self.config, loaded, sampler, self.seed)
         method = method_with(self.method, self.config.options)
         logger = length_logger(method, source.settings.max_new_tokens)
         log = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger).run()
-        evals, costs = timed_evaluation(self.config, loaded, sampler)
+        evals, costs = timed_evaluation(self.config, loaded, sampler, self.folder)
         loaded.model.save_pretrained(self.folder / "model")
         loaded.tokenizer.save_pretrained(self.folder / "model")
         costs |= {name: sum(row[name] for row in log) for name in log[0] if name.startswith(SECONDS)}
@@ -207,7 +214,7 @@ class CellJob:
                 "final_model": model_digest(loaded.model),
             },
             costs=costs,
-            environment=environment_of(sampler),
+            environment=environment_of(sampler) | {CANARY: canary},
         )
         write_result(result, self.folder)
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
@@ -215,16 +222,31 @@ class CellJob:
         return f"reward {start:.3f} -> {end:.3f}, accuracy {mean_accuracy(evals):.3f}"
 
 
-def timed_evaluation(
-    config: CompareConfig, loaded: LoadedModel, sampler: Sampler
-) -> tuple[tuple[EvalResult, ...], dict[str, Any]]:
-    """The evaluations of a model, with seconds and peak memory so far."""
-    start = time.perf_counter()
+def canary_of(config: CompareConfig, out: Path, loaded: LoadedModel, sampler: Sampler) -> str:
+    """What `check_canary` says of the start model in this process."""
     chosen = tasks_named(config.evaluation.tasks)
-    found = evaluate(sampler, loaded.tokenizer, chosen, config.evaluation, config.train.data_dir)
+    return check_canary(out / BASE, loaded, sampler, chosen, config.evaluation, config.train.data_dir)
+
+
+def timed_evaluation(
+    config: CompareConfig, loaded: LoadedModel, sampler: Sampler, folder: Path
+) -> tuple[tuple[EvalResult, ...], dict[str, Any]]:
+    """The evaluations of the model as it is now, with this process's seconds and peak memory so far.
+
+    Samples are kept in the folder; an evaluation that was killed goes on with them.
+    """
+    start = time.perf_counter()
+    chosen, data_dir = tasks_named(config.evaluation.tasks), config.train.data_dir
+    frugal = FrugalSampler(sampler, lambda line: print(f"{folder.name}: {line}", flush=True))
+    now = replace(loaded, digest=model_digest(loaded.model))
+    store = SampleStore(folder / SAMPLES)
+    store.claim(manifest_of(now, sampler.engine, chosen, config.evaluation, data_dir, {**versions(), **machine()}))
+    evals = evaluate(frugal, loaded.tokenizer, chosen, config.evaluation, data_dir, store=store)
     costs = {f"{SECONDS}evaluate": time.perf_counter() - start}
     costs["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return tuple(result for result, _ in found), costs
+    if frugal.batch_size is not None:
+        costs["evaluation_batch"] = frugal.batch_size
+    return tuple(evals), costs
 
 
 def stages(config: CompareConfig, out: Path) -> list[list[Any]]:

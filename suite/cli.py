@@ -9,8 +9,10 @@ from pathlib import Path
 import tyro
 
 import suite.cli_bank
+import suite.cli_evaluate
 import suite.cli_grade
-import suite.cli_methods  # noqa: F401 (all register their commands)
+import suite.cli_methods
+import suite.cli_samples  # noqa: F401 (all register their commands)
 from suite.app import Name, Options, app, complaints, console, say
 from suite.config import CompareConfig
 from suite.types import UserError
@@ -142,70 +144,6 @@ def train(
     tell_overlaps(config)
     run_jobs(stages(config, out), Layout.of(1), console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
-
-
-@app.command
-def evaluate(
-    model: str = "embedded",
-    tasks: str | None = None,
-    data_dir: Path | None = None,
-    limit: int | None = None,
-    samples: int = 4,
-    temperature: float = 1.0,
-    max_new_tokens: int | None = None,
-    chat: bool = False,
-    seed: int = 0,
-    precision: str | None = None,
-    engine: str = "transformers",
-    batch_size: int | None = None,
-    through: str | None = None,
-    lm_eval_native: bool = False,
-    out: Path | None = None,
-) -> None:
-    """Evaluate one model: avg@k on every set with 95 % intervals.
-
-    Args:
-        model: embedded, smollm2, a local folder, a .gguf file or a hub id.
-        tasks: Comma-separated evaluation sets; default the embedded ones.
-        data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
-        limit: Use only the first problems of each set.
-        samples: Responses per problem.
-        temperature: Sampling temperature; 0 takes the most likely token.
-        max_new_tokens: Token limit instead of each task's own.
-        chat: Ask through the chat template instead of few-shot prompts.
-        seed: Seed of the decoding noise.
-        precision: float32 or bfloat16; default float32 for the embedded model and without bfloat16 hardware.
-        engine: What draws: transformers (in this process) or vllm. Their noise differs, so their samples do too.
-        batch_size: Responses side by side; default 512 for the embedded model, else 64.
-        through: lm-eval: it asks and scores the same sets, and its numbers are shown beside ours.
-        lm_eval_native: The same, and what lm-eval's own tasks say where it has them (their data come from the hub).
-        out: Folder for the result and every response.
-    """
-    from suite.config import EvalConfig
-    from suite.evaluation_run import run_evaluation
-    from suite.models import has_fast_bfloat16
-    from suite.recipes import EMBEDDED_TASKS
-
-    embedded = model == "embedded"
-    config = EvalConfig(
-        tasks=EMBEDDED_TASKS if tasks is None else tuple(tasks.split(",")),
-        samples=samples,
-        limit=limit,
-        seed=seed,
-        temperature=temperature,
-        batch_size=batch_size or (512 if embedded else 64),
-        max_new_tokens=max_new_tokens,
-        chat=chat,
-    )
-    default = "bfloat16" if has_fast_bfloat16() and not embedded else "float32"
-    if through not in (None, "lm-eval"):
-        raise UserError(f"--through {through!r}: there is lm-eval; leave it out for the suite's own evaluation")
-    if through or lm_eval_native:
-        from suite.lm_eval_run import run_through_lm_eval
-
-        run_through_lm_eval(model, config, precision or default, engine, data_dir, out, lm_eval_native, console)
-        return
-    run_evaluation(model, config, precision or default, engine, data_dir, out, console)
 
 
 @app.command

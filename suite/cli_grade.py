@@ -79,6 +79,7 @@ def _print_disagreements(rows: Sequence[Mapping[str, str]], panel: Mapping[str, 
 
 
 def _shown(text: str) -> str:
-    """A text of strangers on one short line, without characters that a terminal would obey or cannot show."""
-    short = text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    """A text of strangers on one short line."""
+    from suite.printing import printable
+
+    return printable(text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…")

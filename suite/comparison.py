@@ -12,8 +12,9 @@ import pandas as pd
 from fspo.growth import growth_sentence
 from suite import figures, growth_figures, length_figures, tables
 from suite.arena import Arena
+from suite.canary import SAME
 from suite.cards import card_digest, hyper_line
-from suite.cells import FirstRolloutsJob, load_comparison
+from suite.cells import CANARY, FirstRolloutsJob, load_comparison
 from suite.config import PROTOCOL, CompareConfig
 from suite.figure_style import method_colours, save_figure
 from suite.files import write_atomically
@@ -83,6 +84,32 @@ class Report:
         return {} if self.null_log is None else null_outside(self.methods, self.null_log)
 
     @cached_property
+    def canaries(self) -> dict[str, str]:
+        """Methods with rows that are not comparable, and the seeds in whose runs the start model answered otherwise."""
+        seeds: dict[str, list[int]] = {}
+        for run in self.runs:
+            if run.environment.get(CANARY, SAME) != SAME:
+                seeds.setdefault(run.method, []).append(run.seed)
+        found = {name: "seeds " + ", ".join(map(str, sorted(those))) for name, those in seeds.items()}
+        return found | ({BASE: "resumed"} if self.base.environment.get(CANARY, SAME) != SAME else {})
+
+    @property
+    def canary_lines(self) -> list[str]:
+        """One sentence for every run whose row is not comparable."""
+        return [
+            f"not comparable: {run.method} seed {run.seed}: {run.environment[CANARY]}"
+            for run in (self.base, *self.runs)
+            if run.environment.get(CANARY, SAME) != SAME
+        ]
+
+    @property
+    def accuracy_table(self) -> pd.DataFrame:
+        """Accuracies as people read them, with cards, the null update and, where it was not the same, the canary."""
+        return tables.accuracy_table(
+            self.statistics.accuracies, cards=self.cards, noise=self.null_outside, canaries=self.canaries
+        )
+
+    @cached_property
     def arena(self) -> Arena:
         """All methods on the updates of all cells."""
         return Arena(self.methods, self.updates)
@@ -126,7 +153,9 @@ class Report:
                 "",
                 f"Accuracy in per cent, avg@{self.config.evaluation.samples}, 95 % intervals over seeds and problems.",
                 "",
-                tables.markdown(tables.accuracy_table(stats.accuracies, cards=self.cards, noise=self.null_outside)),
+                tables.markdown(self.accuracy_table),
+                *(f"- {line}" for line in self.canary_lines),
+                *([""] if self.canary_lines else []),
                 "## Difference to the base model, in points",
                 "",
                 tables.markdown(tables.difference_table(stats.differences)),

@@ -1,21 +1,48 @@
-"""Evaluation: k responses to every problem of every set, graded, with noise that does not depend on the method."""
+"""Evaluation: k responses to every problem of every set, kept and graded; their noise does not depend on the method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from suite.config import EvalConfig
-from suite.rollouts import data_digest, encode, grade
+from suite.files import folder_in_memory
+from suite.models import LoadedModel
+from suite.rollouts import data_digest, encode, prompt_text
+from suite.sample_store import REWARD, Judged, Sample, SampleStore
 from suite.sampling import Sampler, SampleRequest, SamplingSettings
 from suite.seeds import derive
-from suite.types import EvalResult, FinishReason, Problem, Rollout, Task
+from suite.types import EvalResult, FinishReason, Problem, Task, UserError, Verdict
+
+QUESTION = "{question}"
+"""Where the question stands in the text of a prompt template."""
 
 
 def evaluation_problems(task: Task, data_dir: Path | None, limit: int | None) -> list[Problem]:
     """The first `limit` problems (all without a limit) of the task's evaluation split."""
     return task.load("eval", data_dir)[:limit]
+
+
+def template_of(tokenizer: Any, task: Task, chat: bool) -> str:
+    """The text of the task's prompts, with QUESTION in the place of the question."""
+    return prompt_text(tokenizer, task, Problem("", QUESTION, "", task.name, task.version), chat)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def settings_of(task: Task, config: EvalConfig) -> SamplingSettings:
+    """How the responses to a task's problems are drawn."""
+    return SamplingSettings(
+        max_new_tokens=config.max_new_tokens or task.max_new_tokens,
+        temperature=config.temperature,
+        batch_size=config.batch_size,
+        stop=task.stop,
+    )
 
 
 def evaluate(
@@ -25,48 +52,162 @@ def evaluate(
     config: EvalConfig,
     data_dir: Path | None,
     on_progress: Callable[[str, int, int], None] | None = None,
-) -> list[tuple[EvalResult, list[Rollout]]]:
-    """For each task its verdicts and the graded responses, problem by problem, `config.samples` side by side.
+    store: SampleStore | None = None,
+) -> list[EvalResult]:
+    """For each task its verdicts, problem by problem, `config.samples` side by side.
 
-    The noise of a response is a function of (config.seed, task, problem, sample, position, token) alone.
-    `on_progress(task, new, total)` is told how many responses were finished, first 0 of each task.
+    The noise of a response is a function of (config.seed, task, problem, sample, position, token) alone. With a
+    `store`, which must be claimed, what it holds is not drawn or graded again. `on_progress(task, new, total)` is told
+    how many responses are there: first what the store holds of each task, then every chunk.
     """
+    if store is None:
+        with folder_in_memory() as folder:
+            return evaluate(sampler, tokenizer, tasks, config, data_dir, on_progress, SampleStore(folder))
     results = []
     for task in tasks:
         problems = evaluation_problems(task, data_dir, config.limit)
-        repeated = [p for p in problems for _ in range(config.samples)]
-        requests = []
-        for place, problem in enumerate(repeated):
-            sample = place % config.samples
-            key = derive(config.seed, "evaluate", task.name, problem.id, sample)
-            requests.append(SampleRequest(problem.id, sample, key, encode(tokenizer, task, problem, config.chat)))
-        settings = SamplingSettings(
-            max_new_tokens=config.max_new_tokens or task.max_new_tokens,
-            temperature=config.temperature,
-            batch_size=config.batch_size,
-            stop=task.stop,
-        )
-
-        def told(new: int, name: str = task.name, total: int = len(requests)) -> None:
-            if on_progress is not None:
-                on_progress(name, new, total)
-
-        told(0)
-        rollouts = grade(tokenizer, {task.name: task}, repeated, sampler.sample(requests, settings, told))
-        results.append((summarise(task, problems, rollouts, config.samples), rollouts))
+        asked = Asked(task, problems, tokenizer, config)
+        samples = sorted(_drawn(asked, sampler, store, on_progress), key=lambda sample: sample.place)
+        judged = store.judged(task.name)
+        if judged is None:
+            judged = judgement(task, problems, samples)
+            store.judge(task.name, judged)
+        results.append(summarise(task, problems, samples, judged.verdicts[REWARD]))
     return results
 
 
-def summarise(task: Task, problems: Sequence[Problem], rollouts: Sequence[Rollout], samples: int) -> EvalResult:
+@dataclass(frozen=True)
+class Asked:
+    """All that one task asks of a model."""
+
+    task: Task
+    problems: Sequence[Problem]
+    tokenizer: Any
+    config: EvalConfig
+
+    def requests(self) -> list[SampleRequest]:
+        """`config.samples` requests a problem, side by side: a request's index is its sample's place."""
+        task, config = self.task, self.config
+        prompts = [encode(self.tokenizer, task, problem, config.chat) for problem in self.problems]
+        return [
+            SampleRequest(p.id, sample, derive(config.seed, "evaluate", task.name, p.id, sample), prompt)
+            for p, prompt in zip(self.problems, prompts, strict=True)
+            for sample in range(config.samples)
+        ]
+
+    def chunks(self, requests: Sequence[SampleRequest], size: int) -> Iterator[tuple[int, list[int]]]:
+        """(number, places) of the parts that responses are drawn and kept in: prompts of like length together.
+
+        The longest prompts come first, so that memory runs out at the start or not at all.
+        """
+        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
+        for number in reversed(range(-(-len(order) // size))):
+            yield number, order[number * size : (number + 1) * size]
+
+    def samples(self, places: Sequence[int], requests: Sequence[SampleRequest], drawn: Sequence[Any]) -> list[Sample]:
+        """What is kept of the responses at those places."""
+        template = _sha256(template_of(self.tokenizer, self.task, self.config.chat))
+        texts = self.tokenizer.batch_decode([list(r.response_ids) for r in drawn], skip_special_tokens=True)
+        problems = [self.problems[place // self.config.samples] for place in places]
+        return [
+            Sample(
+                task=self.task.name,
+                problem=problem.id,
+                sample=requests[place].sample_index,
+                place=place,
+                seed=requests[place].seed,
+                template=template,
+                prompt=prompt_text(self.tokenizer, self.task, problem, self.config.chat),
+                gold=problem.gold,
+                response=text,
+                tokens=rollout.response_ids,
+                finish=rollout.finish_reason,
+            )
+            for place, problem, text, rollout in zip(places, problems, texts, drawn, strict=True)
+        ]
+
+
+def _drawn(
+    asked: Asked, sampler: Sampler, store: SampleStore, on_progress: Callable[[str, int, int], None] | None
+) -> list[Sample]:
+    """All samples of a task: those in the store, and the missing chunks, which are drawn and kept one by one."""
+    name, requests, settings = asked.task.name, asked.requests(), settings_of(asked.task, asked.config)
+    told = on_progress or (lambda task, new, total: None)
+    samples, missing = [], []
+    for number, places in asked.chunks(requests, store.chunk_size(asked.config.batch_size)):
+        kept = store.chunk(name, number)
+        if kept is None:
+            missing.append((number, places))
+            continue
+        if [(s.problem, s.sample, s.place) for s in kept] != [
+            (requests[i].problem_id, requests[i].sample_index, i) for i in places
+        ]:
+            raise UserError(
+                f"{store.folder / name}: part {number} holds other samples than this evaluation asks for; "
+                "delete the folder to draw them again"
+            )
+        samples += kept
+    told(name, len(samples), len(requests))
+    for number, places in missing:
+        fresh = asked.samples(places, requests, sampler.sample([requests[i] for i in places], settings))
+        store.add(name, number, fresh)
+        samples += fresh
+        told(name, len(fresh), len(requests))
+    return samples
+
+
+def judgement(task: Task, problems: Sequence[Problem], samples: Sequence[Sample]) -> Judged:
+    """What the task's grader and its panel say of the samples, and the answers that they vote for."""
+    by_id = {problem.id: problem for problem in problems}
+    pairs = [(sample.response, by_id[sample.problem]) for sample in samples]
+    verdicts = {REWARD: task.grade(pairs)} | {name: rule(pairs) for name, rule in task.panel.items()}
+    return Judged(verdicts, [task.answer(*pair) for pair in pairs])
+
+
+def summarise(
+    task: Task, problems: Sequence[Problem], samples: Sequence[Sample], verdicts: Sequence[Verdict]
+) -> EvalResult:
     """Verdicts and lengths per problem, and the share of responses cut at the token limit."""
-    groups = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
-    cut = sum(r.finish_reason == FinishReason.LENGTH for r in rollouts)
+    count = len(samples) // len(problems)
+    starts = range(0, len(samples), count)
+    cut = sum(sample.finish == FinishReason.LENGTH for sample in samples)
     return EvalResult(
         task=task.name,
         task_version=task.version,
         data_digest=data_digest(problems),
         problem_ids=tuple(p.id for p in problems),
-        verdicts=tuple(tuple(r.verdict for r in group if r.verdict is not None) for group in groups),
-        lengths=tuple(tuple(len(r.response_ids) for r in group) for group in groups),
-        truncated_share=cut / len(rollouts),
+        verdicts=tuple(tuple(verdicts[i : i + count]) for i in starts),
+        lengths=tuple(tuple(len(sample.tokens) for sample in samples[i : i + count]) for i in starts),
+        truncated_share=cut / len(samples),
     )
+
+
+def manifest_of(
+    loaded: LoadedModel,
+    engine: str,
+    tasks: Sequence[Task],
+    config: EvalConfig,
+    data_dir: Path | None,
+    made_by: Mapping[str, str],
+) -> dict[str, Any]:
+    """What is asked of which model, as plain data: `asked` is what a resumed evaluation must agree in.
+
+    `made_by` (versions, machine) is what `asked` does not settle; it tells of the first start. `chunk` is how many
+    responses are kept at a time, on every start.
+    """
+
+    def asked_of(task: Task) -> dict[str, Any]:
+        problems, settings = evaluation_problems(task, data_dir, config.limit), settings_of(task, config)
+        template = template_of(loaded.tokenizer, task, config.chat)
+        return {
+            "version": task.version, "data": data_digest(problems), "problems": len(problems),
+            "template": template, "template_sha256": _sha256(template), "stop": list(settings.stop),
+            "max_new_tokens": settings.max_new_tokens, "graders": [REWARD, *task.panel],
+        }  # fmt: skip
+
+    asked = {
+        "model": loaded.digest, "tokenizer": loaded.tokenizer_digest, "engine": engine,
+        "seed": config.seed, "temperature": config.temperature, "samples": config.samples, "limit": config.limit,
+        "chat": config.chat, "tasks": {task.name: asked_of(task) for task in tasks},
+    }  # fmt: skip
+    return {"asked": asked, "chunk": config.batch_size, "model": loaded.reference, "made_by": dict(made_by)}

@@ -1,9 +1,11 @@
-"""`fspo evaluate`: one model on some sets, a table, and on request every response."""
+"""`fspo evaluate`: one model on some sets, a table, and every sample in a folder to go on from and to go back to."""
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,18 +14,22 @@ from suite import tables
 from suite.config import PROTOCOL, EvalConfig, plain
 from suite.engines import require_engine, sampler_for
 from suite.environment import machine, versions
-from suite.evaluate import evaluate
+from suite.evaluate import evaluate, manifest_of
 from suite.fetch import located
-from suite.files import write_atomically
-from suite.grid import progress_bar
+from suite.files import digest_of, write_atomically
+from suite.frugal import FrugalSampler
+from suite.grid import locked, progress_bar
 from suite.models import load_model
 from suite.printing import show
 from suite.recipes import EMBEDDED_MODEL, tasks_named
-from suite.results import write_result
+from suite.results import FILE, write_result
+from suite.sample_store import FOLDER, MANIFEST, SampleStore
+from suite.sampling import Sampler
 from suite.statistics import compare
-from suite.types import RunResult, UserError
+from suite.types import EvalResult, RunResult, Task, UserError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+RUNS = Path("results/runs")
 
 
 def run_evaluation(
@@ -35,49 +41,69 @@ def run_evaluation(
     out: Path | None,
     console: Console,
 ) -> None:
-    """Sample, grade, print the table; with `out`, write result.json and responses.jsonl there."""
+    """Sample, grade, print the table; keep samples, result.json, table.md and accuracy.csv in the folder.
+
+    Without `out` the folder is named by the model and by all that is asked of it, so that the same command finds what
+    it left. What is there already is neither drawn nor graded again.
+    """
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision!r}: float32 or bfloat16")
     require_engine(engine)
-    if out is not None and (out / "result.json").exists():
-        raise UserError(f"{out}: holds a result already; choose another --out")
     chosen = tasks_named(config.tasks)
     for task in chosen:
         task.load("eval", data_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(located(model), dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
-    sampler = sampler_for(engine, loaded.model, loaded.tokenizer, precision, config.batch_size)
-    with progress_bar(console) as bar:
+    sampler = FrugalSampler(
+        sampler_for(engine, loaded.model, loaded.tokenizer, precision, config.batch_size),
+        lambda line: console.print(line, highlight=False, markup=False),
+    )
+    manifest = manifest_of(loaded, sampler.engine, chosen, config, data_dir, {**versions(), **machine()})
+    out = out or RUNS / f"evaluate-{_slug(model)}-{digest_of(manifest['asked'])[:8]}"
+    if (out / FILE).exists() and not (out / FOLDER / MANIFEST).exists():
+        raise UserError(f"{out}: holds a result already, but not its samples; choose another --out")
+    with locked(out):
+        store = SampleStore(out / FOLDER)
+        store.claim(manifest)
+        evals = _with_bars(sampler, loaded.tokenizer, chosen, config, data_dir, store, console)
+        accuracies = compare(evals, [], seed=config.seed).accuracies
+        table = tables.evaluation_table(accuracies, evals)
+        show(table, f"{model}: avg@{config.samples} in per cent, 95 % intervals over problems", console)
+        if not (out / FILE).exists():
+            digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
+            settings = {"model": model, "precision": precision, "engine": engine, **plain(config)}
+            environment = {**versions(), **machine(), "sampler": sampler.engine}
+            tables.write_csv(out / "accuracy.csv", accuracies)
+            write_atomically(out / "table.md", tables.markdown(table))
+            result = RunResult(PROTOCOL, "evaluation", config.seed, settings, evals, {}, digests, {}, environment)
+            write_result(result, out)
+    console.print(f"result, table and samples: {out} (fspo samples {out})", highlight=False, markup=False)
+
+
+def _with_bars(
+    sampler: Sampler,
+    tokenizer: Any,
+    chosen: Sequence[Task],
+    config: EvalConfig,
+    data_dir: Path | None,
+    store: SampleStore,
+    console: Console,
+) -> tuple[EvalResult, ...]:
+    """The evaluation with a bar a task."""
+    with progress_bar(console, "samples") as bar:
         rows = {}
 
         def on_progress(task: str, new: int, total: int) -> None:
-            if task not in rows:
-                rows[task] = bar.add_task(task, total=total)
-            bar.advance(rows[task], new)
+            if task not in rows:  # what was there before is no speed
+                rows[task] = bar.add_task(task, total=total, completed=new, kept=new)
+                if new:
+                    console.print(f"{task}: {new} of {total} samples are there already", highlight=False)
+            else:
+                bar.advance(rows[task], new)
 
-        found = evaluate(sampler, loaded.tokenizer, chosen, config, data_dir, on_progress)
-    evals = tuple(result for result, _ in found)
-    accuracies = compare(evals, [], seed=config.seed).accuracies
-    table = tables.accuracy_table(accuracies, {"base": model}).drop(columns="seeds")
-    show(table, f"avg@{config.samples} in per cent, 95 % intervals over problems", console)
-    for result, rollouts in found:
-        tokens = sum(len(r.response_ids) for r in rollouts)
-        console.print(
-            f"{result.task}: {len(result.problem_ids)} problems x {config.samples} samples, {tokens} tokens, "
-            f"{100 * result.truncated_share:.1f} % cut at the limit",
-            highlight=False,
-        )
-    if out is not None:
-        digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
-        settings = {"model": model, "precision": precision, "engine": engine, **plain(config)}
-        environment = {**versions(), **machine(), "sampler": sampler.engine}
-        lines = [
-            {"task": result.task, "problem": r.problem_id, "sample": r.sample_index, "verdict": r.verdict,
-             "finish": r.finish_reason, "response": loaded.tokenizer.decode(list(r.response_ids))}
-            for result, rollouts in found
-            for r in rollouts
-        ]  # fmt: skip
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_atomically(out / "responses.jsonl", text)
-        write_result(RunResult(PROTOCOL, "evaluation", config.seed, settings, evals, {}, digests, {}, environment), out)
-        console.print(f"result and responses: {out}", highlight=False)
+        return tuple(evaluate(sampler, tokenizer, chosen, config, data_dir, on_progress, store))
+
+
+def _slug(model: str) -> str:
+    """A model reference as part of a folder's name."""
+    return re.sub(r"[^a-z0-9.]+", "-", Path(model).name.lower()).strip("-.") or "model"

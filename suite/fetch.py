@@ -61,8 +61,11 @@ def fetch_smollm2(folder: Path | None = None) -> Path:
 
 
 def located(reference: str) -> str:
-    """Where a model reference points: `smollm2` becomes its folder, fetched when absent; others stay as they are."""
-    return str(fetch_smollm2()) if reference == "smollm2" else reference
+    """Where a model reference points: `smollm2`, in any letter case, becomes its folder, fetched when absent.
+
+    Others stay as they are.
+    """
+    return str(fetch_smollm2()) if reference.lower() == "smollm2" else reference
 
 
 def is_fetched(folder: Path) -> bool:

@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from suite.types import UserError
 
@@ -54,12 +64,25 @@ class Layout:
         return cls(workers, max(1, cores // workers))
 
 
-def progress_bar(console: Console | None = None) -> Progress:
-    """The one look of every progress bar of the suite, with time left."""
+class _Speed(ProgressColumn):
+    """How many units a second were done since the start; `kept` ones were there before."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        done, seconds = task.completed - task.fields.get("kept", 0), task.elapsed
+        return Text(f"{done / seconds:.1f} {self.unit}/s" if done and seconds else "")
+
+
+def progress_bar(console: Console | None = None, unit: str | None = None) -> Progress:
+    """The one look of every progress bar of the suite, with time left and, where a unit is named, units a second."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        *([] if unit is None else [_Speed(unit)]),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

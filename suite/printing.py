@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 WIDE = 180
 
 
+def printable(text: str, keep: str = "") -> str:
+    """A text of strangers without characters that a terminal would obey or cannot show, other than those to keep."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 def show(frame: pd.DataFrame, title: str, console: Console) -> None:
     """A data frame of strings as a table; where nobody watches a terminal, as wide as it needs to be."""
     table = Table(*map(str, frame.columns), title=title, title_justify="left", box=SIMPLE_HEAD)
@@ -30,11 +35,9 @@ def print_report(report: Report, path: Path, console: Console) -> None:
     """Accuracies, differences to the base model, clipping by length, and the computed verdicts."""
     stats, fairness = report.statistics, report.arena.fairness
     default = pd.DataFrame(fairness[fairness["range"] == "default"])
-    show(
-        tables.accuracy_table(stats.accuracies, cards=report.cards, noise=report.null_outside),
-        "accuracy in per cent, 95 % intervals (seeds, problems)",
-        console,
-    )
+    show(report.accuracy_table, "accuracy in per cent, 95 % intervals (seeds, problems)", console)
+    for line in report.canary_lines:
+        console.print(line, highlight=False, markup=False)
     show(tables.difference_table(stats.differences), "difference to the base model in points", console)
     clipping = tables.fairness_table(default).drop(columns="range")
     show(clipping, "clipping by length, the same responses for every method", console)

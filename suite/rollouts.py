@@ -17,13 +17,17 @@ from suite.seeds import derive, generator
 from suite.types import Problem, Rollout, Task, UserError, Verdict
 
 
+def prompt_text(tokenizer: Any, task: Task, problem: Problem, chat: bool = False) -> str:
+    """The text the model continues: the task's own prompt, or its question in the chat template."""
+    if not chat:
+        return task.render(problem)
+    messages = [{"role": "user", "content": task.question(problem)}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
 def encode(tokenizer: Any, task: Task, problem: Problem, chat: bool = False) -> tuple[int, ...]:
-    """Token ids of the text the model continues: the task's own prompt, or its question in the chat template."""
-    if chat:
-        messages = [{"role": "user", "content": task.question(problem)}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return tuple(tokenizer(text, add_special_tokens=False).input_ids)
-    return tuple(tokenizer(task.render(problem)).input_ids)
+    """Token ids of `prompt_text`; a chat template writes its special tokens itself."""
+    return tuple(tokenizer(prompt_text(tokenizer, task, problem, chat), add_special_tokens=not chat).input_ids)
 
 
 def data_digest(problems: Sequence[Problem]) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from suite.files import write_atomically
 from suite.statistics import BASE, MEAN
+from suite.types import EvalResult
 
 NOTHING = "–"
 FAIRNESS = ("clipped", "outside band", "slope per doubling", "LRE max", "LRE noise", "LRE mean", "supported")
@@ -67,13 +68,15 @@ def accuracy_table(
     titles: Mapping[str, str] | None = None,
     cards: Mapping[str, str] | None = None,
     noise: Mapping[str, float] | None = None,
+    canaries: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Rows the base model and the methods, columns the sets and their mean; cells like "47.3 [44.1, 50.2]" in per cent.
 
     `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
     seeds behind a row, the digest of the method's card where `cards` are given, what `noise` alone puts outside the
     method's band (per cent, `suite.null_update`), and, where there are any, responses without an answer and undecided
-    ones (per cent, mean over the sets).
+    ones (per cent, mean over the sets). `canaries` names the models whose rows are not comparable, and since which
+    runs (`suite.canary`); where there are any, a column says so.
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
@@ -88,8 +91,48 @@ def accuracy_table(
         for kind in ("no_answer", "undecided"):
             if np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
                 row[kind.replace("_", " ")] = percent(whole[f"{kind}_share"])
+        if canaries:
+            row["comparable"] = f"no: {canaries[str(method)]}" if method in canaries else "yes"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def evaluation_table(accuracies: pd.DataFrame, evals: Sequence[EvalResult]) -> pd.DataFrame:
+    """One model, rows the sets and their mean: counts, avg@k with its interval, pass@k, shares in per cent, length.
+
+    `accuracies` as `statistics.compare` returns them for `evals` alone; k is the number of samples. Lengths in tokens.
+    """
+    means = {e.task: np.mean([length for row in e.lengths for length in row]) for e in evals}
+    rows = []
+    for r in _records(accuracies):
+        length = np.mean(list(means.values())) if r["task"] == MEAN else means[r["task"]]
+        rows.append(
+            {
+                "set": _heading(r["task"]),
+                "problems x samples": f"{r['problems']} x {r['samples']}",
+                f"avg@{r['samples']}": percent(r["accuracy"], r["low"], r["high"]),
+                f"pass@{r['samples']}": percent(r["pass_at_samples"]),
+                "undecided": percent(r["undecided_share"]),
+                "no answer": percent(r["no_answer_share"]),
+                "truncated": percent(r["truncated_share"]),
+                "mean length": f"{length:.1f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def sample_table(metrics: pd.DataFrame) -> pd.DataFrame:
+    """`sample_metrics.sample_metrics` for people: shares in per cent, lengths in tokens."""
+    shares = {"avg_at_k": "avg@k", "pass_at_k": "pass@k", "pass_hat_k": "pass^k", "maj_at_k": "maj@k"}  # fmt: skip
+    shares |= {f"{kind}_share": kind.replace("_", " ") for kind in ("undecided", "no_answer", "truncated")}
+    return pd.DataFrame(
+        [
+            {"set": r["task"], "problems x samples": f"{r['problems']} x {r['samples']}", "k": str(r["k"])}
+            | {title: percent(r[name]) for name, title in shares.items()}
+            | {"mean length": f"{r['mean_length']:.1f}"}
+            for r in _records(metrics)
+        ]
+    )
 
 
 def difference_table(

@@ -63,6 +63,8 @@ class Task:
     `load(split, data_dir)` returns the problems of "train" or "eval"; `data_dir` is None for the hub.
     `render(problem)` is the exact text the model continues; `question(problem)` the bare question for chat templates.
     `grade(pairs)` maps (response text, problem) pairs to verdicts, in order, and never raises for a response.
+    `answer(response, problem)` is the final answer in one spelling, for votes; None where there is none.
+    `panel` holds further graders, which nothing is rewarded by, under their names.
     """
 
     name: str
@@ -75,6 +77,10 @@ class Task:
     stop: tuple[str, ...]
     max_new_tokens: int
     trainable: bool = True
+    answer: Callable[[str, Problem], str | None] = lambda response, problem: response.strip() or None
+    panel: Mapping[str, Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,22 @@ def final_answer(response: str, gold: str) -> str | None:
     return numbers[-1] if numbers else None
 
 
+def vote(response: str, gold: str) -> str | None:
+    """The final answer in one spelling, so that equal answers count together; None = there is none.
+
+    Numbers become fractions in lowest terms; other texts lose only what `clean` removes. Answers that computer algebra
+    alone finds equal stay two.
+
+    >>> [vote(response, "18") for response in ("#### 18.0", "so $18", "36/2 = \\boxed{\\frac{36}{2}}", "nothing")]
+    ['18', '18', '18', None]
+    """
+    answer = final_answer(response, gold)
+    if answer is None or not (cleaned := clean(answer)):
+        return None
+    value = _exact(cleaned)
+    return cleaned if value is None else str(value)
+
+
 def is_number(text: str) -> bool:
     """Whether a text is one number, up to what `clean` removes and a per cent sign."""
     return _exact(clean(text).removesuffix("%")) is not None

@@ -127,6 +127,12 @@ def grade(pairs: Sequence[tuple[str, Problem]]) -> list[Verdict]:
     return [_verdict(*text.rpartition(SEPARATOR)[1:], problem.gold) for text, problem in pairs]
 
 
+def answer(response: str, problem: Problem) -> str | None:
+    """What `grade` compares with the gold answer, None where it says NO_ANSWER."""
+    _, separator, text = response.rpartition(SEPARATOR)
+    return text if text and (separator or text == problem.gold) else None
+
+
 def _verdict(separator: str, answer: str, gold: str) -> Verdict:
     if answer == gold:
         return Verdict.CORRECT
@@ -174,6 +180,7 @@ def _task(family: Family) -> Task:
         stop=(),
         max_new_tokens=family.max_new_tokens,
         trainable=family.trainable,
+        answer=answer,
     )
 
 

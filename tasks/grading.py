@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from suite.types import Problem, Verdict
 from tasks import symbolic
-from tasks.answers import clean, final_answer, is_absurd, is_number, last_box, same_number
+from tasks.answers import clean, final_answer, is_absurd, is_number, last_box, same_number, vote
 from tasks.symbolic import Question
 
 REMEMBERED = 1 << 14
@@ -46,6 +46,11 @@ def grade(pairs: Pairs) -> list[Verdict]:
 def grade_problems(pairs: Sequence[tuple[str, Problem]]) -> list[Verdict]:
     """`Task.grade` of every task whose gold answers are numbers or LaTeX."""
     return grade([(response, problem.gold) for response, problem in pairs])
+
+
+def answer_to(response: str, problem: Problem) -> str | None:
+    """`Task.answer` of the same tasks."""
+    return vote(response, problem.gold)
 
 
 def equivalent(gold: str, answer: str) -> Verdict:
@@ -119,6 +124,14 @@ PANEL: Mapping[str, Rule] = {
 }
 REWARD = "loose"
 """The rule of the PANEL that rewards and scores come from."""
+
+
+def _on_problems(rule: Rule) -> Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]:
+    return lambda pairs: rule.judge([(response, problem.gold) for response, problem in pairs])
+
+
+PROBLEM_PANEL = {name: _on_problems(rule) for name, rule in PANEL.items()}
+"""`Task.panel` of the same tasks."""
 
 
 # --- computer algebra, asked once a pair ----------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.types import Problem, Task, UserError
-from tasks.grading import grade_problems
+from tasks.grading import PROBLEM_PANEL, answer_to, grade_problems
 from tasks.hub import hub_rows
 from tasks.jsonl import read_problems
 from tasks.prompts import BOXED_STOP, boxed_few_shot, boxed_question
@@ -92,6 +92,8 @@ class Sheet:
             stop=stop,
             max_new_tokens=max_new_tokens,
             trainable="train" in self.files,
+            answer=answer_to,
+            panel=PROBLEM_PANEL,
         )
 
     def boxed_task(self, max_new_tokens: int) -> Task:

@@ -54,7 +54,7 @@ def sampled(base: LoadedModel, name: str, samples: int) -> EvalResult:
     """The base model's verdicts on one evaluation set, with the noise of the record's own measurement."""
     sampler = TransformersSampler(base.model, base.tokenizer)
     task = next(task for task in TASKS if task.name == name)
-    return evaluate(sampler, base.tokenizer, [task], EvalConfig((name,), samples=samples), None)[0][0]
+    return evaluate(sampler, base.tokenizer, [task], EvalConfig((name,), samples=samples), None)[0]
 
 
 def correct(result: EvalResult) -> int:

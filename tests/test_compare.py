@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from suite.recording import RolloutSet
 from suite.results import digest, read_result
 from suite.run_log import read_log
+from suite.sample_store import read_frame, read_manifest, samples_folder
 
 pytestmark = pytest.mark.slow
 CELLS = ("grpo-seed0", "fspo-seed0")
@@ -102,6 +104,52 @@ def test_clipping_by_length_is_logged_while_training(whole: Path) -> None:
         for row in read_log(whole / "cells" / cell):
             counts = [x for name, x in row.items() if name.startswith("by_length/") and name.endswith("/responses")]
             assert sum(counts) == 8 * 8 * 3 / 4  # three of four updates
+
+
+def test_every_sample_of_every_evaluation_is_kept(whole: Path, killed: Path) -> None:
+    for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
+        result, place = read_result(whole / folder), samples_folder(whole / folder)
+        frame = read_frame(place)
+        kept = [list(part["verdict"]) for _, part in frame.groupby("task", sort=False)]
+        assert kept == [[v.value for row in e.verdicts for v in row] for e in result.evals]
+        model = result.digests["model" if folder == "base" else "final_model"]
+        assert read_manifest(place)["asked"]["model"] == model
+        other = samples_folder(killed / folder)
+        files = sorted(p.relative_to(place) for p in place.rglob("*") if p.is_file())
+        assert files == sorted(p.relative_to(other) for p in other.rglob("*") if p.is_file())
+        assert all((place / p).read_bytes() == (other / p).read_bytes() for p in files)
+
+
+def test_a_cell_killed_while_it_evaluates_goes_on_with_its_samples(whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    cell = out / "cells" / CELLS[1]
+    shutil.rmtree(cell)
+    process = start(out)
+    while not list(cell.rglob("part-*.parquet")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {p: p.stat().st_mtime_ns for p in cell.rglob("part-*.parquet")}
+    finish(start(out))
+    assert digest(read_result(cell)) == digest(read_result(whole / "cells" / CELLS[1]))
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+
+
+def test_the_canary_answers_alike_in_every_process_and_is_heard_when_not(whole: Path, tmp_path: Path) -> None:
+    for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
+        assert read_result(whole / folder).environment["canary"] == "same"
+    assert "comparable" not in (whole / "report.md").read_text().split("\n## ")[0]
+    out = shutil.copytree(whole, tmp_path / "out")
+    canary = json.loads((out / "base/canary.json").read_text())
+    canary["answers"][0]["tokens"] = [*canary["answers"][0]["tokens"], 1]
+    (out / "base/canary.json").write_text(json.dumps(canary))
+    (out / "cells/fspo-seed0/result.json").unlink()
+    output = finish(start(out))
+    line = "not comparable: fspo seed 0: the start model answers 1 of 16 problems of the canary otherwise"
+    for text in (output, (out / "report.md").read_text()):
+        assert line in text
+        assert "no: seeds 0" in text
 
 
 def test_a_second_run_does_nothing_again(whole: Path) -> None:
