@@ -13,7 +13,7 @@ from suite.files import folder_in_memory
 from suite.models import LoadedModel
 from suite.rollouts import data_digest, encode, prompt_text
 from suite.sample_store import REWARD, Judged, Sample, SampleStore
-from suite.sampling import Sampler, SampleRequest, SamplingSettings
+from suite.sampling import Sampler, SampleRequest, SamplingSettings, before_stop
 from suite.seeds import derive
 from suite.types import EvalResult, FinishReason, Problem, Task, UserError, Verdict
 
@@ -72,7 +72,8 @@ def evaluate(
         if judged is None:
             judged = judgement(task, problems, samples)
             store.judge(task.name, judged)
-        results.append(summarise(task, problems, samples, judged.verdicts[REWARD]))
+        lengths, reasons = [len(s.tokens) for s in samples], [s.finish for s in samples]
+        results.append(summarise(task, problems, lengths, reasons, judged.verdicts[REWARD]))
     return results
 
 
@@ -159,26 +160,32 @@ def _drawn(
 def judgement(task: Task, problems: Sequence[Problem], samples: Sequence[Sample]) -> Judged:
     """What the task's grader and its panel say of the samples, and the answers that they vote for."""
     by_id = {problem.id: problem for problem in problems}
-    pairs = [(sample.response, by_id[sample.problem]) for sample in samples]
+    pairs = [(before_stop(sample.response, task.stop), by_id[sample.problem]) for sample in samples]
     verdicts = {REWARD: task.grade(pairs)} | {name: rule(pairs) for name, rule in task.panel.items()}
     return Judged(verdicts, [task.answer(*pair) for pair in pairs])
 
 
 def summarise(
-    task: Task, problems: Sequence[Problem], samples: Sequence[Sample], verdicts: Sequence[Verdict]
+    task: Task,
+    problems: Sequence[Problem],
+    lengths: Sequence[int],
+    reasons: Sequence[FinishReason],
+    verdicts: Sequence[Verdict],
 ) -> EvalResult:
-    """Verdicts and lengths per problem, and the share of responses cut at the token limit."""
-    count = len(samples) // len(problems)
-    starts = range(0, len(samples), count)
-    cut = sum(sample.finish == FinishReason.LENGTH for sample in samples)
+    """Verdicts and lengths per problem, and the share of responses cut at the token limit.
+
+    Each has one entry a response, problem by problem, those of one side by side.
+    """
+    count = len(verdicts) // len(problems)
+    starts = range(0, len(verdicts), count)
     return EvalResult(
         task=task.name,
         task_version=task.version,
         data_digest=data_digest(problems),
         problem_ids=tuple(p.id for p in problems),
         verdicts=tuple(tuple(verdicts[i : i + count]) for i in starts),
-        lengths=tuple(tuple(len(sample.tokens) for sample in samples[i : i + count]) for i in starts),
-        truncated_share=cut / len(samples),
+        lengths=tuple(tuple(lengths[i : i + count]) for i in starts),
+        truncated_share=sum(reason == FinishReason.LENGTH for reason in reasons) / len(reasons),
     )
 
 

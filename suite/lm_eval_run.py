@@ -130,7 +130,8 @@ def _agreement(
     name = PREFIX + task.name
     repeated = [problem for problem in problems for _ in range(samples)]
     rollouts = grade(answering.tokenizer, {task.name: task}, repeated, answering.rollouts[name])
-    ours = summarise(task, problems, rollouts, samples)
+    lengths, reasons = [len(r.response_ids) for r in rollouts], [r.finish_reason for r in rollouts]
+    ours = summarise(task, problems, lengths, reasons, [r.verdict for r in rollouts if r.verdict is not None])
     prompts = {problem.id: encode(answering.tokenizer, task, problem, answering.chat) for problem in problems}
     theirs = {row["doc"]["id"]: row for row in results["samples"][name]}
     shares = dict(zip(ours.problem_ids, map(_shares, ours.verdicts), strict=True))
