@@ -198,11 +198,10 @@ def evaluate(
         chat=chat,
     )
     default = "bfloat16" if has_fast_bfloat16() and not embedded else "float32"
-    if through not in (None, "lm-eval"):
-        raise UserError(f"--through {through!r}: there is lm-eval; leave it out for the suite's own evaluation")
     if through or lm_eval_native:
-        from suite.lm_eval_run import run_through_lm_eval
+        from suite.lm_eval_run import require_way, run_through_lm_eval
 
+        require_way(through)
         run_through_lm_eval(model, config, precision or default, engine, data_dir, out, lm_eval_native, console)
         return
     run_evaluation(model, config, precision or default, engine, data_dir, out, console)
