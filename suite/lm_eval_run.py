@@ -55,6 +55,12 @@ class Agreement:
         return sum(map(len, self.ours.verdicts))
 
 
+def require_way(through: str | None) -> None:
+    """UserError where `--through` names something else than lm-eval."""
+    if through not in (None, "lm-eval"):
+        raise UserError(f"--through {through!r}: there is lm-eval; leave it out for the suite's own evaluation")
+
+
 def run_through_lm_eval(
     model: str,
     config: EvalConfig,
