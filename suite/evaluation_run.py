@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,9 @@ def run_evaluation(
             write_atomically(out / "table.md", tables.markdown(table))
             result = RunResult(PROTOCOL, "evaluation", config.seed, settings, evals, {}, digests, {}, environment)
             write_result(result, out)
-    console.print(f"result, table and samples: {out} (fspo samples {out})", highlight=False, markup=False)
+    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say(f"result, table and samples: {out}")
+    say(f"to read them: fspo samples {out} --wrong")
 
 
 def _with_bars(
