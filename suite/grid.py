@@ -73,9 +73,9 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         done, seconds = task.completed - task.fields.get("kept", 0), task.elapsed
-        return Text(
-            f"{done / seconds:{'.0f' if done > 9 * seconds else '.2f'}} {self.unit}/s" if done and seconds else ""
-        )
+        if not done or not seconds:
+            return Text("")
+        return Text(f"{done / seconds:{'.0f' if done > 9 * seconds else '.2f'}} {self.unit}/s")
 
 
 def progress_bar(console: Console | None = None, unit: str | None = None) -> Progress:

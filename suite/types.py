@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,7 @@ class Task:
     max_new_tokens: int
     trainable: bool = True
     answer: Callable[[str, Problem], str | None] = lambda response, problem: response.strip() or None
-    panel: Mapping[str, Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]] = dataclasses.field(
-        default_factory=dict
-    )
+    panel: Mapping[str, Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ FACTS = ("ratio", "band", "aggregation", "advantage", "kl", "dual clip", "depart
 
 def knob(default: Any, provenance: str) -> Any:
     """A hyper-parameter field that carries where its default comes from (shown on the method's card)."""
-    return dataclasses.field(default=default, metadata={"provenance": provenance})
+    return field(default=default, metadata={"provenance": provenance})
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ class Method:
     clip: Clip
     growth: Growth
     detached: bool = False
-    elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()
     value_loss: Callable[[PolicyBatch, Any], Tensor] | None = None
     observe: Callable[[PolicyBatch, Any, State], State] | None = None
