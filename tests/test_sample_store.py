@@ -138,7 +138,8 @@ def test_a_row_holds_what_was_asked_drawn_and_said(whole: tuple[Path, list[Any]]
         assert row["length"] == len(row["tokens"])
         assert row["finish"] == ("length" if tokenizer.eos_token_id not in row["tokens"] and not (
             row["task"] == "even" and "7" in row["response"]) else "stop")  # fmt: skip
-        odd = bool(len(row["response"]) % 2)
+        graded = row["response"].partition("7")[0] if row["task"] == "even" else row["response"]  # 7 is a stop text
+        odd = bool(len(graded) % 2)
         assert (row["verdict"] == "correct") == (odd if row["task"] == "odd" else not odd)
         if row["task"] == "even":
             assert (row["odd"] == "correct", row["even"] == "correct") == (odd, not odd)

@@ -6,6 +6,7 @@ The seed is 0, the first one; with 80 points beyond three standard errors .22 ar
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import sys
@@ -187,6 +188,9 @@ def test_the_command_writes_the_same_bytes_twice(
         monkeypatch.setattr(sys, "argv", ["fspo", "theory", "--out", str(tmp_path / name), "--seed", seed])
         cli.main()
     files = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "abc"]
+    made = [json.loads(of.pop("made.json")) for of in files]
+    assert [one["seed"] for one in made] == [5, 5, 6]
+    assert set(made[0]["cards"]) == {"rloo", "gspo", "fspo"}
     assert files[0].keys() == {"theory.csv", "theory.svg", "theory.png"}
     assert files[0] == files[1]
     assert files[0]["theory.csv"] != files[2]["theory.csv"]
