@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from suite.app import Name, Options, app, console, say
+from suite.types import UserError
 
 
 @app.command
@@ -85,7 +86,12 @@ def replay_bank(
 
 @app.command
 def lab(
-    bank: tyro.conf.Positional[Path], /, out: Path | None = None, no_model: bool = False, gradients: int = 100
+    bank: tyro.conf.Positional[Path],
+    /,
+    out: Path | None = None,
+    no_model: bool = False,
+    gradients: int = 100,
+    precisions: str | None = None,
 ) -> None:
     """FSPO's open questions on one bank: one page with every table, figure and the sentence it supports.
 
@@ -94,17 +100,22 @@ def lab(
         out: Folder for the page; default BANK/lab.
         no_model: Leave out what needs the start model: the null update and directions in parameter space.
         gradients: Updates of the first rollouts that get gradients of every method, the last ones; all that there are.
+        precisions: Comma-separated precisions of the null update; default all four. bfloat16 is slow on most CPUs.
     """
     from suite.bank import Bank
     from suite.lab import DRAWN, Lab
     from suite.lab_model import LabModel
     from suite.lab_page import write_lab
     from suite.lab_text import verdict
+    from suite.null_update import PRECISIONS
     from suite.recipes import METHODS
 
     opened = Bank.open(bank)
     drawn = {name: METHODS[name] for name in DRAWN}
-    made = Lab(opened, None if no_model else LabModel(opened, drawn, gradients, console))
+    chosen = tuple(precisions.split(",")) if precisions else PRECISIONS
+    if unknown := [name for name in chosen if name not in PRECISIONS]:
+        raise UserError(f"--precisions {unknown[0]!r}: there are {', '.join(map(repr, PRECISIONS))}")
+    made = Lab(opened, None if no_model else LabModel(opened, drawn, gradients, console, chosen))
     with console.status("replaying every method"):
         page = write_lab(made, out or bank / "lab", ["fspo", *sys.argv[1:]])
     console.print(verdict(made), highlight=False)

@@ -202,9 +202,14 @@ class Adam:
         return -mean / (((b2 * self.second + (1 - b2) * h**2) / (1 - b2**t)).sqrt() + self.eps)
 
     def after(self, found: Directions) -> Directions:
-        """Directions in parameter space as steps of this optimizer, each method's on its own."""
-        unclipped = None if found.unclipped is None else self.direction(found.unclipped)
-        return Directions(found.names, self.direction(found.clipped), unclipped)
+        """Directions in parameter space as steps of this optimizer, each method's on its own.
+
+        They replace what was found, row by row: of a large model memory holds one set of directions, not two.
+        """
+        for rows in (found.clipped, found.unclipped):
+            for row in [] if rows is None else rows:
+                row.copy_(self.direction(row))
+        return found
 
 
 @dataclass(frozen=True)

@@ -48,13 +48,14 @@ class LabModel:
     """The start model of a bank's first recording, and its first rollouts.
 
     `updates`: how many optimizer steps of these rollouts get gradients of every method, the last ones; the driver's
-    steps are taken again from the start, so that no policy has to be kept.
+    steps are taken again from the start, so that no policy has to be kept. `precisions`: of the null update.
     """
 
     bank: Bank
     methods: Mapping[str, Method]
     updates: int
     console: Console
+    precisions: Sequence[str] = PRECISIONS
 
     @property
     def name(self) -> str:
@@ -85,10 +86,10 @@ class LabModel:
 
     @cached_property
     def noise(self) -> UpdateLog:
-        """The null update in every precision."""
+        """The null update in every precision that was asked for."""
         seed = int(self.bank.recordings[self.name]["seed"])
         return null_update(
-            self.loaded.model, self.first.rollouts, self.config, seed, PRECISIONS,
+            self.loaded.model, self.first.rollouts, self.config, seed, self.precisions,
             lambda precision: self.console.print(f"null update in {precision}", highlight=False),
         )  # fmt: skip
 
@@ -148,14 +149,12 @@ class LabModel:
             with torch.no_grad():
                 batch = joined(mini, [learner.score(part.micro)[0] for part in mini])
             model = ParameterSpace(learner.model, mini)
-            plain = directions(model, self.methods, {}, max_new_tokens=limit)
-            turns = {
-                "log-probs": directions(LogProbSpace(batch), self.methods, {}, max_new_tokens=limit),
-                "parameters": plain,
-                "after Adam": Adam.of(learner.optimizer, learner.max_grad_norm).after(plain),
-            }
-            cosine = pd.concat([cosines(found).assign(space=name) for name, found in turns.items()])
-            del plain, turns
+            found = directions(model, self.methods, {}, max_new_tokens=limit)
+            in_log_probs = directions(LogProbSpace(batch), self.methods, {}, max_new_tokens=limit)
+            turns = {"log-probs": cosines(in_log_probs), "parameters": cosines(found)}
+            turns["after Adam"] = cosines(Adam.of(learner.optimizer, learner.max_grad_norm).after(found))
+            cosine = pd.concat([table.assign(space=name) for name, table in turns.items()])
+            del found
             bins, rows = self._bins(), []
             for space, of in (("log-probs", LogProbSpace(batch)), ("parameters", model)):
                 where = bins[[r for part in mini for r in part.micro.rows]] if space == "log-probs" else bins
