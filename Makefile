@@ -36,7 +36,7 @@ define install
 endef
 
 METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_oracle method_bands method_commands advantages \
-  growth fairness seeds simulation mutant_gaps))
+  growth fairness seeds simulation twin mutant_gaps))
 
 COVERED := baselines fspo suite.types suite.arithmetic suite.advantages suite.seeds
 

@@ -15,6 +15,7 @@ from fspo.fairness import (
     cosine_bound,
     fairness_summary,
     length_reweighting_error,
+    lre_intervals,
     slope_sentence,
     update_concentration,
 )
@@ -215,6 +216,24 @@ def test_flat_clipping_finds_no_slope_in_about_nineteen_worlds_of_twenty() -> No
     # 60 worlds at 5 %: 3 expected, more than 9 has a chance of about 1 in 1,000.
     assert 0 < false <= 9
     assert 0 < above <= 9
+
+
+def test_lre_intervals_are_a_band_over_all_bins() -> None:
+    """By loops: the width that holds all bins together in 95 % of the replicates, then both forms of the deviation."""
+    rng = np.random.default_rng(11)
+    relative, responses = np.array([0.9, 1.05, np.nan, 1.0]), np.array([100, 300, 0, 50])
+    drawn = relative + rng.normal(size=(400, 4)) * np.array([0.05, 0.01, 1.0, 0.02])
+    used = [0, 1, 3]
+    error = {i: math.sqrt(sum((x - drawn[:, i].mean()) ** 2 for x in drawn[:, i]) / 400) for i in used}
+    furthest = [max(abs(row[i] - relative[i]) / error[i] for i in used) for row in drawn]
+    width = np.quantile(furthest, 0.95)
+    low = {i: max(abs(relative[i] - 1) - width * error[i], 0) for i in used}
+    high = {i: abs(relative[i] - 1) + width * error[i] for i in used}
+    found = lre_intervals(relative, drawn, responses)
+    assert found["lre_max"] == pytest.approx((max(low.values()), max(high.values())))
+    means = tuple(sum(responses[i] * side[i] for i in used) / 450 for side in (low, high))
+    assert found["lre_mean"] == pytest.approx(means)
+    assert all(math.isnan(x) for pair in lre_intervals(relative, drawn[:0], responses).values() for x in pair)
 
 
 @pytest.mark.slow

@@ -270,6 +270,17 @@ def test_moments_by_update_are_those_of_each_update_alone() -> None:
     assert np.all((found["sigma_low"] < found["sigma"]) & (found["sigma"] < found["sigma_high"]))
 
 
+def test_what_has_no_spread_or_no_whole_response_is_left_out() -> None:
+    """One response fits its own drift exactly: no quantiles, no shape. An update of cut responses has no moments."""
+    frame = replay(baselines.METHODS["rloo"], gaussian_log(0.03, [16], 50), {})
+    one = frame.iloc[:1]
+    assert quantile_table(one).empty
+    assert list(quantile_table(one).columns) == ["sign", "bin", "normal", "measured"]
+    assert math.isnan(growth_summary(one, rng=np.random.default_rng(0), repetitions=2)["excess_kurtosis"].iloc[0])
+    both = pd.concat([frame.assign(update=1), frame.assign(update=2, truncated=True)])
+    assert growth_by_update(both, rng=np.random.default_rng(0), repetitions=2)["update"].tolist() == [1]
+
+
 def test_bins_come_from_quantiles_by_default_and_empty_ones_have_no_row() -> None:
     log = gaussian_log(0.03, [16, 64, 256], 50)
     frame = replay(baselines.METHODS["rloo"], log, {})

@@ -85,6 +85,10 @@ def test_a_comparison_shows_the_worst_layout_alone(log: UpdateLog) -> None:
                         "advantage", "truncated", "lengths", "old_log_probs", "cells")}, log_probs=planted)  # fmt: skip
     own = log.rows(np.char.startswith(log.cells, "float32"))
     assert null_outside({"rloo": METHODS["rloo"]}, own) == {"rloo": 0.0}
+    cast = log.rows(np.isin(log.cells, ["float32: again", "bfloat16: than float32"]))
+    narrow = {"gspo": METHODS["gspo"].scaled(0.1)}
+    assert noise_clips(narrow, cast)["outside_band"].max() > 0
+    assert null_outside(narrow, cast) == {"gspo": 0.0}
     assert null_outside({"rloo": METHODS["rloo"]}, changed) == {"rloo": 1.0}
 
 
