@@ -37,7 +37,7 @@ def print_report(report: Report, path: Path, console: Console) -> None:
     default = pd.DataFrame(fairness[fairness["range"] == "default"])
     show(report.accuracy_table, "accuracy in per cent, 95 % intervals (seeds, problems)", console)
     for line in report.canary_lines:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     show(tables.difference_table(stats.differences), "difference to the base model in points", console)
     clipping = tables.fairness_table(default).drop(columns="range")
     show(clipping, "clipping by length, the same responses for every method", console)
