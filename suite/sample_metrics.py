@@ -58,7 +58,7 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], chosen
     as if one of them were drawn. So neither the order of the samples nor a random number decides.
 
     >>> majority_at_k(["7", "8", "7", None], [True, False, True, False], subsets(4, 3))
-    0.875
+    0.75
     >>> majority_at_k(["8", "7", None], [False, True, False], subsets(3, 2))
     0.5
 

@@ -61,7 +61,7 @@ def vote(response: str, gold: str) -> str | None:
     Numbers become fractions in lowest terms; other texts lose only what `clean` removes. Answers that computer algebra
     alone finds equal stay two.
 
-    >>> [vote(response, "18") for response in ("#### 18.0", "so $18", "36/2 = \\boxed{\\frac{36}{2}}", "nothing")]
+    >>> [vote(response, "18") for response in ("#### 18.0", "so $18", "36/2 = \\\\boxed{\\\\frac{36}{2}}", "nothing")]
     ['18', '18', '18', None]
     """
     answer = final_answer(response, gold)
