@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from suite.app import app, console
-from suite.types import UserError
 
 
 @app.command
@@ -47,12 +46,11 @@ def evaluate(
     """
     from suite.config import EvalConfig
     from suite.evaluation_run import run_evaluation
-    from suite.lm_eval_run import run_through_lm_eval
+    from suite.lm_eval_run import require_way, run_through_lm_eval
     from suite.models import has_fast_bfloat16
     from suite.recipes import EMBEDDED_TASKS
 
-    if through not in (None, "lm-eval"):
-        raise UserError(f"--through {through!r}: there is lm-eval; leave it out for the suite's own evaluation")
+    require_way(through)
     embedded = model == "embedded"
     config = EvalConfig(
         tasks=EMBEDDED_TASKS if tasks is None else tuple(tasks.split(",")),

@@ -12,10 +12,13 @@ from suite.types import UserError
 from suite.vllm_sampler import VllmSampler, require_vllm
 
 ENGINES = ("transformers", "vllm")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def require_engine(engine: str) -> None:
-    """UserError where that engine is unknown or not installed, before anything heavy is loaded."""
+def require_engine(engine: str, precision: str = "float32") -> None:
+    """UserError where that engine or precision is unknown or not installed, before anything heavy is loaded."""
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision!r}: float32 or bfloat16")
     if engine not in ENGINES:
         raise UserError(f"unknown engine {engine!r}; there are: {', '.join(ENGINES)}")
     if engine == "vllm":

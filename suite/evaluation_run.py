@@ -13,14 +13,14 @@ from rich.console import Console
 
 from suite import tables
 from suite.config import PROTOCOL, EvalConfig, plain
-from suite.engines import require_engine, sampler_for
+from suite.engines import PRECISIONS, require_engine, sampler_for
 from suite.environment import machine, versions
 from suite.evaluate import evaluate, manifest_of
 from suite.fetch import located
 from suite.files import digest_of, write_atomically
 from suite.frugal import FrugalSampler
 from suite.grid import locked, progress_bar
-from suite.models import load_model
+from suite.models import LoadedModel, load_model
 from suite.printing import show
 from suite.recipes import EMBEDDED_MODEL, tasks_named
 from suite.results import FILE, write_result
@@ -29,7 +29,6 @@ from suite.sampling import Sampler
 from suite.statistics import compare
 from suite.types import EvalResult, RunResult, Task, UserError
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RUNS = Path("results/runs")
 
 
@@ -47,14 +46,11 @@ def run_evaluation(
     Without `out` the folder is named by the model and by all that is asked of it, so that the same command finds what
     it left. What is there already is neither drawn nor graded again.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision!r}: float32 or bfloat16")
-    require_engine(engine)
+    require_engine(engine, precision)
     chosen = tasks_named(config.tasks)
     for task in chosen:
         task.load("eval", data_dir)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(located(model), dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
+    loaded = model_for_evaluation(model, precision)
     sampler = FrugalSampler(
         sampler_for(engine, loaded.model, loaded.tokenizer, precision, config.batch_size),
         lambda line: console.print(line, highlight=False, markup=False),
@@ -105,6 +101,12 @@ def _with_bars(
                 bar.advance(rows[task], new)
 
         return tuple(evaluate(sampler, tokenizer, chosen, config, data_dir, on_progress, store))
+
+
+def model_for_evaluation(model: str, precision: str) -> LoadedModel:
+    """The named model in that precision, on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_model(located(model), dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
 
 
 def _slug(model: str) -> str:

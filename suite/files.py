@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,14 @@ def digest_of(content: Any) -> str:
 def canonical_json(content: Any) -> str:
     """JSON text that is equal for equal content. NaN and infinity are refused with ValueError."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested plain data by their path, `{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    items: dict[str, Any] = {}
+    for key, value in content.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

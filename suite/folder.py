@@ -9,7 +9,7 @@ from pathlib import Path
 
 from suite.config import PROTOCOL, CompareConfig, plain, restored
 from suite.environment import versions
-from suite.files import write_atomically
+from suite.files import flat, write_atomically
 from suite.results import check_protocol
 from suite.types import UserError
 
@@ -38,9 +38,9 @@ def claim_folder(
             known, written = found["config"], found.get("code", {})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
-        for name, value in _flat(wanted).items():
-            if _flat(known).get(name) != value:
-                old = _flat(known).get(name)
+        for name, value in flat(wanted).items():
+            if flat(known).get(name) != value:
+                old = flat(known).get(name)
                 raise UserError(f"{out}: holds a comparison with {name} = {old!r}, not {value!r}; choose another --out")
         for name, digest in code.items():
             if written.get(name, digest) != digest:
@@ -64,10 +64,3 @@ def stored_config(out: Path) -> CompareConfig:
         return restored(found["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error
-
-
-def _flat(config: dict, prefix: str = "") -> dict:
-    items = {}
-    for key, value in config.items():
-        items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return items

@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from rich.console import Console
 
 from suite.config import EvalConfig, plain
 from suite.engines import require_engine, sampler_for
 from suite.environment import machine, versions
 from suite.evaluate import evaluation_problems, summarise
-from suite.fetch import located
+from suite.evaluation_run import model_for_evaluation
 from suite.files import write_atomically
 from suite.grid import progress_bar
 from suite.lm_eval_model import PREFIX, Answering, fspo_tasks, native_task, require_lm_eval, run_lm_eval
-from suite.models import load_model
 from suite.printing import show
-from suite.recipes import EMBEDDED_MODEL, LM_EVAL_TASKS, tasks_named
+from suite.recipes import LM_EVAL_TASKS, tasks_named
 from suite.rollouts import encode, grade
 from suite.statistics import compare
 from suite.tables import NOTHING, percent
@@ -31,7 +29,6 @@ from suite.types import EvalResult, Problem, Task, UserError, Verdict
 
 NATIVE = {"gsm8k": "gsm8k", "aime24": "aime24", "aime25": "aime25", "math500": "hendrycks_math500"}
 """Our sets that lm-eval has a task of its own for, and its name there."""
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -76,17 +73,14 @@ def run_through_lm_eval(
     With `out`, write lm_eval.json there. UserError: lm-eval or the engine is missing, a set does not load.
     """
     require_lm_eval()
-    require_engine(engine)
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision!r}: float32 or bfloat16")
+    require_engine(engine, precision)
     if out is not None and (out / "lm_eval.json").exists():
         raise UserError(f"{out}: holds a result of lm-eval already; choose another --out")
     chosen = tasks_named(config.tasks)
     for task in chosen:
         task.load("eval", data_dir)
     own = _native_tasks(config.tasks, console) if native else {}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(located(model), dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
+    loaded = model_for_evaluation(model, precision)
     sampler = sampler_for(engine, loaded.model, loaded.tokenizer, precision, config.batch_size)
     with progress_bar(console) as bar:
         rows: dict[str, Any] = {}

@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.files import write_atomically
+from suite.files import flat, write_atomically
 from suite.types import FinishReason, UserError, Verdict
 
 MANIFEST = "manifest.json"
@@ -91,7 +91,7 @@ class SampleStore:
             content = {"schema": SCHEMA_VERSION, **manifest}
             write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
             return
-        known, wanted = _flat(read_manifest(self.folder)["asked"]), _flat(manifest["asked"])
+        known, wanted = flat(read_manifest(self.folder)["asked"]), flat(manifest["asked"])
         for name in [*wanted, *known]:
             if name not in known or name not in wanted or known[name] != wanted[name]:
                 raise UserError(
@@ -219,13 +219,6 @@ def _read(path: Path) -> pa.Table:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    items: dict[str, Any] = {}
-    for key, value in content.items():
-        items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return items
 
 
 def _short(value: Any) -> str:
