@@ -33,3 +33,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared material at {folder} (set FSPO_SHARED to the folder that holds it)")
     return folder
+
+
+REPORTED = "reported"
+"""The name under which a test records a measured figure (`record_property`) for the end of the run's output."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured, whichever process they ran in."""
+    passed = terminalreporter.getreports("passed")
+    figures = [value for report in passed for name, value in report.user_properties if name == REPORTED]
+    if figures:
+        terminalreporter.section("measured")
+        for line in figures:
+            terminalreporter.write_line(str(line))

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from conftest import REPORTED
 from small_world import ODD, small_config, tiny
 from strategies import METHODS
 from suite import vllm_sampler
@@ -98,12 +99,11 @@ def gaps(model: Any, rollouts: Sequence[Rollout]) -> torch.Tensor:
 
 
 def test_greedy_answers_are_those_of_transformers_on_32_prompts(
-    base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest], capsys: pytest.CaptureFixture[str]
+    base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest], record_property: Any
 ) -> None:
     start = time.perf_counter()
     sampler.sample(asked[:1], SamplingSettings(1))
-    with capsys.disabled():
-        print(f"\n{sampler.engine}: {time.perf_counter() - start:.1f} s from nothing to the first token")
+    record_property(REPORTED, f"{sampler.engine}: {time.perf_counter() - start:.1f} s from nothing to the first token")
     settings = SamplingSettings(32, temperature=0)
     theirs = sampler.sample(asked, settings)
     ours = TransformersSampler(base.model, base.tokenizer).sample(asked, settings)
@@ -115,12 +115,13 @@ def test_greedy_answers_are_those_of_transformers_on_32_prompts(
 
 
 def test_log_probs_of_drawn_tokens_are_the_trainers(
-    base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest], capsys: pytest.CaptureFixture[str]
+    base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest], record_property: Any
 ) -> None:
     found = gaps(base.model, sampler.sample(asked, SamplingSettings(96)))
-    with capsys.disabled():
-        print(f"\n{sampler.engine} against the trainer, |difference of log-probs| over {len(found)} sampled tokens: "
-              f"mean {found.mean():.1e}, largest {found.max():.1e}")  # fmt: skip
+    gap = f"mean {found.mean():.1e}, largest {found.max():.1e}"
+    record_property(
+        REPORTED, f"{sampler.engine} against the trainer, |log-prob difference| of {len(found)} sampled tokens: {gap}"
+    )
     assert found.max() < TOLERANCE
 
 
