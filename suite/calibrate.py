@@ -11,7 +11,7 @@ from typing import Any
 
 from suite.bank import MANIFEST, Bank
 from suite.cards import card_digest
-from suite.cells import load_comparison, stages
+from suite.cells import load_comparison, replayed_cells
 from suite.environment import versions
 from suite.files import digest_of
 from suite.folder import CONFIG_FILE, stored_config
@@ -48,7 +48,7 @@ def records_in(folder: Path) -> Records:
         raise UserError(f"{folder}: no bank and no comparison; give the --out folder of fspo record or fspo compare")
     config = stored_config(folder)
     load_comparison(config, folder)  # refuses one that is unfinished or altered
-    cells = [job.folder for job in stages(config, folder)[1]]
+    cells = replayed_cells(config, folder)
     log = recorded_updates(cells)
     files = [path for cell in cells for path in sorted((cell / "updates").glob("step-*.safetensors"))]
     digests = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

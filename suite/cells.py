@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +13,13 @@ import torch
 from suite.canary import check_canary
 from suite.cards import card_digest
 from suite.config import PROTOCOL, CompareConfig, TrainConfig, plain
+from suite.costs import PEAK, SECONDS, Clock
 from suite.engines import require_engine, sampler_for
 from suite.environment import machine, versions
 from suite.evaluate import evaluate, manifest_of
 from suite.fetch import located
 from suite.files import write_atomically
 from suite.frugal import FrugalSampler
-from suite.metrics import SECONDS
 from suite.models import LoadedModel, load_model, model_digest
 from suite.null_update import TRAINED_IN, null_update
 from suite.online import length_logger
@@ -194,6 +192,7 @@ class CellJob:
         loaded.model.save_pretrained(self.folder / "model")
         loaded.tokenizer.save_pretrained(self.folder / "model")
         costs |= {name: sum(row[name] for row in log) for name in log[0] if name.startswith(SECONDS)}
+        costs |= {name: max(row[name] for row in log) for name in log[0] if name.startswith(PEAK)}
         costs["tokens"] = sum(row["tokens/sampled"] for row in log)
         result = RunResult(
             protocol=PROTOCOL,
@@ -231,19 +230,19 @@ def canary_of(config: CompareConfig, out: Path, loaded: LoadedModel, sampler: Sa
 def timed_evaluation(
     config: CompareConfig, loaded: LoadedModel, sampler: Sampler, folder: Path
 ) -> tuple[tuple[EvalResult, ...], dict[str, Any]]:
-    """The evaluations of the model as it is now, with this process's seconds and peak memory so far.
+    """The evaluations of the model as it is now, with what they cost.
 
     Samples are kept in the folder; an evaluation that was killed goes on with them.
     """
-    start = time.perf_counter()
+    clock = Clock()
     chosen, data_dir = tasks_named(config.evaluation.tasks), config.train.data_dir
     frugal = FrugalSampler(sampler, lambda line: print(f"{folder.name}: {line}", flush=True))
     now = replace(loaded, digest=model_digest(loaded.model))
     store = SampleStore(folder / SAMPLES)
     store.claim(manifest_of(now, sampler.engine, chosen, config.evaluation, data_dir, {**versions(), **machine()}))
     evals = evaluate(frugal, loaded.tokenizer, chosen, config.evaluation, data_dir, store=store)
-    costs = {f"{SECONDS}evaluate": time.perf_counter() - start}
-    costs["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    clock.lap("evaluate")
+    costs: dict[str, Any] = dict(clock.costs)
     if frugal.batch_size is not None:
         costs["evaluation_batch"] = frugal.batch_size
     return tuple(evals), costs
@@ -254,6 +253,11 @@ def stages(config: CompareConfig, out: Path) -> list[list[Any]]:
     cells = [CellJob(config, out, method, seed) for method in config.methods for seed in config.seeds]
     cells.sort(key=lambda job: "values" not in method_with(job.method, config.options).needs)
     return [[BaseJob(config, out), *(FirstRolloutsJob(config, out, seed) for seed in config.seeds)], cells]
+
+
+def replayed_cells(config: CompareConfig, out: Path) -> list[Path]:
+    """Folders of the cells whose update logs replays read, method by method."""
+    return [CellJob(config, out, method, seed).folder for method in config.methods for seed in config.replayed]
 
 
 def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[RunResult]]:

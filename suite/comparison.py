@@ -14,7 +14,7 @@ from suite import figures, growth_figures, length_figures, tables
 from suite.arena import Arena
 from suite.canary import SAME
 from suite.cards import card_digest, hyper_line
-from suite.cells import CANARY, FirstRolloutsJob, load_comparison
+from suite.cells import CANARY, FirstRolloutsJob, load_comparison, replayed_cells
 from suite.config import PROTOCOL, CompareConfig
 from suite.figure_style import method_colours, save_figure
 from suite.files import write_atomically
@@ -60,7 +60,7 @@ class Report:
     @cached_property
     def updates(self) -> UpdateLog:
         """What every optimizer step of every cell saw: the responses on which all methods are replayed."""
-        return recorded_updates([self.out / "cells" / f"{run.method}-seed{run.seed}" for run in self.runs])
+        return recorded_updates(replayed_cells(self.config, self.out))
 
     @cached_property
     def methods(self) -> dict[str, Method]:
@@ -187,6 +187,11 @@ class Report:
             ]
         )
 
+    def _replayed(self) -> str:
+        """Which seeds' cells replays read, where it is not all."""
+        seeds = self.config.replayed
+        return f" of seeds {', '.join(map(str, seeds))}" if len(seeds) < len(self.config.seeds) else ""
+
     def _null_update(self) -> list[str]:
         """What arithmetic alone does to ratios that must be 1, where it was recorded."""
         if self.null_log is None:
@@ -220,7 +225,8 @@ class Report:
             f"- updates per rollout: {train.updates_per_rollout}; the first has ratio 1 everywhere and is left out "
             "of every clip statistic",
             "- `default` ranges (each paper's where it is public) and `matched` ones are replayed on the responses "
-            "of all cells, the same bytes for every method; `own cells` are those that the method trained itself",
+            f"of all cells{self._replayed()}, the same bytes for every method; `own cells` are those that the method "
+            "trained itself",
             f"- matched to a clipped share of {arena.target:.3f}",
             "- a sequence ratio clips a response or not; of a token ratio the share of the response's tokens "
             "counts; PPO is replayed with group-centred rewards in place of its critic's advantages",

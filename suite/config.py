@@ -172,6 +172,8 @@ class CompareConfig:
     """Hyper-parameters set apart from their defaults, each as `method.field=value`."""
     bootstrap: int = 10_000
     """Bootstrap repetitions behind every interval."""
+    replay_seeds: int | None = None
+    """Replays (who is clipped, LRE) read the update logs of the first so many seeds; None: of all."""
 
     def __post_init__(self) -> None:
         _demand(self, len(self.methods) > 0, "methods", "at least one method")
@@ -179,6 +181,12 @@ class CompareConfig:
         _demand(self, len(self.seeds) > 0, "seeds", "at least one seed")
         _demand(self, len(set(self.seeds)) == len(self.seeds), "seeds", "distinct")
         _demand(self, self.bootstrap >= 100, "bootstrap", "at least 100")
+        _demand(self, self.replay_seeds is None or self.replay_seeds >= 1, "replay_seeds", "at least 1")
+
+    @property
+    def replayed(self) -> tuple[int, ...]:
+        """The seeds whose update logs replays read."""
+        return self.seeds[: self.replay_seeds]
 
 
 def plain(config: Any) -> Mapping[str, Any]:

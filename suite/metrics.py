@@ -12,9 +12,6 @@ from suite.arithmetic import drift_per_token, effective_sample_size, kl_k1, kl_k
 from suite.types import FinishReason, Rollout, Verdict
 from suite.update import Part, StepReport
 
-SECONDS = "seconds/"
-"""Prefix of numbers that change from run to run of the same thing; they stay out of digests."""
-
 
 def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part]) -> dict[str, float]:
     """Reward, groups without signal, lengths, truncation, entropy and the sampler's mismatch.

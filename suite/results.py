@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from suite.config import PROTOCOL
+from suite.costs import COSTS
 from suite.files import digest_of, write_atomically
-from suite.metrics import SECONDS
 from suite.types import EvalResult, RunResult, UserError, Verdict
 
 OUTSIDE_DIGEST = ("costs", "environment")
@@ -18,8 +18,8 @@ FILE = "result.json"
 
 
 def curves_of(log: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
-    """One list a logged number, one entry a step; None where a step does not have it. Timings are left out."""
-    names = dict.fromkeys(name for row in log for name in row if name != "step" and not name.startswith(SECONDS))
+    """One list a logged number, one entry a step; None where a step does not have it. Costs are left out."""
+    names = dict.fromkeys(name for row in log for name in row if name != "step" and not name.startswith(COSTS))
     return {name: [None if (x := row.get(name)) is None or x != x else x for row in log] for name in names}
 
 

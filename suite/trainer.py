@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from transformers import get_scheduler
 from suite.advantages import group_centred
 from suite.checkpoint import load_checkpoint, save_checkpoint
 from suite.config import TrainConfig
+from suite.costs import Clock
 from suite.critic import Critic
-from suite.metrics import SECONDS, rollout_metrics, update_metrics
+from suite.metrics import rollout_metrics, update_metrics
 from suite.parts import Parts, credited, mini_batches, rewards_and_groups, scored
 from suite.recording import RolloutSet
 from suite.replay import UpdateLog
@@ -64,7 +64,7 @@ class Trainer:
         return read_log(self.folder)
 
     def _step(self, step: int) -> dict[str, float]:
-        clock = _Clock()
+        clock = Clock()
         recorded = self.first if step == 0 and self.first is not None else self.source.record(step)
         rollouts = recorded.rollouts
         self.on_rollouts(step, recorded)
@@ -83,7 +83,7 @@ class Trainer:
         numbers |= self.on_updates(self._record_updates(step, rollouts, reports, centred), before)
         numbers["tokens/updated"] = numbers["tokens/scored"] * self.config.epochs
         numbers["learning_rate"] = float(self.learner.schedule.get_last_lr()[0])
-        return numbers | clock.seconds
+        return numbers | clock.costs
 
     def _score(self, rollouts: Sequence[Rollout], step: int) -> Parts:
         """Old log-probs, in the very micro-batches that the updates will use."""
@@ -184,15 +184,3 @@ def build_learner(model: Any, method: Method, config: TrainConfig) -> Learner:
         warm_up = method.hyper.critic_warmup_epochs * config.mini_batches
         learner.critic_optimizer, learner.critic_schedule = adamw(learner.critic.parameters(), rate, warm_up)
     return learner
-
-
-class _Clock:
-    """Seconds of each phase of a step."""
-
-    def __init__(self) -> None:
-        self.last, self.seconds = time.perf_counter(), {}
-
-    def lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.seconds[f"{SECONDS}{phase}"] = now - self.last
-        self.last = now
