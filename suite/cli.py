@@ -6,12 +6,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import tyro
-
 import suite.cli_bank
 import suite.cli_evaluate
 import suite.cli_grade
 import suite.cli_methods
+import suite.cli_report
 import suite.cli_samples  # noqa: F401 (all register their commands)
 from suite.app import Name, Options, app, complaints, console, say
 from suite.config import CompareConfig
@@ -65,6 +64,7 @@ def compare(
     from suite.printing import print_report
     from suite.ranges import Ranges
     from suite.recipes import resolved
+    from suite.report import write_report
 
     given = Ranges.read(ranges)
     config = resolved(recipe, methods, seeds, steps, model, data_dir, options, given)
@@ -81,23 +81,8 @@ def compare(
     run_jobs(jobs, layout, console)
     with console.status("computing tables, figures and intervals"):
         report = Report.of(config, out)
-        path = report.write()
+        path = write_report(report)
     print_report(report, path, console)
-
-
-@app.command
-def report(folder: tyro.conf.Positional[Path], /) -> None:
-    """Make the tables and figures of a finished comparison again, from its stored results alone.
-
-    Args:
-        folder: The comparison's folder.
-    """
-    from suite.comparison import Report
-    from suite.folder import stored_config
-    from suite.printing import print_report
-
-    made = Report.of(stored_config(folder), folder)
-    print_report(made, made.write(), console)
 
 
 @app.command

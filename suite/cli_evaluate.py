@@ -39,7 +39,7 @@ def evaluate(
         seed: Seed of the decoding noise.
         precision: float32 or bfloat16; default float32 for the embedded model and without bfloat16 hardware.
         engine: What draws: transformers (in this process) or vllm. Their noise differs, so their samples do too.
-        batch_size: Responses asked at a time, kept together; default 512 for the embedded model, 256 with vllm, else 64.
+        batch_size: Responses asked for at a time; default 512 for the embedded model, 256 with vllm, else 64.
         through: lm-eval: it asks and scores the same sets, and its numbers are shown beside ours.
         lm_eval_native: The same, and what lm-eval's own tasks say where it has them (their data come from the hub).
         out: Folder for the result and every sample; default results/runs/evaluate-MODEL-..., named by all of the above.

@@ -1,4 +1,4 @@
-"""From finished cells to tables, figures and verdicts, by stored results alone. Part of the composition root."""
+"""What a finished comparison says, computed on demand from its stored results alone. Part of the composition root."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from fspo.growth import growth_sentence
-from suite import figures, growth_figures, length_figures, tables
+from fspo.resampling import quantile_edges
+from suite import claims, figures, growth_figures, length_figures, stability, stability_figures, tables
 from suite.arena import Arena
 from suite.canary import SAME
-from suite.cards import card_digest, hyper_line
 from suite.cells import CANARY, FirstRolloutsJob, load_comparison, replayed_cells
-from suite.config import PROTOCOL, CompareConfig
-from suite.figure_style import method_colours, save_figure
-from suite.files import write_atomically
+from suite.config import CompareConfig
+from suite.directions import log_prob_bounds
+from suite.figure_style import method_colours
+from suite.folder import stored_config
+from suite.ledger import ledger
 from suite.matching import recorded_updates
 from suite.null_update import noise_clips, noise_table, null_outside
 from suite.recipes import method_with
@@ -26,6 +28,9 @@ from suite.statistics import BASE, Comparison, compare
 from suite.types import Method, RunResult
 
 REPORT_SEED = 0
+LOGGED = ("reward/mean", *stability_figures.CURVES)
+BOUND_BINS = 4
+"""Length bins of the bound on cosines: with more of them K LRE soon reaches 1."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Report:
         base, runs = load_comparison(config, out)
         return cls(config, out, base, runs)
 
+    @classmethod
+    def at(cls, out: Path) -> Report:
+        """The report of the comparison in a folder; UserError where there is none, or it is unfinished or altered."""
+        return cls.of(stored_config(out), out)
+
     @cached_property
     def statistics(self) -> Comparison:
         """Accuracies, differences and single seeds."""
@@ -49,13 +59,14 @@ class Report:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """Mean reward by method, seed and step."""
-        rows = [
-            {"method": run.method, "seed": run.seed, "step": step, "reward": reward}
-            for run in self.runs
-            for step, reward in enumerate(run.curves["reward/mean"])
-        ]
-        return pd.DataFrame(rows)
+        """What every run logged that figures show, by method, seed and step."""
+        frames = []
+        for run in self.runs:
+            logged = {name: run.curves[name] for name in LOGGED if name in run.curves}
+            frame = pd.DataFrame(logged).rename(columns={"reward/mean": "reward"})
+            keys = pd.DataFrame({"method": run.method, "seed": run.seed, "step": frame.index})
+            frames.append(keys.join(frame))
+        return pd.concat(frames, ignore_index=True)
 
     @cached_property
     def updates(self) -> UpdateLog:
@@ -114,127 +125,80 @@ class Report:
         """All methods on the updates of all cells."""
         return Arena(self.methods, self.updates)
 
-    def write(self) -> Path:
-        """Write tables, figures and the report; returns the report's path."""
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """Seconds, tokens and peak memory by method."""
+        return ledger(self.runs, self.statistics.differences)
+
+    @cached_property
+    def sweep(self) -> list[stability.RateRuns]:
+        """This comparison and those of its learning-rate sweep."""
+        return stability.sweep_of(self.out)
+
+    @cached_property
+    def stability(self) -> pd.DataFrame:
+        """How steadily every run trained, those of the sweep included."""
+        return stability.stability(self.sweep)
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """Points gained on the base model by learning rate and method."""
+        return stability.gains(self.sweep, seed=REPORT_SEED, repetitions=self.config.bootstrap)
+
+    @cached_property
+    def bounds(self) -> pd.DataFrame:
+        """What LRE promises for the cosine of clipped and true update, and what it is, at every replayed update."""
+        edges = quantile_edges(self.updates.lengths, BOUND_BINS)
+        return log_prob_bounds(self.methods, self.updates, {name: {} for name in self.methods}, edges)
+
+    @cached_property
+    def claims(self) -> list[claims.Claim]:
+        """The five claims of the paper's abstract, each with what these runs say of it."""
+        replays = f"replays of {len(replayed_cells(self.config, self.out))} cells"
+        trained = f"{len(self.runs)} cells"
+        swept = trained if len(self.sweep) == 1 else f"{len(self.stability)} cells at {len(self.sweep)} learning rates"
+        return [
+            claims.reweighting(self.arena.fairness, replays),
+            claims.bounding(self.bounds, replays),
+            claims.flattening(self.arena.fairness, replays),
+            claims.steadiness(self.stability, swept),
+            claims.superiority(self.statistics.differences, len(self.base.evals), trained),
+        ]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every tidy table, by file name; rows of methods carry the digest of the method's card."""
         arena, stats = self.arena, self.statistics
-        by_length, fairness = arena.by_length, arena.fairness
         noise = {} if self.null_log is None else {
             "null_update": noise_table(self.null_log), "null_update_clips": noise_clips(self.methods, self.null_log),
         }  # fmt: skip
-        for name, frame in {
-            "accuracy": stats.accuracies, "differences": stats.differences, "by_seed": stats.by_seed,
-            "curves": self.curves, "clip_by_length": by_length, "clip_by_length_and_sign": arena.by_length_and_sign,
-            "fairness": fairness, "growth": arena.growth, "growth_by_length": arena.growth_bins,
-            "growth_quantiles": arena.quantiles, **noise,
-        }.items():  # fmt: skip
+        frames = {
+            "claims": claims.claims_table(self.claims), "accuracy": stats.accuracies, "differences": stats.differences,
+            "by_seed": stats.by_seed, "curves": self.curves, "clip_by_length": arena.by_length,
+            "clip_by_length_and_sign": arena.by_length_and_sign, "fairness": arena.fairness, "growth": arena.growth,
+            "growth_by_length": arena.growth_bins, "growth_quantiles": arena.quantiles, "stability": self.stability,
+            "learning_rates": self.gains, "costs": self.costs, **noise,
+        }  # fmt: skip
+        for name, frame in frames.items():
             if "method" in frame:
-                frame = frame.assign(card=[self.cards.get(name) for name in frame["method"]])
-            tables.write_csv(self.out / f"{name}.csv", frame)
+                frames[name] = frame.assign(card=[self.cards.get(method) for method in frame["method"]])
+        return frames
+
+    def figures(self) -> dict[str, Figure]:
+        """Every figure, by file name."""
+        arena, stats = self.arena, self.statistics
         colours = method_colours([*self.methods, BASE])
         shown = ("default", "matched") if arena.matched else ("default",)
-        for name, figure in {
+        swept = {} if len(self.sweep) == 1 else {
+            "learning_rates": stability_figures.sweep_figure(self.gains, self.stability, colours=colours)
+        }  # fmt: skip
+        return {
             "accuracy": figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
             "reward": figures.reward_figure(self.curves, colours=colours, smooth=3),
-            "clip_by_length": length_figures.clip_figure(by_length, fairness, colours=colours, rows=shown),
-            "acceptance": length_figures.acceptance_figure(by_length, fairness, colours=colours, rows=shown),
+            "training": stability_figures.training_figure(self.curves, colours=colours),
+            "clip_by_length": length_figures.clip_figure(arena.by_length, arena.fairness, colours=colours, rows=shown),
+            "acceptance": length_figures.acceptance_figure(
+                arena.by_length, arena.fairness, colours=colours, rows=shown
+            ),
             "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
-        }.items():
-            save_figure(figure, self.out, name)
-        path = self.out / "report.md"
-        write_atomically(path, self.text())
-        return path
-
-    def text(self) -> str:
-        """The report as Markdown."""
-        stats, fairness, growth = self.statistics, self.arena.fairness, self.arena.growth
-        return "\n".join(
-            [
-                f"# {self.config.name}: {len(self.methods)} methods x {len(self.config.seeds)} seeds",
-                "",
-                f"Accuracy in per cent, avg@{self.config.evaluation.samples}, 95 % intervals over seeds and problems.",
-                "",
-                tables.markdown(self.accuracy_table),
-                *(f"- {line}" for line in self.canary_lines),
-                *([""] if self.canary_lines else []),
-                "## Difference to the base model, in points",
-                "",
-                tables.markdown(tables.difference_table(stats.differences)),
-                "## Verdicts",
-                "",
-                *(f"- {line}" for line in tables.verdict_lines(stats.differences)),
-                "",
-                "![accuracy](accuracy.png)",
-                "![reward](reward.png)",
-                "",
-                "## Who is clipped, by response length",
-                "",
-                tables.markdown(tables.fairness_table(fairness)),
-                "![clip by length](clip_by_length.png)",
-                "![acceptance](acceptance.png)",
-                "",
-                *(f"- {r['method']}, {r['range']} range: {r['sentence']}" for r in fairness.to_dict("records")),
-                "",
-                *self._null_update(),
-                "## Is S what the theory says?",
-                "",
-                tables.markdown(growth.round(5)),
-                "![growth](growth.png)",
-                "",
-                *(f"- {growth_sentence(row)}" for row in growth.to_dict("records")),
-                "",
-                *self._how_it_was_made(),
-                "",
-            ]
-        )
-
-    def _replayed(self) -> str:
-        """Which seeds' cells replays read, where it is not all."""
-        seeds = self.config.replayed
-        return f" of seeds {', '.join(map(str, seeds))}" if len(seeds) < len(self.config.seeds) else ""
-
-    def _null_update(self) -> list[str]:
-        """What arithmetic alone does to ratios that must be 1, where it was recorded."""
-        if self.null_log is None:
-            return []
-        return [
-            "## The null update",
-            "",
-            "The start model scores the same responses twice, with other micro-batches and padding: every log ratio is "
-            "noise, in nats. The column `null update` of the first table is the largest share of responses that this "
-            "puts outside a method's band.",
-            "",
-            tables.markdown(tables.noise_table(noise_table(self.null_log))),
-        ]
-
-    def _how_it_was_made(self) -> list[str]:
-        """The report's last section: protocol, rollouts, ranges, cards."""
-        arena, train, (matched, reasons) = self.arena, self.config.train, self.arena.matching
-        digests = {run.seed: run.digests["first_rollouts"][:12] for run in self.runs}
-        seeds = ", ".join(f"seed {seed}: {digest}" for seed, digest in sorted(digests.items()))
-        cards = [f"- {name} ({self.cards[name]}): {hyper_line(m)}" for name, m in self.methods.items()]
-        cards += [
-            f"- {name} has changed since it was trained (card {card_digest(m)} today): replays show today's method"
-            for name, m in self.methods.items()
-            if card_digest(m) != self.cards[name]
-        ]
-        return [
-            "## How this was made",
-            "",
-            f"- protocol {PROTOCOL}; bootstrap repetitions {self.config.bootstrap}",
-            f"- rollouts: shared first step ({seeds}), then common random numbers: same problems, same token noise",
-            f"- updates per rollout: {train.updates_per_rollout}; the first has ratio 1 everywhere and is left out "
-            "of every clip statistic",
-            "- `default` ranges (each paper's where it is public) and `matched` ones are replayed on the responses "
-            f"of all cells{self._replayed()}, the same bytes for every method; `own cells` are those that the method "
-            "trained itself",
-            f"- matched to a clipped share of {arena.target:.3f}",
-            "- a sequence ratio clips a response or not; of a token ratio the share of the response's tokens "
-            "counts; PPO is replayed with group-centred rewards in place of its critic's advantages",
-            "",
-            *(f"- {name} has no matched range: {reason}" for name, reason in reasons.items()),
-            *(f"- matched {name}: {hyper_line(one.method)}" for name, one in matched.items()),
-            "",
-            "Methods (card digest):",
-            "",
-            *cards,
-        ]
+            **swept,
+        }

@@ -24,6 +24,8 @@ from suite.statistics import BASE
 # Okabe and Ito's colours without yellow, then Tol's muted ones: told apart by colour-blind readers, in this order.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#882255", "#999933", "#332288", "#AA4499",
            "#117733", "#6699CC", "#661100")  # fmt: skip
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)))
+MARKERS = "osD^vP*Xph"
 INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
@@ -62,6 +64,16 @@ def method_colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for every method, by sorted name, so that all figures of a comparison agree. The base model is grey."""
     methods = sorted(set(names) - {BASE})
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(methods)} | {BASE: SOFT}
+
+
+def line_styles(names: Iterable[str]) -> dict[str, Any]:
+    """A dash pattern for every method, by sorted name: what tells lines apart in grey print."""
+    return {name: DASHES[i % len(DASHES)] for i, name in enumerate(sorted(set(names) - {BASE}))} | {BASE: "-"}
+
+
+def markers(names: Iterable[str]) -> dict[str, str]:
+    """A mark for every method, by sorted name, for the same reason."""
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(sorted(set(names) - {BASE}))} | {BASE: "o"}
 
 
 def length_axis(axes: Axes, lengths: Iterable[float]) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from suite.figure_style import INK, SOFT, Colours, method_colours, names_of, numbers_of, select, style
+from suite.figure_style import INK, SOFT, Colours, line_styles, method_colours, names_of, numbers_of, select, style
 from suite.statistics import BASE, MEAN
 
 # --- accuracies -----------------------------------------------------------------------------------
@@ -80,12 +80,13 @@ def reward_figure(curves: pd.DataFrame, *, colours: Colours | None = None, smoot
         figure = Figure(figsize=(8.6, 4.0), layout="constrained")
         axes = figure.subplots()
         ends: dict[str, float] = {}
+        dashes = line_styles(methods)
         for method in methods:
             table = select(curves, method=method).pivot(index="step", columns="seed", values="reward").astype(float)
             seeds = np.asarray(table.rolling(smooth, min_periods=1).mean(), float)
             mean = seeds.mean(axis=1)
             axes.plot(table.index, seeds, color=colours[method], linewidth=0.7, alpha=0.35)
-            axes.plot(table.index, mean, color=colours[method], linewidth=2.4, solid_capstyle="round")
+            axes.plot(table.index, mean, color=colours[method], linewidth=2.4, linestyle=dashes[method])
             ends[method] = float(mean[-1])
         last = float(numbers_of(curves, "step").max())
         low, high = axes.get_ylim()

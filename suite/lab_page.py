@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
-
-from markdown_it import MarkdownIt
 
 from suite import tables
 from suite.bank import MANIFEST
@@ -17,22 +13,7 @@ from suite.figure_style import save_figure
 from suite.files import write_atomically
 from suite.lab import Lab
 from suite.lab_text import page_text
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; font-size: 12.5px; margin: 1rem 0; display: block; overflow-x: auto; }}
-th, td {{ border-bottom: 1px solid #ddd; padding: .2rem .6rem; text-align: right; white-space: nowrap; }}
-th:first-child, td:first-child, td:last-child {{ text-align: left; }}
-img {{ max-width: 100%; }}
-code {{ background: #f4f4f4; padding: 0 .2rem; }}
-h1, h2 {{ line-height: 1.2; }}
-</style></head><body>
-{body}
-</body></html>
-"""
+from suite.page import as_html
 
 
 def write_lab(lab: Lab, out: Path, command: Sequence[str] = ()) -> Path:
@@ -52,15 +33,3 @@ def write_lab(lab: Lab, out: Path, command: Sequence[str] = ()) -> Path:
     page = out / "lab.html"
     write_atomically(page, as_html(text, out))
     return page
-
-
-def as_html(text: str, folder: Path) -> str:
-    """Markdown as one HTML page with its pictures inside."""
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-
-    def embedded(match: re.Match[str]) -> str:
-        data = base64.b64encode((folder / match[1]).read_bytes()).decode()
-        return f'src="data:image/png;base64,{data}"'
-
-    title = text.splitlines()[0].removeprefix("# ")
-    return PAGE.format(title=title, body=re.sub(r'src="([\w.-]+\.png)"', embedded, body))

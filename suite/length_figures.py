@@ -11,7 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from suite.figure_style import INK, SOFT, Colours, length_axis, method_colours, names_of, numbers_of, select, style
+from suite.figure_style import (
+    INK,
+    SOFT,
+    Colours,
+    length_axis,
+    markers,
+    method_colours,
+    names_of,
+    numbers_of,
+    select,
+    style,
+)
 
 
 def clip_figure(
@@ -87,7 +98,7 @@ def acceptance_figure(
     """
     methods, ranges = names_of(by_length, "method"), list(rows or names_of(by_length, "range"))
     colours = colours or method_colours(methods)
-    lines = select(by_length, truncated=False)
+    lines, marks = select(by_length, truncated=False), markers(methods)
     with style():
         figure = Figure(figsize=(8.6, 3.9), layout="constrained")
         grid = figure.subplots(1, len(ranges), squeeze=False, sharex=True, sharey=True)[0]
@@ -104,7 +115,8 @@ def acceptance_figure(
                 lre = numbers_of(found, "lre_max")[0]
                 axes.fill_between(x, low, high, color=colours[method], alpha=0.13, linewidth=0)
                 axes.plot(
-                    x, part["relative_acceptance"], "-o", color=colours[method], linewidth=2, markersize=3.6,
+                    x, part["relative_acceptance"], "-", marker=marks[method], color=colours[method], linewidth=2,
+                    markersize=4.5,
                     label=f"{method}  {lre:.2f}",
                 )  # fmt: skip
             axes.set_title(f"{span} range")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from suite import tables
 
 if TYPE_CHECKING:
+    from suite.claims import Claim
     from suite.comparison import Report
 
 WIDE = 180
@@ -31,6 +33,13 @@ def show(frame: pd.DataFrame, title: str, console: Console) -> None:
     (console if console.is_terminal else Console(width=WIDE)).print(table, highlight=False)
 
 
+def print_claims(found: Sequence[Claim], console: Console) -> None:
+    """Every claim with its verdict, then what was measured and on which runs."""
+    for number, claim in enumerate(found, start=1):
+        console.print(f"{number}. {claim.claim}: {claim.verdict}", highlight=False, markup=False)
+        console.print(f"   {claim.measured} ({claim.runs})", highlight=False, markup=False, soft_wrap=True)
+
+
 def print_report(report: Report, path: Path, console: Console) -> None:
     """Accuracies, differences to the base model, clipping by length, and the computed verdicts."""
     stats, fairness = report.statistics, report.arena.fairness
@@ -43,6 +52,7 @@ def print_report(report: Report, path: Path, console: Console) -> None:
     show(clipping, "clipping by length, the same responses for every method", console)
     for line in tables.verdict_lines(stats.differences):
         console.print(line, highlight=False)
+    print_claims(report.claims, console)
     updates = report.config.train.updates_per_rollout
     mode = "shared first rollouts, then common random numbers"
     console.print(f"updates per rollout: {updates}; {mode}", highlight=False)

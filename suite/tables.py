@@ -17,7 +17,8 @@ from suite.types import EvalResult
 
 NOTHING = "–"
 FAIRNESS = ("clipped", "outside band", "slope per doubling", "LRE max", "LRE noise", "LRE mean", "supported")
-NUMERIC = tuple("0123456789+-.") + (NOTHING,)
+DIGITS = tuple("0123456789+-.")
+NUMERIC = (*DIGITS, NOTHING)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -27,7 +28,7 @@ def markdown(table: pd.DataFrame) -> str:
     """
     header = [_escaped(name) for name in table.columns]
     body = [[_escaped(value) for value in row] for row in table.itertuples(index=False, name=None)]
-    rule = ["---:" if body and all(row[i][:1] in NUMERIC for row in body) else "---" for i in range(len(header))]
+    rule = ["---:" if body and all(_is_number(row[i]) for row in body) else "---" for i in range(len(header))]
     return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
 
 
@@ -197,6 +198,38 @@ def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = Non
     return pd.DataFrame(rows)
 
 
+def changes_table(changes: pd.DataFrame) -> pd.DataFrame:
+    """`changes.changes_between` for people: points after minus before with intervals."""
+    rows = []
+    for method, part in changes.groupby("method", sort=False):
+        row = {"method": str(method)}
+        row |= {_heading(r["task"]): percent(r["difference"], r["low"], r["high"], sign=True) for r in _records(part)}
+        whole = _overall(part)
+        row |= {"detectable": percent(whole["minimum_detectable"]), "same runs": whole["same_runs"]}
+        row["clipped"] = f"{percent(whole['clipped_before'])} → {percent(whole['clipped_after'])}"
+        rows.append(row | {"verdict": whole["verdict"]})
+    return pd.DataFrame(rows)
+
+
+def stability_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """`stability.stability_summary` for people: shares in per cent, rewards between 0 and 1."""
+    rows = [
+        {
+            "method": r["method"],
+            "runs": str(r["runs"]),
+            "collapsed": percent(r["collapsed"], r["collapsed_low"], r["collapsed_high"]),
+            "drawdown": f"{r['drawdown']:.3f}",
+            "largest": f"{r['largest_drawdown']:.3f}",
+            "spikes": percent(r["spike_share"]),
+            "entropy": f"{r['entropy_drift']:+.3f}",
+            "length": f"x {r['length_ratio']:.2f}",
+            "rates above base": r["rates_above_base"],
+        }
+        for r in _records(summary)
+    ]
+    return pd.DataFrame(rows)
+
+
 def noise_table(noise: pd.DataFrame) -> pd.DataFrame:
     """Rows precision and change: noise of a token and of a response, three digits. As `suite.null_update.noise_table`.
 
@@ -234,6 +267,11 @@ def _heading(task: str) -> str:
 
 def _title(method: Any, titles: Mapping[str, str] | None) -> str:
     return (titles or {}).get(str(method), str(method))
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell, or the text of a link, begins like a number or is empty."""
+    return cell.lstrip("[")[:1] in NUMERIC
 
 
 def _escaped(value: Any) -> str:
