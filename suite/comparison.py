@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fspo.growth import growth_sentence
 from fspo.resampling import quantile_edges
 from suite import claims, figures, growth_figures, length_figures, stability, stability_figures, tables
 from suite.arena import Arena
@@ -124,6 +125,11 @@ class Report:
     def arena(self) -> Arena:
         """All methods on the updates of all cells."""
         return Arena(self.methods, self.updates)
+
+    @property
+    def growth_lines(self) -> list[str]:
+        """One sentence a sign of the advantage: how mean and variance of S grow with length."""
+        return [growth_sentence(row) for row in self.arena.growth.to_dict("records")]
 
     @cached_property
     def costs(self) -> pd.DataFrame:

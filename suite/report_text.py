@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from fspo.growth import growth_sentence
 from suite import tables
 from suite.cards import card_digest, hyper_line
 from suite.claims import claims_table
@@ -116,11 +115,10 @@ def _stability(report: Report) -> Iterator[str]:
 
 
 def _growth(report: Report) -> Iterator[str]:
-    growth = report.arena.growth
     yield "## Is S what the theory says?"
-    yield tables.markdown(growth.round(5))
+    yield tables.markdown(report.arena.growth.round(5))
     yield "![growth](growth.png)"
-    yield _bullets([growth_sentence(row) for row in growth.to_dict("records")])
+    yield _bullets(report.growth_lines)
 
 
 def _how_it_was_made(report: Report) -> Iterator[str]:

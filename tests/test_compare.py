@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -65,8 +66,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_comparison_ends_like_an_uninterrupted_one_bit_for_bit(whole: Path, killed: Path) -> None:
     for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
         assert digest(read_result(killed / folder)) == digest(read_result(whole / folder)), folder
-    for name in ("accuracy.csv", "clip_by_length.csv", "fairness.csv", "accuracy.png", "report.md"):
+    for name in ("accuracy.csv", "clip_by_length.csv", "fairness.csv", "claims.csv", "stability.csv", "accuracy.png"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    mine, other = (sections((folder / "report.md").read_text()) for folder in (killed, whole))
+    assert {name for name in mine if mine[name] != other[name]} <= {"What it cost"}
+
+
+def sections(text: str) -> dict[str, str]:
+    """The parts of a report by their headings."""
+    return dict(part.partition("\n")[::2] for part in text.split("\n## "))
 
 
 def test_all_methods_start_from_one_recorded_set(whole: Path) -> None:
@@ -86,11 +94,51 @@ def test_the_report_has_tables_figures_and_what_they_rest_on(whole: Path) -> Non
     text = (whole / "report.md").read_text()
     for part in ("| base |", "updates per rollout: 4", "shared first step (seed 0: ", "few seeds", "fspo", "grpo"):
         assert part in text
+    assert list(sections(text))[1:3] == ["What the paper claims, and what these runs say", "Accuracy"]
+    for path in re.findall(r"\]\(([\w/.-]+)\)", text):
+        assert (whole / path).is_file(), path
+    page = (whole / "report.html").read_text()
+    anchors = set(re.findall(r'href="#([^"]+)"', page))
+    assert anchors == {"runs-of-base", "runs-of-grpo", "runs-of-fspo"}
+    assert anchors <= set(re.findall(r'<h3 id="([^"]+)"', page))
+    assert not re.findall(r'(?:src|href)="(?!data:|#|base/|cells/)', page)
+    assert (whole / "tables.tex").read_text().count(r"\begin{tabular}") == 3
+
+
+def test_a_report_is_made_again_from_stored_results_byte_for_byte(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "smoke"
+    shutil.copytree(whole, out, ignore=shutil.ignore_patterns("*.csv", "*.md", "*.html", "*.tex", "*.png", "*.svg"))
+    shutil.rmtree(out / "cells/fspo-seed0/model")
+    call("report", str(out))
+    made = {p.name for p in whole.iterdir() if p.suffix in (".csv", ".md", ".html", ".tex", ".png", ".svg")}
+    assert made == {p.name for p in out.iterdir() if p.suffix in (".csv", ".md", ".html", ".tex", ".png", ".svg")}
+    for name in made:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    said = call("claims", str(out))
+    assert re.findall(r"^(\d)\. ", said, re.MULTILINE) == list("12345")
+
+
+def test_before_and_after_of_the_same_runs_differ_in_nothing(whole: Path, killed: Path, tmp_path: Path) -> None:
+    said = call("report", "--compare", str(killed), str(whole), "--out", str(tmp_path))
+    table = pd.read_csv(tmp_path / "changes.csv")
+    assert (table["difference"] == 0).all()
+    assert set(table["same_runs"]) == {"1 of 1"}
+    assert "1 of 1" in said
+    assert json.loads((tmp_path / "made.json").read_text())["command"].startswith("fspo report --compare")
+    with pytest.raises(AssertionError, match="give one folder of a comparison, or --compare BEFORE AFTER"):
+        call("report")
+
+
+def call(*words: str) -> str:
+    """What a command prints; an assertion fails with it where the command does."""
+    done = subprocess.run([sys.executable, "-m", "suite.cli", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_null_update_is_a_column_and_small_in_float32(whole: Path) -> None:
     text = (whole / "report.md").read_text()
-    assert "| null update |" in text.split("\n## ")[0]
+    assert "| null update |" in sections(text)["Accuracy"]
     table = pd.read_csv(whole / "null_update.csv").set_index("change")
     assert table.loc["again", "token_max"] == 0
     assert table["token_max"].max() < 1e-4
@@ -141,7 +189,7 @@ def test_a_cell_killed_while_it_evaluates_goes_on_with_its_samples(whole: Path, 
 def test_the_canary_answers_alike_in_every_process_and_is_heard_when_not(whole: Path, tmp_path: Path) -> None:
     for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
         assert read_result(whole / folder).environment["canary"] == "same"
-    assert "comparable" not in (whole / "report.md").read_text().split("\n## ")[0]
+    assert "comparable" not in sections((whole / "report.md").read_text())["Accuracy"]
     out = shutil.copytree(whole, tmp_path / "out")
     canary = json.loads((out / "base/canary.json").read_text())
     canary["answers"][0]["tokens"] = [*canary["answers"][0]["tokens"], 1]
