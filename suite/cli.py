@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
 
 import suite.cli_bank
 import suite.cli_evaluate
@@ -15,6 +18,9 @@ import suite.cli_samples  # noqa: F401 (all register their commands)
 from suite.app import Name, Options, app, complaints, console, say
 from suite.config import CompareConfig
 from suite.types import UserError
+
+if TYPE_CHECKING:
+    from suite.ranges import Ranges
 
 
 def main() -> None:
@@ -57,10 +63,7 @@ def compare(
         options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
         workers: Processes side by side; default one per core.
     """
-    from suite.cells import stages
     from suite.comparison import Report
-    from suite.folder import claim_folder
-    from suite.grid import Layout, run_jobs
     from suite.printing import print_report
     from suite.ranges import Ranges
     from suite.recipes import resolved
@@ -69,20 +72,56 @@ def compare(
     given = Ranges.read(ranges)
     config = resolved(recipe, methods, seeds, steps, model, data_dir, options, given)
     out = out or Path("results/runs") / recipe
-    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
-    say(given.notes(config.methods))
-    jobs = stages(config, out)
-    layout = Layout.of(max(map(len, jobs)), workers)
-    cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
-    work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates"
-    where = f"{layout.workers} processes x {layout.threads} threads"
-    console.print(f"{config.name}: {cells}, {work}; {where}", highlight=False)
-    tell_overlaps(config)
-    run_jobs(jobs, layout, console)
+    run_comparison(config, out, workers, given)
     with console.status("computing tables, figures and intervals"):
         report = Report.of(config, out)
         path = write_report(report)
     print_report(report, path, console)
+
+
+@app.command
+def sweep(
+    folder: tyro.conf.Positional[Path], /, rates: str, seeds: int | None = None, workers: int | None = None
+) -> None:
+    """Train a finished comparison again at other learning rates, for its report's section on stability.
+
+    Args:
+        folder: The comparison's folder; the runs go to FOLDER/sweep/lr-RATE.
+        rates: Comma-separated learning rates, for instance 3e-5,3e-4 (a factor of 3 apart, until a method collapses).
+        seeds: Only the comparison's first so many seeds.
+        workers: Processes side by side; default one per core.
+    """
+    from suite.comparison import Report
+    from suite.folder import stored_config
+    from suite.printing import print_report
+    from suite.recipes import learning_rates
+    from suite.report import write_report
+    from suite.stability import SWEEP
+
+    config = stored_config(folder)
+    for text, rate in learning_rates(rates, config.train.learning_rate).items():
+        train = replace(config.train, learning_rate=rate)
+        run_comparison(replace(config, train=train, seeds=config.seeds[:seeds]), folder / SWEEP / f"lr-{text}", workers)
+    report = Report.at(folder)
+    print_report(report, write_report(report), console)
+
+
+def run_comparison(config: CompareConfig, out: Path, workers: int | None, given: Ranges | None = None) -> None:
+    """Train and evaluate all cells of a comparison that are not there yet, side by side."""
+    from suite.cells import stages
+    from suite.folder import claim_folder
+    from suite.grid import Layout, run_jobs
+
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts if given else None)
+    say(given.notes(config.methods) if given else [])
+    jobs = stages(config, out)
+    layout = Layout.of(max(map(len, jobs)), workers)
+    cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
+    work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates at {config.train.learning_rate:g}"
+    where = f"{layout.workers} processes x {layout.threads} threads"
+    console.print(f"{config.name}: {cells}, {work}; {where}", highlight=False)
+    tell_overlaps(config)
+    run_jobs(jobs, layout, console)
 
 
 @app.command

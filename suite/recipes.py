@@ -283,3 +283,14 @@ def _read(text: str, kind: Any, where: str) -> Any:
         return text
     names = " or ".join("none" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
     raise UserError(f"{where}: {text!r} is not {names}")
+
+
+def learning_rates(text: str, own: float) -> dict[str, float]:
+    """Comma-separated learning rates by the way they are written; UserError for none, twice the same, or `own`."""
+    found: dict[str, float] = {}
+    for word in text.split(","):
+        rate = _read(word.strip(), float, f"--rates {text!r}")
+        if rate == own or rate in found.values():
+            raise UserError(f"--rates {text!r}: {rate:g} is there already")
+        found[f"{rate:g}"] = rate
+    return found
