@@ -72,7 +72,8 @@ class _Speed(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        done, seconds = task.completed - task.fields.get("kept", 0), task.elapsed
+        done = task.completed - task.fields.get("kept", 0)
+        seconds = task.finished_time if task.finished else task.elapsed  # a finished one waits for the others
         if not done or not seconds:
             return Text("")
         return Text(f"{done / seconds:{'.0f' if done > 9 * seconds else '.2f'}} {self.unit}/s")

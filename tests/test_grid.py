@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from suite import grid
-from suite.grid import Layout, locked, run_jobs
+from suite.grid import Layout, _Speed, locked, run_jobs
 from suite.types import UserError
 
 pytestmark = pytest.mark.slow
@@ -95,3 +96,17 @@ def test_jobs_share_the_cores() -> None:
     assert Layout.of(1) == Layout(1, cores)
     assert Layout.of(100) == Layout(cores, 1)
     assert Layout.of(100, workers=3).workers == 3
+
+
+def test_the_speed_of_a_finished_bar_is_that_of_its_own_time() -> None:
+    now = [0.0]
+    speed = _Speed("samples")
+    bar = Progress(speed, get_time=lambda: now[0])
+    first, second = (bar.add_task(name, total=20, start=False) for name in ("a", "b"))
+    bar.start_task(first)
+    bar.start_task(second)
+    now[0] = 4.0
+    bar.update(first, completed=20)
+    bar.update(second, completed=10)
+    now[0] = 40.0
+    assert [speed.render(task).plain for task in bar.tasks] == ["5.00 samples/s", "0.25 samples/s"]
