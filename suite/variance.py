@@ -19,6 +19,9 @@ from scipy import stats
 LEVEL = 0.95
 POWER = 0.8
 
+Cells = Mapping[str, np.ndarray]
+"""Per evaluation set a matrix [seeds, problems]; the quantity is the mean over the sets of each set's mean."""
+
 
 @dataclass(frozen=True)
 class SetComponents:
@@ -117,6 +120,22 @@ def planned_error(
         by_problem.append(problem + cell)
         interactions.append(cell)
         sizes.append(size)
+    return error_of(by_seed, by_problem, interactions, seeds, sizes)
+
+
+def measured_error(cells: Cells) -> tuple[float, float]:
+    """Standard error of a mean from its matrices [seeds, problems], and its degrees of freedom; see `error_of`."""
+    count, seeds = len(cells), len(next(iter(cells.values())))
+    means = np.mean([matrix.mean(axis=1) for matrix in cells.values()], axis=0)
+    by_problem, interactions, sizes = [], [], []
+    for matrix in cells.values():
+        problems = matrix.shape[1]
+        between = float(matrix.mean(axis=0).var(ddof=1)) if problems > 1 else 0.0
+        both = mean_squares(matrix)[1] if seeds > 1 and problems > 1 else 0.0
+        by_problem.append(between / problems / count**2)
+        interactions.append(both / (seeds * problems) / count**2)
+        sizes.append(problems)
+    by_seed = float(means.var(ddof=1)) / seeds if seeds > 1 else 0.0
     return error_of(by_seed, by_problem, interactions, seeds, sizes)
 
 
