@@ -1,4 +1,4 @@
-"""Interquartile means and performance profiles over the (seed, set) scores of each model, under the common bootstrap."""
+"""Interquartile means and performance profiles over the (seed, set) scores of each model, by the common bootstrap."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def profiles(
     """Interquartile means (method, iqm, low, high, seeds, sets) and profiles (method, tau, share, low, high).
 
     A score is avg@k of one seed on one set; share(tau) is that of the scores above tau. Draws of seeds and problems are
-    those of `suite.bootstrap` with the same `seed`. The interval of the interquartile mean is widened by the factor that
-    the plain mean of the same scores needs [ours]; the bands of a profile hold point by point and are not widened.
+    those of `suite.bootstrap` with the same `seed`. The interval of the interquartile mean is widened by the factor
+    that the plain mean of the same scores needs [ours]; the bands of a profile hold point by point and are not widened.
     """
     quantities = {name: {task: each.means for task, each in sets.items()} for name, sets in models.items()}
     parts: dict[str, list[list[np.ndarray]]] = {name: [] for name in quantities}
