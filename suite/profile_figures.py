@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from suite.figure_style import Colours, method_colours, names_of, numbers_of, select, style
+from suite.figure_style import Colours, line_styles, method_colours, names_of, numbers_of, select, style
 from suite.statistics import BASE
 
 
@@ -15,6 +15,7 @@ def profile_figure(frame: pd.DataFrame, *, colours: Colours | None = None) -> Fi
     `frame` as `suite.profiles.profiles` returns it. A curve that lies above another everywhere is the better model.
     """
     methods = names_of(frame, "method")
+    lines = line_styles(methods) | {BASE: (0, (3, 3))}
     colours = colours or method_colours(methods)
     with style():
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -26,10 +27,12 @@ def profile_figure(frame: pd.DataFrame, *, colours: Colours | None = None) -> Fi
             rows = select(frame, method=method)
             tau, share, low, high = (100 * numbers_of(rows, name) for name in ("tau", "share", "low", "high"))
             axes.fill_between(tau, low, high, step="post", color=colours[method], alpha=0.12, linewidth=0)
-            line = "--" if method == BASE else "-"
-            axes.step(tau, share, where="post", color=colours[method], linestyle=line, linewidth=1.8, label=method)
-        shown = frame[(frame["high"] > 0) & (frame["low"] < 1)]["tau"]
-        axes.set_xlim(max(0.0, 100 * float(shown.min()) - 2), min(100.0, 100 * float(shown.max()) + 2))
+            axes.step(
+                tau, share, where="post", color=colours[method], linestyle=lines[method], linewidth=1.8, label=method
+            )
+        tau, low, high = (numbers_of(frame, name) for name in ("tau", "low", "high"))
+        shown = 100 * tau[(high > 0) & (low < 1)]
+        axes.set_xlim(max(0.0, shown.min() - 2), min(100.0, shown.max() + 2))
         axes.set_ylim(0, 102)
         axes.legend(loc="lower left", fontsize=8)
     return figure
