@@ -75,8 +75,8 @@ def accuracy_table(
 
     `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
     seeds behind a row, the digest of the method's card where `cards` are given, what `noise` alone puts outside the
-    method's band (per cent, `suite.null_update`), and, where there are any, responses without an answer and undecided
-    ones (per cent, mean over the sets). `canaries` names the models whose rows are not comparable, and since which
+    method's band (per cent, `suite.null_update`), responses cut at the token limit and, where there are any, those
+    without an answer and undecided ones (per cent, mean over the sets). `canaries` names the models whose rows are not comparable, and since which
     runs (`suite.canary`); where there are any, a column says so.
     """
     rows = []
@@ -89,8 +89,8 @@ def accuracy_table(
             row["card"] = cards.get(str(method), NOTHING)
         if noise:
             row["null update"] = percent(noise.get(str(method), math.nan))
-        for kind in ("no_answer", "undecided"):
-            if np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
+        for kind in ("truncated", "no_answer", "undecided"):
+            if kind == "truncated" or np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
                 row[kind.replace("_", " ")] = percent(whole[f"{kind}_share"])
         if canaries:
             row["comparable"] = f"no: {canaries[str(method)]}" if method in canaries else "yes"
