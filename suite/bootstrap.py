@@ -2,7 +2,7 @@
 
 One draw of seeds serves all sets (the same trained models are evaluated on all of them) and one draw of problems serves
 all models, so differences keep their pairing. The samples of a problem are not drawn again: the problem means already
-carry their noise, and drawing them too covers 97 to 100 % where 95 % is asked (`three_level` in results/coverage).
+carry their noise, and drawing them too counts it twice (column `three_level` of benchmarks/coverage.py).
 
 The plain crossed bootstrap is wrong both ways: it shows (S - 1)/S of the seeds' variance and no doubt about it, and
 it counts what varies from cell to cell three times. It is kept for its shape; replicates are spread about the estimate
@@ -10,7 +10,7 @@ by a factor [ours]:
 
     sqrt(v / v_bootstrap) t(df) / z,    v and df of `suite.variance.measured_error`
 
-Coverage, measured in nested binomial worlds, is in results/coverage (`python -m benchmarks.coverage`). One seed shows
+Coverage in nested binomial worlds: `python -m benchmarks.coverage --out results/coverage`. One seed shows
 nothing of the seeds' variance: its interval covers problems only.
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtr, stdtrit
 
 from suite.variance import LEVEL, Cells, measured_error, minimum_detectable
 
@@ -114,7 +114,6 @@ def _estimate(cells: Cells, replicates: np.ndarray) -> Estimate:
     low, high = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     above, below = np.mean(spread > 0), np.mean(spread < 0)
     half = max(value - low if value > 0 else high - value, 1e-9 * error)
-    t = stats.t(df)
     return Estimate(
         value=value,
         low=float(low),
@@ -122,7 +121,7 @@ def _estimate(cells: Cells, replicates: np.ndarray) -> Estimate:
         standard_error=error,
         minimum_detectable=minimum_detectable(error, df),
         improvement=float(above + (1 - above - below) / 2),
-        p_value=float(2 * t.sf(abs(value) / half * t.ppf((1 + LEVEL) / 2))),
+        p_value=float(2 * stdtr(df, -abs(value) / half * stdtrit(df, (1 + LEVEL) / 2))),
         df=df,
         seeds=seeds,
     )
@@ -140,4 +139,4 @@ def scaling(cells: Cells, replicates: np.ndarray) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
     error, df = measured_error(cells)
     level = (1 + LEVEL) / 2
-    return float(error / spread * stats.t.ppf(level, df) / stats.norm.ppf(level)), error, df
+    return float(error / spread * stdtrit(df, level) / ndtri(level)), error, df

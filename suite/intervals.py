@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from suite.variance import LEVEL
 
@@ -49,6 +49,6 @@ def wilson_limits(value: float, trials: float, df: float = float("inf")) -> tupl
     >>> [round(x, 3) for x in wilson_limits(0.1, 30)]
     [0.035, 0.256]
     """
-    t = stats.t.ppf((1 + LEVEL) / 2, df)
+    t = stdtrit(df, (1 + LEVEL) / 2)
     middle, half = value + t**2 / (2 * trials), t * np.sqrt(value * (1 - value) / trials + (t / trials) ** 2 / 4)
     return float((middle - half) / (1 + t**2 / trials)), float((middle + half) / (1 + t**2 / trials))

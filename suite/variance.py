@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 POWER = 0.8
@@ -166,5 +166,4 @@ def minimum_detectable(error: float, df: float, power: float = POWER) -> float:
     >>> round(minimum_detectable(1.0, float("inf")), 2), round(minimum_detectable(1.0, 2.0), 2)
     (2.8, 5.36)
     """
-    t = stats.t(df)
-    return float((t.ppf((1 + LEVEL) / 2) + t.ppf(power)) * error)
+    return float((stdtrit(df, (1 + LEVEL) / 2) + stdtrit(df, power)) * error)
