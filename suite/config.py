@@ -66,6 +66,12 @@ class TrainConfig:
     """Compute precision; weights, log-softmax and sums stay float32 (bfloat16 is autocast)."""
     sampler: Literal["transformers", "vllm"] = "transformers"
     """What draws responses, in training and in the evaluation after it; old log-probs are the trainer's either way."""
+    lora_rank: int = 0
+    """Rank of the low-rank adapters that are trained in place of the weights (needs peft); 0 trains all weights."""
+    lora_alpha: float = 32.0
+    """Adapters count alpha / rank times."""
+    lora_targets: str = "all-linear"
+    """Layers with adapters: `all-linear` (all but the head), or names such as `q_proj,v_proj`."""
     checkpoint_every: int = 5
     """Rollout steps between checkpoints."""
     overlap: Literal["exclude", "refuse"] = "exclude"
@@ -82,6 +88,9 @@ class TrainConfig:
         _demand(self, self.kl_coefficient >= 0, "kl_coefficient", "0 or more")
         _demand(self, self.weight_decay >= 0, "weight_decay", "0 or more")
         _demand(self, self.warmup_updates >= 0, "warmup_updates", "0 or more")
+        _demand(self, self.lora_rank >= 0, "lora_rank", "0 or more")
+        _demand(self, self.lora_alpha > 0, "lora_alpha", "positive")
+        _demand(self, all(self.lora_targets.split(",")), "lora_targets", "all-linear, or names of layers")
         _demand(self, self.dynamic_sampling >= 0, "dynamic_sampling", "0 or more")
         _demand(self, self.overlong_buffer >= 0, "overlong_buffer", "0 or more tokens")
         short = self.max_new_tokens is None or self.overlong_buffer <= self.max_new_tokens

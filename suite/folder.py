@@ -35,7 +35,8 @@ def claim_folder(
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             check_protocol(found["protocol"], path)
-            known, written = found["config"], found.get("code", {})
+            known = json.loads(json.dumps(plain(restored(found["config"]))))  # younger settings had their defaults
+            written = found.get("code", {})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
         for name, value in flat(wanted).items():

@@ -23,7 +23,7 @@ COMPOSITION_ROOT = {
 }  # fmt: skip
 PURE_LIBRARIES = {"torch", "numpy", "scipy"}
 DIAGNOSTICS = {"pandas"}  # what the data frames of fspo's diagnostics are made of
-ONE_IMPORTER = ("vllm", "lm_eval", "ray")
+ONE_IMPORTER = ("vllm", "lm_eval", "ray", "peft")
 LAZY = {*ONE_IMPORTER, "trl", "verl", "wandb"}
 LAZY_IN_TASKS = {"transformers", "datasets", "math_verify", "sympy"}
 
