@@ -20,7 +20,6 @@ from suite.evaluate import evaluate, manifest_of
 from suite.fetch import located
 from suite.files import write_atomically
 from suite.frugal import FrugalSampler
-from suite.lora import require_peft
 from suite.models import LoadedModel, load_model, model_digest
 from suite.null_update import TRAINED_IN, null_update
 from suite.online import length_logger
@@ -43,8 +42,6 @@ CANARY = "canary"
 def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
     """The start model in float32 on the best device, and a sampler of the configured engine and precision."""
     require_engine(config.sampler)
-    if config.lora_rank:
-        require_peft()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
     sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, config.sampling_batch_size)
