@@ -18,8 +18,8 @@ from suite.evaluate import evaluate
 from suite.files import write_atomically
 from suite.models import model_digest, tokenizer_digest
 from suite.sampling import TransformersSampler
+from suite.scores import pass_at_k, scores
 from suite.sft import SftConfig, fine_tune
-from suite.statistics import pass_at_k, scores
 from suite.tiny_model import TinyShape, character_tokenizer, tiny_qwen3
 from suite.types import Task
 

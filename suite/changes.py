@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from suite import tables
+from suite import report_tables, tables
 from suite.cells import load_comparison
 from suite.environment import write_provenance
 from suite.files import write_atomically
@@ -57,7 +57,9 @@ def write_changes(changes: pd.DataFrame, out: Path, command: Sequence[str]) -> P
     tables.write_csv(out / "changes.csv", changes)
     write_provenance(out, command)
     path = out / "changes.md"
-    write_atomically(path, f"# After minus before, in points\n\n{tables.markdown(tables.changes_table(changes))}")
+    write_atomically(
+        path, f"# After minus before, in points\n\n{tables.markdown(report_tables.changes_table(changes))}"
+    )
     return path
 
 

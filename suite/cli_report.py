@@ -26,7 +26,7 @@ def report(folder: Folder = None, /, compare: tuple[Path, Path] | None = None, o
     from suite.comparison import Report
     from suite.printing import print_report, show
     from suite.report import write_report
-    from suite.tables import changes_table
+    from suite.report_tables import changes_table
 
     if (folder is None) == (compare is None):
         raise UserError("give one folder of a comparison, or --compare BEFORE AFTER")

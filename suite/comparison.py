@@ -23,9 +23,11 @@ from suite.folder import stored_config
 from suite.ledger import ledger
 from suite.matching import recorded_updates
 from suite.null_update import noise_clips, noise_table, null_outside
+from suite.profile_figures import profile_figure
+from suite.profiles import profiles
 from suite.recipes import method_with
 from suite.replay import UpdateLog
-from suite.statistics import BASE, Comparison, compare
+from suite.statistics import BASE, Comparison, compare, models_of
 from suite.types import Method, RunResult
 
 REPORT_SEED = 0
@@ -57,6 +59,12 @@ class Report:
     def statistics(self) -> Comparison:
         """Accuracies, differences and single seeds."""
         return compare(self.base.evals, self.runs, seed=REPORT_SEED, repetitions=self.config.bootstrap)
+
+    @cached_property
+    def profiles(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Interquartile means, and shares of (seed, set) scores above every accuracy."""
+        models = models_of(self.base.evals, self.runs)
+        return profiles(models, seed=REPORT_SEED, repetitions=self.config.bootstrap)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -179,7 +187,8 @@ class Report:
         }  # fmt: skip
         frames = {
             "claims": claims.claims_table(self.claims), "accuracy": stats.accuracies, "differences": stats.differences,
-            "by_seed": stats.by_seed, "curves": self.curves, "clip_by_length": arena.by_length,
+            "by_seed": stats.by_seed, "pairing": stats.pairing, "interquartile_means": self.profiles[0],
+            "profiles": self.profiles[1], "curves": self.curves, "clip_by_length": arena.by_length,
             "clip_by_length_and_sign": arena.by_length_and_sign, "fairness": arena.fairness, "growth": arena.growth,
             "growth_by_length": arena.growth_bins, "growth_quantiles": arena.quantiles, "stability": self.stability,
             "learning_rates": self.gains, "costs": self.costs, **noise,
@@ -199,6 +208,7 @@ class Report:
         }  # fmt: skip
         return {
             "accuracy": figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
+            "profiles": profile_figure(self.profiles[1], colours=colours),
             "reward": figures.reward_figure(self.curves, colours=colours, smooth=3),
             "training": stability_figures.training_figure(self.curves, colours=colours),
             "clip_by_length": length_figures.clip_figure(arena.by_length, arena.fairness, colours=colours, rows=shown),

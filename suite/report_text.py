@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from suite import tables
+from suite import report_tables, tables
 from suite.cards import card_digest, hyper_line
 from suite.claims import claims_table
 from suite.comparison import Report
@@ -29,6 +29,7 @@ def report_text(report: Report) -> str:
         f"# {config.name}: {len(report.methods)} methods x {len(config.seeds)} seeds",
         *_claims(report),
         *_accuracies(report),
+        *_across_sets(report),
         *_clipping(report),
         *_null_update(report),
         *_stability(report),
@@ -80,6 +81,24 @@ def linked(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=table.columns)
 
 
+def _across_sets(report: Report) -> Iterator[str]:
+    """Means that no single set or seed decides, and what pairing was worth."""
+    if len(report.base.evals) > 1:
+        yield "## Across sets"
+        yield (
+            "The interquartile mean is the mean of the middle half of all (seed, set) accuracies. The profile shows "
+            "the share of them above every accuracy, with pointwise 95 % bands."
+        )
+        yield tables.markdown(linked(report_tables.interquartile_table(report.profiles[0])))
+        yield "![profiles](profiles.png)"
+    yield "## What pairing bought"
+    yield (
+        "Correlation of two models' accuracies over (seed, problem), of single samples within one (the common random "
+        "numbers), and how many times larger the variance of the difference would be without pairing."
+    )
+    yield tables.markdown(report_tables.pairing_table(report.statistics.pairing))
+
+
 def _clipping(report: Report) -> Iterator[str]:
     fairness = report.arena.fairness
     yield "## Who is clipped, by response length"
@@ -110,7 +129,7 @@ def _stability(report: Report) -> Iterator[str]:
         "fall of the smoothed reward; a spike is a gradient norm above 5 times the run's median; entropy in nats a "
         "token and response length compare the last three steps with the first three."
     )
-    yield tables.markdown(tables.stability_table(stability_summary(report.stability, report.gains)))
+    yield tables.markdown(report_tables.stability_table(stability_summary(report.stability, report.gains)))
     yield "![training](training.png)" + ("\n![learning rates](learning_rates.png)" if len(rates) > 1 else "")
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import comb
 
 from suite.sample_store import REWARD
-from suite.statistics import pass_at_k
+from suite.scores import pass_at_k
 from suite.types import FinishReason, UserError, Verdict
 
 SUBSETS = 5000

@@ -8,85 +8,16 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import comb
 
-from suite.bootstrap import LEVEL, REPETITIONS, Cells, bootstrap
-from suite.types import EvalResult, RunResult, UserError, Verdict
+from suite.bootstrap import REPETITIONS, bootstrap
+from suite.intervals import SMALL_SET, effective_trials, exact_limits, few_seeds, wilson_limits
+from suite.pairing import BASE, common_hits, pairing_row
+from suite.scores import Scores, pass_at_k, scores
+from suite.types import EvalResult, RunResult, UserError
+from suite.variance import Cells
 
-BASE = "base"
 MEAN = "mean"
-FEW_SEEDS = 5
 MARGIN = 0.01
-
-
-# --- counting verdicts ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Verdicts of one model on one set: counts [seeds, problems] out of `samples` each, the wrong ones left out.
-
-    Only correct answers count in the mean; the shares of missing and undecided ones are reported beside it.
-    """
-
-    task: str
-    seeds: tuple[int, ...]
-    problem_ids: tuple[str, ...]
-    data_digest: str
-    samples: int
-    correct: np.ndarray
-    no_answer: np.ndarray
-    undecided: np.ndarray
-    truncated_share: float
-
-    @property
-    def means(self) -> np.ndarray:
-        """avg@k of every seed and problem, [seeds, problems]."""
-        return self.correct / self.samples
-
-
-def scores(by_seed: Mapping[int, EvalResult], model: str) -> Scores:
-    """Counts of one model on one set over its seeds. `model` names it in errors.
-
-    Raises UserError when the seeds were not evaluated on the same problems with the same number of samples.
-    """
-    seeds = tuple(sorted(by_seed))
-    first = by_seed[seeds[0]]
-    samples = len(first.verdicts[0]) if first.verdicts else 0
-    for seed, result in sorted(by_seed.items()):
-        if _questions(result) != _questions(first) or {len(row) for row in result.verdicts} != {samples}:
-            raise UserError(
-                f"{model}, seed {seed}, set {result.task}: other problems or samples than seed {seeds[0]}; "
-                "evaluate again"
-            )
-
-    def count(verdict: Verdict) -> np.ndarray:
-        return np.array([[row.count(verdict) for row in by_seed[seed].verdicts] for seed in seeds])
-
-    truncated = float(np.mean([result.truncated_share for result in by_seed.values()]))
-    counted = count(Verdict.CORRECT), count(Verdict.NO_ANSWER), count(Verdict.UNDECIDED)
-    return Scores(first.task, seeds, first.problem_ids, first.data_digest, samples, *counted, truncated)
-
-
-def _questions(result: EvalResult) -> tuple:
-    return result.task, result.task_version, result.data_digest, result.problem_ids, len(result.verdicts)
-
-
-def pass_at_k(correct: np.ndarray, samples: int, k: int) -> np.ndarray:
-    """Unbiased chance that at least one of k samples is correct, from `correct` out of `samples`.
-
-        1 - C(n - c, k) / C(n, k)
-
-    Raises ValueError unless 1 <= k <= samples.
-
-    >>> pass_at_k(np.array([0, 1, 4]), 4, 2).tolist()
-    [0.0, 0.5, 1.0]
-
-    Source: arXiv 2107.03374 eq. 1.
-    """
-    if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} needs 1 <= k <= {samples} samples")
-    return 1 - np.asarray(comb(samples - np.asarray(correct), k)) / comb(samples, k)
 
 
 # --- what the data support ------------------------------------------------------------------------
@@ -97,10 +28,10 @@ def verdict(low: float, high: float, minimum_detectable: float, *, seeds: int, m
 
     "better" or "worse" where the interval excludes 0; else "under-powered" where not even a true difference of `margin`
     (1 point unless told) would be found with 80 % power; else "no difference found". "no variation" for nan. With at
-    most 5 seeds ", few seeds" is added.
+    most 5 seeds ", few seeds" is added, and what such an interval was measured to cover.
 
-    >>> verdict(-0.01, 0.03, 0.028, seeds=3)
-    'under-powered, few seeds'
+    >>> verdict(-0.01, 0.03, 0.028, seeds=8), verdict(0.01, 0.03, 0.028, seeds=1)
+    ('under-powered', 'better, few seeds')
     """
     if np.isnan(low) or np.isnan(high):
         words = "no variation"
@@ -108,7 +39,7 @@ def verdict(low: float, high: float, minimum_detectable: float, *, seeds: int, m
         words = "better" if low > 0 else "worse"
     else:
         words = "under-powered" if minimum_detectable > margin else "no difference found"
-    return words + (", few seeds" if seeds <= FEW_SEEDS else "")
+    return words + few_seeds(seeds)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -125,27 +56,20 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def exact_limits(value: float, problems: int) -> tuple[float, float]:
-    """95 % Clopper-Pearson limits for an accuracy of exactly 0 or 1, where a bootstrap sees no variation.
-
-    The problems count as single trials, whatever the samples and seeds: all share the same problems.
-    """
-    edge = ((1 - LEVEL) / 2) ** (1 / problems)
-    return (0.0, 1 - edge) if value == 0 else (edge, 1.0)
-
-
 # --- the comparison -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Tidy tables. accuracies: one row per model and set; differences: one per pair of models and set (method minus
-    reference); by_seed: one per model, seed and set. The set "mean" is the mean over the sets.
+    reference); by_seed: one per model, seed and set; pairing: what pairing bought, one row per row of differences. The
+    set "mean" is the mean over the sets.
     """
 
     accuracies: pd.DataFrame
     differences: pd.DataFrame
     by_seed: pd.DataFrame
+    pairing: pd.DataFrame
 
 
 def compare(
@@ -155,31 +79,36 @@ def compare(
     seed: int,
     repetitions: int = REPETITIONS,
     margin: float = MARGIN,
+    primary: str = MEAN,
 ) -> Comparison:
     """Accuracies of the base model and of every method, differences to the base and between methods, with intervals.
 
-    `seed` fixes the bootstrap. Methods are compared on the seeds that both have; Holm's correction runs over all
-    methods of one reference and set. Raises UserError when models were evaluated on different problems or samples, or
-    two methods share no seed.
+    `seed` fixes the bootstrap. Methods are compared on the seeds that both have. `primary` is the outcome declared
+    before the run, a set or "mean" (the one set, where there is one): its p-values are adjusted over the methods, those
+    of the other outcomes over methods and sets; differences to the base and between methods are two families. Raises
+    UserError when models were evaluated on different problems or samples, two methods share no seed, or there is no
+    such primary outcome.
     """
-    models = {BASE: {result.task: scores({0: result}, "base model") for result in base}}
-    for method in dict.fromkeys(run.method for run in runs):
-        models[method] = _method_scores(method, [run for run in runs if run.method == method])
-    _require_same_sets(models)
+    models = models_of(base, runs)
     tasks = list(models[BASE])
     sets = {task: [task] for task in tasks} | ({MEAN: tasks} if len(tasks) > 1 else {})
+    primary = tasks[0] if primary == MEAN and len(tasks) == 1 else primary
+    if primary not in sets:
+        raise UserError(f"primary outcome {primary}: no such set; there are {', '.join(sets)}")
 
     quantities: dict[tuple[str, str, str], Cells] = {}
     for label, members in sets.items():
         for model, by_task in models.items():
             quantities[model, "", label] = {task: by_task[task].means for task in members}
         for method, reference in _pairs(models):
-            pair = {task: _paired(models[method][task], models[reference][task], method, reference) for task in members}
-            quantities[method, reference, label] = pair
+            pairs = {task: common_hits(models, method, reference, task) for task in members}
+            quantities[method, reference, label] = {
+                task: one.mean(axis=2) - other.mean(axis=2) for task, (one, other) in pairs.items()
+            }
     found = bootstrap({repr(key): cells for key, cells in quantities.items()}, seed=seed, repetitions=repetitions)
     estimates = {key: found[repr(key)] for key in quantities}
 
-    accuracies, differences = [], []
+    accuracies, differences, pairing = [], [], []
     for (model, reference, label), estimate in estimates.items():
         numbers = asdict(estimate)
         if reference:
@@ -188,10 +117,22 @@ def compare(
             )
             row = {"method": model, "reference": reference, "task": label, "difference": numbers.pop("value")}
             differences.append(row | numbers | {"verdict": words})
+            names = {"method": model, "reference": reference, "task": label}
+            pairing.append(names | pairing_row(models, model, reference, sets[label]))
         else:
             counts = [models[model][task] for task in sets[label]]
             accuracies.append({"method": model, "task": label} | _accuracy_row(numbers, counts))
-    return Comparison(pd.DataFrame(accuracies), _with_holm(differences), pd.DataFrame(_seed_rows(models, sets)))
+    by_seed = pd.DataFrame(_seed_rows(models, sets))
+    return Comparison(pd.DataFrame(accuracies), _with_holm(differences, primary), by_seed, pd.DataFrame(pairing))
+
+
+def models_of(base: Sequence[EvalResult], runs: Sequence[RunResult]) -> dict[str, dict[str, Scores]]:
+    """Scores by model and set, the base model first. Raises UserError where models cannot be compared."""
+    models = {BASE: {result.task: scores({0: result}, "base model") for result in base}}
+    for method in dict.fromkeys(run.method for run in runs):
+        models[method] = _method_scores(method, [run for run in runs if run.method == method])
+    _require_same_sets(models)
+    return models
 
 
 def _method_scores(method: str, runs: Sequence[RunResult]) -> dict[str, Scores]:
@@ -227,24 +168,18 @@ def _pairs(models: Iterable[str]) -> list[tuple[str, str]]:
     return [(method, BASE) for method in methods] + [(a, b) for a, b in itertools.combinations(methods, 2)]
 
 
-def _paired(method: Scores, reference: Scores, name: str, other: str) -> np.ndarray:
-    """Difference of avg@k per seed and problem, over common seeds; the base model serves every seed."""
-    if other == BASE:
-        return method.means - reference.means
-    common = sorted(set(method.seeds) & set(reference.seeds))
-    if not common:
-        raise UserError(f"{name} and {other} have no seed in common: train both on the same seeds")
-    rows = [[model.seeds.index(seed) for seed in common] for model in (method, reference)]
-    return method.means[rows[0]] - reference.means[rows[1]]
-
-
 def _accuracy_row(numbers: dict, counts: Sequence[Scores]) -> dict:
-    """The columns of one accuracy: estimate, limits, and the counts behind them."""
+    """The columns of one accuracy: estimate, limits and what made them, and the counts behind them."""
     value = numbers["value"]
-    low, high = numbers["low"], numbers["high"]
+    low, high, error = numbers["low"], numbers["high"], numbers["standard_error"]
     problems = sum(len(found.problem_ids) for found in counts)
-    if np.isnan(low) and value in (0, 1):
-        low, high = exact_limits(value, problems)
+    kind, trials = "bootstrap", effective_trials(value, error)
+    if np.isnan(low):
+        kind = "none"
+        if value in (0, 1):
+            kind, (low, high) = "exact", exact_limits(value, problems)
+    elif len(counts) == 1 and problems < SMALL_SET:
+        kind, (low, high) = "wilson", wilson_limits(value, trials, numbers["df"])
     samples = min(found.samples for found in counts)
     passed = np.mean([pass_at_k(found.correct, found.samples, samples).mean() for found in counts])
     no_answer = np.mean([found.no_answer.mean() / found.samples for found in counts])
@@ -253,7 +188,9 @@ def _accuracy_row(numbers: dict, counts: Sequence[Scores]) -> dict:
         "accuracy": value,
         "low": float(np.clip(low, 0, 1)),
         "high": float(np.clip(high, 0, 1)),
-        "standard_error": numbers["standard_error"],
+        "interval": kind,
+        "standard_error": error,
+        "effective_trials": trials,
         "seeds": numbers["seeds"],
         "problems": problems,
         "samples": samples,
@@ -275,11 +212,14 @@ def _seed_rows(models: Mapping[str, Mapping[str, Scores]], sets: Mapping[str, Se
     return rows
 
 
-def _with_holm(rows: Sequence[dict]) -> pd.DataFrame:
-    """The differences, with p-values adjusted over the methods of each reference kind (base, or another) and set."""
+def _with_holm(rows: Sequence[dict], primary: str) -> pd.DataFrame:
+    """The differences with adjusted p-values: of the primary outcome over methods, of the others over methods and sets;
+    differences to the base and between methods apart.
+    """
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
-    family = [frame["task"], frame["reference"] == BASE]
+    family = [frame["task"] == primary, frame["reference"] == BASE]
+    frame["primary"] = frame["task"] == primary
     frame["p_holm"] = frame.groupby(family)["p_value"].transform(lambda p: holm(p.to_numpy()))
     return frame

@@ -75,22 +75,22 @@ def accuracy_table(
 
     `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
     seeds behind a row, the digest of the method's card where `cards` are given, what `noise` alone puts outside the
-    method's band (per cent, `suite.null_update`), and, where there are any, responses without an answer and undecided
-    ones (per cent, mean over the sets). `canaries` names the models whose rows are not comparable, and since which
+    method's band (per cent, `suite.null_update`), responses cut at the token limit and, where there are any, those
+    without an answer and undecided ones (per cent, mean over the sets). `canaries` names the models whose rows are not comparable, and since which
     runs (`suite.canary`); where there are any, a column says so.
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
         row = {"model": _title(method, titles)}
-        row |= {_heading(r["task"]): percent(r["accuracy"], r["low"], r["high"]) for r in _records(part)}
-        whole = _overall(part)
+        row |= {heading(r["task"]): percent(r["accuracy"], r["low"], r["high"]) for r in records(part)}
+        whole = overall(part)
         row["seeds"] = NOTHING if method == BASE else str(whole["seeds"])
         if cards is not None:
             row["card"] = cards.get(str(method), NOTHING)
         if noise:
             row["null update"] = percent(noise.get(str(method), math.nan))
-        for kind in ("no_answer", "undecided"):
-            if np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
+        for kind in ("truncated", "no_answer", "undecided"):
+            if kind == "truncated" or np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
                 row[kind.replace("_", " ")] = percent(whole[f"{kind}_share"])
         if canaries:
             row["comparable"] = f"no: {canaries[str(method)]}" if method in canaries else "yes"
@@ -105,11 +105,11 @@ def evaluation_table(accuracies: pd.DataFrame, evals: Sequence[EvalResult]) -> p
     """
     means = {e.task: np.mean([length for row in e.lengths for length in row]) for e in evals}
     rows = []
-    for r in _records(accuracies):
+    for r in records(accuracies):
         length = np.mean(list(means.values())) if r["task"] == MEAN else means[r["task"]]
         rows.append(
             {
-                "set": _heading(r["task"]),
+                "set": heading(r["task"]),
                 "problems x samples": f"{r['problems']} x {r['samples']}",
                 f"avg@{r['samples']}": percent(r["accuracy"], r["low"], r["high"]),
                 f"pass@{r['samples']}": percent(r["pass_at_samples"]),
@@ -131,7 +131,7 @@ def sample_table(metrics: pd.DataFrame) -> pd.DataFrame:
             {"set": r["task"], "problems x samples": f"{r['problems']} x {r['samples']}", "k": str(r["k"])}
             | {title: percent(r[name]) for name, title in shares.items()}
             | {"mean length": f"{r['mean_length']:.1f}"}
-            for r in _records(metrics)
+            for r in records(metrics)
         ]
     )
 
@@ -149,8 +149,8 @@ def difference_table(
         "method", sort=False
     ):
         row = {"model": f"{_title(method, titles)} − {_title(reference, titles)}"}
-        row |= {_heading(r["task"]): percent(r["difference"], r["low"], r["high"], sign=True) for r in _records(part)}
-        whole = _overall(part)
+        row |= {heading(r["task"]): percent(r["difference"], r["low"], r["high"], sign=True) for r in records(part)}
+        whole = overall(part)
         row["p (Holm)"] = NOTHING if np.isnan(whole["p_holm"]) else f"{whole['p_holm']:.4f}"
         row["detectable"] = percent(whole["minimum_detectable"])
         rows.append(row | {"verdict": whole["verdict"]})
@@ -164,7 +164,7 @@ def verdict_lines(differences: pd.DataFrame, titles: Mapping[str, str] | None = 
     """
     lines = []
     for _, part in differences.groupby(["method", "reference"], sort=False):
-        row = _overall(part)
+        row = overall(part)
         points = percent(row["difference"], row["low"], row["high"], sign=True)
         power = f"; a true difference of {percent(row['minimum_detectable'])} points would be found with 80 % power"
         lines.append(
@@ -185,7 +185,7 @@ def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = Non
     acceptance would show by chance.
     """
     rows = []
-    for r in _records(summary):
+    for r in records(summary):
         row = {"method": _title(r["method"], titles), "range": r["range"]}
         if not r.get("band", True):
             rows.append(row | dict.fromkeys(FAIRNESS[:-1], NOTHING) | {FAIRNESS[-1]: "no band"})
@@ -195,38 +195,6 @@ def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = Non
             _plain(r, "lre_max"), f"{r['lre_noise']:.3f}", _plain(r, "lre_mean"), r["sentence"].split(":")[0],
         )  # fmt: skip
         rows.append(row | dict(zip(FAIRNESS, cells, strict=True)))
-    return pd.DataFrame(rows)
-
-
-def changes_table(changes: pd.DataFrame) -> pd.DataFrame:
-    """`changes.changes_between` for people: points after minus before with intervals."""
-    rows = []
-    for method, part in changes.groupby("method", sort=False):
-        row = {"method": str(method)}
-        row |= {_heading(r["task"]): percent(r["difference"], r["low"], r["high"], sign=True) for r in _records(part)}
-        whole = _overall(part)
-        row |= {"detectable": percent(whole["minimum_detectable"]), "same runs": whole["same_runs"]}
-        row["clipped"] = f"{percent(whole['clipped_before'])} → {percent(whole['clipped_after'])}"
-        rows.append(row | {"verdict": whole["verdict"]})
-    return pd.DataFrame(rows)
-
-
-def stability_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """`stability.stability_summary` for people: shares in per cent, rewards between 0 and 1."""
-    rows = [
-        {
-            "method": r["method"],
-            "runs": str(r["runs"]),
-            "collapsed": percent(r["collapsed"], r["collapsed_low"], r["collapsed_high"]),
-            "drawdown": f"{r['drawdown']:.3f}",
-            "largest": f"{r['largest_drawdown']:.3f}",
-            "spikes": percent(r["spike_share"]),
-            "entropy": f"{r['entropy_drift']:+.3f}",
-            "length": f"x {r['length_ratio']:.2f}",
-            "rates above base": r["rates_above_base"],
-        }
-        for r in _records(summary)
-    ]
     return pd.DataFrame(rows)
 
 
@@ -251,17 +219,17 @@ def _plain(row: Mapping[str, Any], key: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _overall(part: pd.DataFrame) -> dict[str, Any]:
+def overall(part: pd.DataFrame) -> dict[str, Any]:
     """The row of the mean over the sets, or of the only set."""
-    rows = _records(part)
+    rows = records(part)
     return next((row for row in rows if row["task"] == MEAN), rows[0])
 
 
-def _heading(task: str) -> str:
+def heading(task: str) -> str:
     return "mean of sets" if task == MEAN else task
 
 

@@ -129,6 +129,18 @@ def test_before_and_after_of_the_same_runs_differ_in_nothing(whole: Path, killed
         call("report")
 
 
+def test_a_sweep_adds_rates_to_the_report(whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    call("sweep", str(out), "--rates", "3e-4", "--seeds", "1")
+    assert (out / "sweep/lr-0.0003/cells/fspo-seed0/result.json").exists()
+    assert sorted(set(pd.read_csv(out / "stability.csv")["learning_rate"])) == [5e-5, 3e-4]
+    assert (out / "learning_rates.png").exists()
+    assert "at learning rates 5e-05, 0.0003" in (out / "report.md").read_text()
+    assert pd.read_csv(out / "accuracy.csv").equals(pd.read_csv(whole / "accuracy.csv"))
+    with pytest.raises(AssertionError, match=r"--rates '5e-5': 5e-05 is there already"):
+        call("sweep", str(out), "--rates", "5e-5")
+
+
 def call(*words: str) -> str:
     """What a command prints; an assertion fails with it where the command does."""
     done = subprocess.run([sys.executable, "-m", "suite.cli", *words], capture_output=True, text=True, check=False)

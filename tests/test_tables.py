@@ -30,7 +30,8 @@ def accuracies(undecided: float = 0.0, no_answer: float = 0.0) -> pd.DataFrame:
         ("fspo", "add", 0.4729, 0.441, 0.5023, 3, 0.0, 0.0),
         ("fspo", "mean", 0.46, 0.44, 0.48, 3, 0.0, 0.0),
     ]
-    return pd.DataFrame(rows, columns=columns)
+    cut = {"truncated_share": [0.25, 0.125, 0.0, 0.0]}
+    return pd.DataFrame(rows, columns=columns).assign(**cut)
 
 
 def differences() -> pd.DataFrame:
@@ -71,10 +72,10 @@ def fairness() -> pd.DataFrame:
 
 def test_accuracy_table_is_golden() -> None:
     assert markdown(accuracy_table(accuracies(), {"fspo": "FSPO"})) == (
-        "| model | add | mean of sets | seeds |\n"
-        "| --- | ---: | ---: | ---: |\n"
-        "| base | 31.0 [28.0, 34.0] | 30.5 [28.0, 33.0] | – |\n"
-        "| FSPO | 47.3 [44.1, 50.2] | 46.0 [44.0, 48.0] | 3 |\n"
+        "| model | add | mean of sets | seeds | truncated |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n"
+        "| base | 31.0 [28.0, 34.0] | 30.5 [28.0, 33.0] | – | 12.5 |\n"
+        "| FSPO | 47.3 [44.1, 50.2] | 46.0 [44.0, 48.0] | 3 | 0.0 |\n"
     )
 
 
@@ -149,8 +150,13 @@ def test_files_are_written_whole_and_alike(tmp_path: Path) -> None:
     write_markdown(tmp_path / "a.md", "Accuracy", table, ["one\nnote", "two | three"])
     assert (tmp_path / "a.md").read_text() == f"# Accuracy\n\n{markdown(table)}\n- one note\n- two \\| three\n"
     write_markdown(tmp_path / "b.md", "Accuracy", table)
-    assert (tmp_path / "b.md").read_text().endswith("| 3 |\n")
+    assert (tmp_path / "b.md").read_text().endswith("| 3 | 0.0 |\n")
     tidy = pd.DataFrame({"x": [0.1 + 0.2, NAN], "name": ["a,b", "c"]})
     write_csv(tmp_path / "c.csv", tidy)
     assert (tmp_path / "c.csv").read_bytes() == b'x,name\n0.3,"a,b"\n,c\n'
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "b.md", "c.csv"]
+
+
+def test_linked_numbers_are_still_right_aligned() -> None:
+    table = pd.DataFrame({"model": ["fspo"], "accuracy": ["[47.3 [44.1, 50.2]](#runs-of-fspo)"], "why": ["[text](#x)"]})
+    assert markdown(table).splitlines()[1] == "| --- | ---: | --- |"

@@ -1,0 +1,146 @@
+"""Coverage of nominal 95 % intervals, power and false alarms of verdicts, in worlds whose truth is known.
+
+    python -m benchmarks.coverage --out results/coverage
+
+coverage.csv has a row for each world and number of seeds: the share of experiments whose interval holds the truth, by
+
+ours         suite.bootstrap (for one accuracy on a small set: the Wilson limits of suite.intervals)
+percentile   the plain crossed bootstrap over seeds and problems
+three_level  the same with the samples of every drawn cell drawn again (fewer experiments: it is slow)
+
+power.csv: the share called "better" when the true difference is 0, and when it is what suite.variance says that 80 %
+would find. Binomial noise of these shares: "error", one standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+
+from benchmarks.worlds import World
+from suite.bootstrap import _replicates, bootstrap
+from suite.environment import write_provenance
+from suite.intervals import effective_trials, wilson_limits
+from suite.statistics import verdict
+from suite.tables import write_csv
+from suite.variance import LEVEL, components, minimum_detectable, planned_error
+
+SEEDS = (2, 3, 4, 5, 10)
+WORLDS = [
+    *(World(kind, sd) for kind in ("base", "methods") for sd in (0.05, 0.15, 0.4)),
+    *(World(kind, 0.15, common_noise=True) for kind in ("base", "methods")),
+    *(World("accuracy", 0.15, problems=30, gain=gain) for gain in (0.0, -2.0)),
+]
+EXPERIMENTS, SLOW_EXPERIMENTS, REPETITIONS, SLOW_REPETITIONS = 600, 100, 500, 300
+TAILS = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+
+
+def coverage(world: World, experiments: int, repetitions: int, seed: int, slow: int = 0) -> dict[str, float]:
+    """Shares of experiments whose interval holds the truth, by kind of interval; all experiments share their draws."""
+    rng = np.random.default_rng(seed)
+    truth, samples = world.truth(rng), world.differences(rng, experiments)
+    cells = {str(i): {"set": one.mean(axis=2)} for i, one in enumerate(samples)}
+    found = bootstrap(cells, seed=seed, repetitions=repetitions)
+    limits = np.array([(one.low, one.high) for one in found.values()])
+    if world.kind == "accuracy":
+        limits = np.array(
+            [
+                wilson_limits(one.value, effective_trials(one.value, one.standard_error), one.df)
+                for one in found.values()
+            ]
+        )
+    plain = np.array([np.quantile(drawn, TAILS) for drawn in _replicates(cells, seed, repetitions).values()])
+    shares = {"ours": _share(limits, truth), "percentile": _share(plain, truth)}
+    if slow:
+        nested = [np.quantile(three_level(rng, one, SLOW_REPETITIONS), TAILS) for one in samples[:slow]]
+        shares["three_level"] = _share(np.array(nested), truth)
+    return shares | {"error": float(np.sqrt(LEVEL * (1 - LEVEL) / experiments)), "truth": truth}
+
+
+def _share(limits: np.ndarray, truth: float) -> float:
+    return float(np.mean((limits[:, 0] <= truth) & (truth <= limits[:, 1])))
+
+
+def three_level(rng: np.random.Generator, samples: np.ndarray, repetitions: int) -> np.ndarray:
+    """Means of [seeds, problems, samples] with seeds, problems and the samples of each drawn cell drawn again."""
+    seeds, problems, draws = samples.shape
+    means = []
+    for _ in range(repetitions):
+        rows, columns = rng.integers(seeds, size=(seeds, 1, 1)), rng.integers(problems, size=(1, problems, 1))
+        means.append(samples[rows, columns, rng.integers(draws, size=samples.shape)].mean())
+    return np.array(means)
+
+
+def detectable(world: World, seed: int) -> float:
+    """What suite.variance says that this design finds with 80 % power, from a pilot of 100 seeds and 3,000 problems."""
+    pilot = replace(world, seeds=100, problems=3000).differences(np.random.default_rng(seed), 1)[0]
+    design = planned_error(
+        components({"set": pilot}), seeds=world.seeds, samples=world.samples, problems=world.problems
+    )
+    return minimum_detectable(*design)
+
+
+def planted(world: World, difference: float, seed: int) -> World:
+    """The same world with the gain in log-odds whose true difference of accuracies is the given one."""
+    return replace(
+        world,
+        gain=brentq(
+            lambda gain: replace(world, gain=gain).truth(np.random.default_rng(seed), 200_000) - difference, -1, 6
+        ),
+    )
+
+
+def called_better(world: World, experiments: int, repetitions: int, seed: int) -> float:
+    """Share of experiments whose verdict is "better"."""
+    samples = world.differences(np.random.default_rng(seed), experiments)
+    cells = {str(i): {"set": one.mean(axis=2)} for i, one in enumerate(samples)}
+    words = [
+        verdict(one.low, one.high, one.minimum_detectable, seeds=world.seeds)
+        for one in bootstrap(cells, seed=seed, repetitions=repetitions).values()
+    ]
+    return float(np.mean([each.startswith("better") for each in words]))
+
+
+def power_row(world: World, experiments: int, repetitions: int, seed: int) -> dict[str, float]:
+    """How often a null effect and an effect of the size found with 80 % power are called better."""
+    size = detectable(world, seed)
+    found = called_better(planted(world, size, seed), experiments, repetitions, seed + 1)
+    return {
+        "difference": size,
+        "found": found,
+        "called_better_at_0": called_better(world, experiments, repetitions, seed + 2),
+        "error": float(np.sqrt(0.8 * 0.2 / experiments)),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Simulate every world and write coverage.csv, power.csv and made.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--experiments", type=int, default=EXPERIMENTS)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    rows, power = [], []
+    for number, world in enumerate(WORLDS):
+        for seeds in SEEDS:
+            one, seed = replace(world, seeds=seeds), chosen.seed + 1000 * number + seeds
+            slow = SLOW_EXPERIMENTS if one.kind != "accuracy" and seeds in (3, 10) else 0
+            rows.append(asdict(one) | coverage(one, chosen.experiments, REPETITIONS, seed, slow))
+            if one.kind == "methods" and seeds in (3, 5, 10):
+                power.append(asdict(one) | power_row(one, chosen.experiments, REPETITIONS, seed))
+            print(*rows[-1].values(), flush=True)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    write_csv(chosen.out / "coverage.csv", pd.DataFrame(rows))
+    write_csv(chosen.out / "power.csv", pd.DataFrame(power))
+    settings = {"experiments": chosen.experiments, "seed": chosen.seed, "repetitions": REPETITIONS}
+    write_provenance(chosen.out, ["python", "-m", "benchmarks.coverage", *(arguments or sys.argv[1:])], **settings)
+
+
+if __name__ == "__main__":
+    main()
