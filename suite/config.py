@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from suite.types import UserError
 
+MEAN = "mean"
+"""The primary outcome that is the mean over the evaluation sets."""
+CHECKPOINT_RULE = "Every run is evaluated once, after its last step: the best of several checkpoints is not offered."
 PROTOCOL = 1
 """Version of what the results mean; folders of another protocol are never mixed with this one's."""
 
@@ -183,6 +186,8 @@ class CompareConfig:
     """Bootstrap repetitions behind every interval."""
     replay_seeds: int | None = None
     """Replays (who is clipped, LRE) read the update logs of the first so many seeds; None: of all."""
+    primary: str = MEAN
+    """The outcome that a claim is about, declared before the run: one evaluation set, or `mean` over all of them."""
 
     def __post_init__(self) -> None:
         _demand(self, len(self.methods) > 0, "methods", "at least one method")
@@ -191,6 +196,8 @@ class CompareConfig:
         _demand(self, len(set(self.seeds)) == len(self.seeds), "seeds", "distinct")
         _demand(self, self.bootstrap >= 100, "bootstrap", "at least 100")
         _demand(self, self.replay_seeds is None or self.replay_seeds >= 1, "replay_seeds", "at least 1")
+        known = self.primary in (MEAN, *self.evaluation.tasks)
+        _demand(self, known, "primary", f"{MEAN} or one of {', '.join(self.evaluation.tasks)}")
 
     @property
     def replayed(self) -> tuple[int, ...]:
