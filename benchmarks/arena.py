@@ -32,7 +32,8 @@ from suite.lab_model import LabModel
 from suite.parts import credited, mini_batches, scored
 from suite.printing import show
 from suite.probes import gradient, judged
-from suite.recipes import FIVE, METHODS, recipe
+from suite.recipe_book import FIVE
+from suite.recipes import METHODS, recipe
 from suite.scoring import score
 from suite.trainer import build_learner
 from suite.types import Method, Rollout, Surrogate, UserError

@@ -18,11 +18,10 @@ from suite.types import UserError
 def save_checkpoint(
     path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, optim.Optimizer], numbers: Mapping[str, Any]
 ) -> None:
-    """Write weights, optimizer moments and `numbers` (plain JSON data) in one move."""
+    """Write trained weights, optimizer moments and `numbers` (plain JSON data) in one move."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
-        for key, parameter in module.named_parameters():
-            tensors[f"{name}.{key}"] = parameter.detach().clone()
+        tensors.update({f"{name}.{key}": parameter.detach().clone() for key, parameter in _trained(module)})
     for name, optimizer in optimizers.items():
         for index, entry in optimizer.state_dict()["state"].items():
             tensors.update({f"{name}.{index}.{key}": value.clone() for key, value in entry.items()})
@@ -40,7 +39,7 @@ def load_checkpoint(
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no checkpoint of this suite ({error}); delete it to start this run anew") from error
     for name, module in modules.items():
-        for key, parameter in module.named_parameters():
+        for key, parameter in _trained(module):
             parameter.data.copy_(tensors[f"{name}.{key}"])
     for name, optimizer in optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
@@ -50,3 +49,8 @@ def load_checkpoint(
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return numbers
+
+
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What training moves; frozen weights are those of the start model."""
+    return [(key, parameter) for key, parameter in module.named_parameters() if parameter.requires_grad]

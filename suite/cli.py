@@ -13,6 +13,7 @@ import suite.cli_bank
 import suite.cli_evaluate
 import suite.cli_grade
 import suite.cli_methods
+import suite.cli_recipes
 import suite.cli_report
 import suite.cli_samples  # noqa: F401 (all register their commands)
 from suite.app import Name, Options, app, complaints, console, say
@@ -48,11 +49,12 @@ def compare(
     ranges: Path | None = None,
     options: Options = (),
     workers: int | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Train and evaluate every method with every seed, then print the comparison. Run again to go on where it stopped.
 
     Args:
-        recipe: demo, smoke, smollm2-svamp.
+        recipe: A name that fspo recipes lists.
         out: Folder for results; default results/runs/RECIPE.
         methods: Comma-separated methods instead of the recipe's.
         seeds: Count of seeds (0, 1, ...) instead of the recipe's.
@@ -62,8 +64,10 @@ def compare(
         ranges: Range file of fspo calibrate; settings of --set win over it.
         options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
         workers: Processes side by side; default one per core.
+        dry_run: Only check what can be checked without the weights, and say what would run.
     """
     from suite.comparison import Report
+    from suite.dry_run import dry_run as checked
     from suite.printing import print_report
     from suite.ranges import Ranges
     from suite.recipes import resolved
@@ -72,6 +76,9 @@ def compare(
     given = Ranges.read(ranges)
     config = resolved(recipe, methods, seeds, steps, model, data_dir, options, given)
     out = out or Path("results/runs") / recipe
+    if dry_run:
+        say(checked(config, out, code_of(config)))
+        return
     run_comparison(config, out, workers, given)
     with console.status("computing tables, figures and intervals"):
         report = Report.of(config, out)
@@ -141,7 +148,7 @@ def train(
     """Train and evaluate one cell of a recipe.
 
     Args:
-        recipe: demo, smoke, smollm2-svamp.
+        recipe: A name that fspo recipes lists.
         method: The method to train with.
         seed: Training seed.
         out: Folder for results; default results/runs/RECIPE-METHOD-seedN.
@@ -168,15 +175,6 @@ def train(
     tell_overlaps(config)
     run_jobs(stages(config, out), Layout.of(1), console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
-
-
-@app.command
-def recipes() -> None:
-    """List the recipes."""
-    from suite.recipes import RECIPES
-
-    for name, build in RECIPES.items():
-        console.print(f"{name:<16} {(build.__doc__ or '').strip()}", highlight=False, markup=False)
 
 
 @app.command

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from suite.types import UserError
 
+MEAN = "mean"
+"""The primary outcome that is the mean over the evaluation sets."""
+CHECKPOINT_RULE = "Every run is evaluated once, after its last step: the best of several checkpoints is not offered."
 PROTOCOL = 1
 """Version of what the results mean; folders of another protocol are never mixed with this one's."""
 
@@ -66,6 +69,12 @@ class TrainConfig:
     """Compute precision; weights, log-softmax and sums stay float32 (bfloat16 is autocast)."""
     sampler: Literal["transformers", "vllm"] = "transformers"
     """What draws responses, in training and in the evaluation after it; old log-probs are the trainer's either way."""
+    lora_rank: int = 0
+    """Rank of the low-rank adapters that are trained in place of the weights (needs peft); 0 trains all weights."""
+    lora_alpha: float = 32.0
+    """Adapters count alpha / rank times."""
+    lora_targets: str = "all-linear"
+    """Layers with adapters: `all-linear` (all but the head), or names such as `q_proj,v_proj`."""
     checkpoint_every: int = 5
     """Rollout steps between checkpoints."""
     overlap: Literal["exclude", "refuse"] = "exclude"
@@ -82,6 +91,9 @@ class TrainConfig:
         _demand(self, self.kl_coefficient >= 0, "kl_coefficient", "0 or more")
         _demand(self, self.weight_decay >= 0, "weight_decay", "0 or more")
         _demand(self, self.warmup_updates >= 0, "warmup_updates", "0 or more")
+        _demand(self, self.lora_rank >= 0, "lora_rank", "0 or more")
+        _demand(self, self.lora_alpha > 0, "lora_alpha", "positive")
+        _demand(self, all(self.lora_targets.split(",")), "lora_targets", "all-linear, or names of layers")
         _demand(self, self.dynamic_sampling >= 0, "dynamic_sampling", "0 or more")
         _demand(self, self.overlong_buffer >= 0, "overlong_buffer", "0 or more tokens")
         short = self.max_new_tokens is None or self.overlong_buffer <= self.max_new_tokens
@@ -174,6 +186,8 @@ class CompareConfig:
     """Bootstrap repetitions behind every interval."""
     replay_seeds: int | None = None
     """Replays (who is clipped, LRE) read the update logs of the first so many seeds; None: of all."""
+    primary: str = MEAN
+    """The outcome that a claim is about, declared before the run: one evaluation set, or `mean` over all of them."""
 
     def __post_init__(self) -> None:
         _demand(self, len(self.methods) > 0, "methods", "at least one method")
@@ -182,6 +196,8 @@ class CompareConfig:
         _demand(self, len(set(self.seeds)) == len(self.seeds), "seeds", "distinct")
         _demand(self, self.bootstrap >= 100, "bootstrap", "at least 100")
         _demand(self, self.replay_seeds is None or self.replay_seeds >= 1, "replay_seeds", "at least 1")
+        known = self.primary in (MEAN, *self.evaluation.tasks)
+        _demand(self, known, "primary", f"{MEAN} or one of {', '.join(self.evaluation.tasks)}")
 
     @property
     def replayed(self) -> tuple[int, ...]:

@@ -26,8 +26,22 @@ def claim_folder(
     """Write the resolved config into the folder, or check that it holds this very comparison.
 
     `code` digests each method's source. `ranges` says which range file settings came from; the config has the settings
-    themselves, so that no result depends on the file being kept. Raises UserError, and writes nothing, when the folder
-    has results of another protocol or configuration, or of a method that was another one.
+    themselves, so that no result depends on the file being kept. Raises UserError, and writes nothing, where `holds`
+    does.
+    """
+    if holds(config, out, code):
+        return
+    content = {"protocol": PROTOCOL, "config": plain(config), "command": shlex.join(command), "versions": versions()}
+    content["code"] = dict(code)
+    if ranges:
+        content["ranges"] = dict(ranges)
+    write_atomically(out / CONFIG_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
+    """Whether the folder holds this very comparison already; False where it is empty or absent. Writes nothing.
+
+    Raises UserError when it has results of another protocol or configuration, or of a method that was another one.
     """
     path = out / CONFIG_FILE
     wanted = json.loads(json.dumps(plain(config)))
@@ -35,7 +49,8 @@ def claim_folder(
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             check_protocol(found["protocol"], path)
-            known, written = found["config"], found.get("code", {})
+            known = json.loads(json.dumps(plain(restored(found["config"]))))  # younger settings had their defaults
+            written = found.get("code", {})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
         for name, value in flat(wanted).items():
@@ -45,14 +60,10 @@ def claim_folder(
         for name, digest in code.items():
             if written.get(name, digest) != digest:
                 raise UserError(f"{out}: holds results of {name} before its code changed; choose another --out")
-        return
+        return True
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
-    content = {"protocol": PROTOCOL, "config": wanted, "command": shlex.join(command), "versions": versions()}
-    content["code"] = dict(code)
-    if ranges:
-        content["ranges"] = dict(ranges)
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    return False
 
 
 def stored_config(out: Path) -> CompareConfig:

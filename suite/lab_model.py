@@ -113,8 +113,8 @@ class LabModel:
         The gap is the largest |difference| in nats between the log-probs of these steps and those of the bank.
         """
         model, rollouts, driver = self.loaded.model, self.first.rollouts, self.driver
-        learner = build_learner(model, driver, self.config)
         seed = int(self.bank.recordings[self.name]["seed"])
+        learner = build_learner(model, driver, self.config, seed)
         minis = mini_batches(rollouts, self.config, seed, 0, model.device)
         parts = credited(driver, [[scored(learner, micro, rollouts) for micro in mini] for mini in minis], rollouts)
         steps = [mini for _ in range(self.config.epochs) for mini in parts]

@@ -46,7 +46,7 @@ def load_model(
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    source, options = _locate(reference, embedded_folder)
+    source, options = locate(reference, embedded_folder)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's progress bar has no switch
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -101,8 +101,11 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
-def _locate(reference: str, embedded_folder: Path | None) -> tuple[str, dict[str, Any]]:
-    """Where transformers finds the model: a folder or hub id, and the options that it needs there."""
+def locate(reference: str, embedded_folder: Path | None) -> tuple[str, dict[str, Any]]:
+    """Where transformers finds the model: a folder or hub id, and the options that it needs there.
+
+    UserError where the reference can be neither.
+    """
     if reference == "embedded":
         if embedded_folder is None or not (embedded_folder / "config.json").is_file():
             raise UserError(f"model 'embedded': no model in {embedded_folder}; rebuild it with `fspo build-base`")

@@ -1,4 +1,4 @@
-"""Complete experiments by name, and the names of every method and task. Part of the composition root."""
+"""From names to what they name: recipes, methods, tasks, settings. Part of the composition root."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ import fspo
 import tasks
 from suite.cards import card_digest, setting
 from suite.config import CompareConfig, EvalConfig, TrainConfig
-from suite.models import has_fast_bfloat16
+from suite.lora import require_peft
 from suite.plugins import imported_method, plugin_methods
 from suite.ranges import AGAIN, NO_RANGES, Range, Ranges
+from suite.recipe_book import RECIPES
 from suite.types import Method, Problem, Task, UserError
 
 if TYPE_CHECKING:
@@ -30,57 +31,9 @@ METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
 LM_EVAL_TASKS = tasks.LM_EVAL_TASKS
-TRAINED = tuple(name for name in EMBEDDED_TASKS if tasks.TASKS[name].trainable)
 SECTIONS = {"train": TrainConfig, "evaluation": EvalConfig}
 T = typing.TypeVar("T")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
-
-
-def demo() -> CompareConfig:
-    """Five methods, three seeds, the embedded model and tasks: the comparison behind `make demo` [ours]."""
-    train = TrainConfig(TRAINED, steps=16, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=1024)
-    return CompareConfig("demo", FIVE, (0, 1, 2), train, EvalConfig(EMBEDDED_TASKS, batch_size=256))
-
-
-def demo_large() -> CompareConfig:
-    """The demo with ten seeds, and with LUSPO and CTPO beside its five methods [ours]. About an hour on two cores."""
-    return dataclasses.replace(
-        demo(), name="demo-large", methods=(*FIVE, "luspo", "ctpo"), seeds=tuple(range(10)), replay_seeds=2
-    )
-
-
-def smoke() -> CompareConfig:
-    """Two methods, one seed, three steps: does everything run? [ours]"""
-    train = TrainConfig(TRAINED, steps=3, problems_per_step=8, mini_batches=4, checkpoint_every=1)
-    evaluation = EvalConfig(EMBEDDED_TASKS, samples=2, limit=12)
-    return CompareConfig("smoke", ("grpo", "fspo"), (0,), train, evaluation)
-
-
-def smollm2_svamp() -> CompareConfig:
-    """SmolLM2-135M-Instruct on one-step word problems, few-shot prompts [ours]. Hours on a CPU; for a GPU."""
-    train = TrainConfig(
-        model="smollm2",
-        tasks=("svamp",),
-        steps=100,
-        problems_per_step=4,
-        samples_per_problem=8,
-        mini_batches=4,
-        learning_rate=2e-6,
-        sampling_batch_size=64,
-        tokens_per_micro_batch=4096,
-        precision="bfloat16" if has_fast_bfloat16() else "float32",
-    )
-    evaluation = EvalConfig(tasks=("svamp",), samples=4, limit=16, batch_size=64)
-    return CompareConfig("smollm2-svamp", FIVE, (0, 1, 2), train, evaluation)
-
-
-RECIPES: dict[str, Callable[[], CompareConfig]] = {
-    "demo": demo,
-    "demo-large": demo_large,
-    "smoke": smoke,
-    "smollm2-svamp": smollm2_svamp,
-}
 
 
 def recipe(name: str) -> CompareConfig:
@@ -204,6 +157,8 @@ def resolved(
         methods=chosen,
         seeds=config.seeds if seeds is None else tuple(range(seeds)),
     )
+    if config.train.lora_rank:
+        require_peft()
     for method in config.methods:
         find_method(method)
     for task in tasks_named(config.train.tasks):

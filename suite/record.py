@@ -17,6 +17,7 @@ from suite.config import CompareConfig, plain
 from suite.environment import machine, versions
 from suite.files import write_atomically
 from suite.grid import Layout, run_jobs
+from suite.lora import merged
 from suite.models import model_digest
 from suite.recipes import method_with
 from suite.recording import RolloutSet
@@ -64,7 +65,7 @@ class RecordJob:
 
         def keep(step: int, recorded: RolloutSet) -> None:
             write_atomically(self.folder / "rollouts" / f"step-{step:05d}.safetensors", recorded.to_bytes())
-            write_atomically(self.folder / "policies" / f"step-{step:05d}", model_digest(loaded.model))
+            write_atomically(self.folder / "policies" / f"step-{step:05d}", model_digest(merged(loaded.model)))
 
         method = method_with(driver, self.config.options)
         log = Trainer(self.config.train, method, self.seed, source, self.folder, on_rollouts=keep).run()

@@ -10,7 +10,7 @@ from suite import report_tables, tables
 from suite.cards import card_digest, hyper_line
 from suite.claims import claims_table
 from suite.comparison import Report
-from suite.config import PROTOCOL
+from suite.config import CHECKPOINT_RULE, PROTOCOL
 from suite.ledger import ledger_table
 from suite.null_update import noise_table
 from suite.page import slug
@@ -18,8 +18,6 @@ from suite.results import FILE
 from suite.stability import stability_summary
 from suite.statistics import BASE, MEAN
 from suite.types import RunResult
-
-CHECKPOINT_RULE = "Every run is evaluated once, after its last step: the best of several checkpoints is not offered."
 
 
 def report_text(report: Report) -> str:

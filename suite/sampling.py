@@ -12,6 +12,7 @@ import transformers
 from torch import Tensor
 
 from suite.kv_cache import growing_cache
+from suite.lora import merged
 from suite.seeds import gumbel_noise
 from suite.types import FinishReason, Rollout, UserError
 
@@ -144,7 +145,7 @@ class HalfPrecisionSampler:
     ) -> list[Rollout]:
         """As TransformersSampler, with today's weights."""
         with torch.no_grad():
-            for mine, theirs in zip(self.inner.model.parameters(), self.source.parameters(), strict=True):
+            for mine, theirs in zip(self.inner.model.parameters(), merged(self.source).parameters(), strict=True):
                 mine.copy_(theirs)
         return self.inner.sample(requests, settings, on_progress)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from suite.bootstrap import REPETITIONS, bootstrap
+from suite.config import MEAN
 from suite.intervals import SMALL_SET, effective_trials, exact_limits, few_seeds, wilson_limits
 from suite.pairing import BASE, common_hits, pairing_row
 from suite.scores import Scores, pass_at_k, scores
 from suite.types import EvalResult, RunResult, UserError
 from suite.variance import Cells
 
-MEAN = "mean"
 MARGIN = 0.01
 
 

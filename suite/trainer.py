@@ -17,6 +17,7 @@ from suite.checkpoint import load_checkpoint, save_checkpoint
 from suite.config import TrainConfig
 from suite.costs import Clock
 from suite.critic import Critic
+from suite.lora import add_adapters, fold_adapters
 from suite.metrics import rollout_metrics, update_metrics
 from suite.parts import Parts, credited, mini_batches, rewards_and_groups, scored
 from suite.recording import RolloutSet
@@ -48,9 +49,14 @@ class Trainer:
     on_updates: Callable[[UpdateLog, State], Mapping[str, float]] = lambda log, state: {}
 
     def run(self) -> list[dict[str, float]]:
-        """Train to the end, from the last checkpoint where there is one; returns the logged steps."""
-        self.learner = build_learner(self.source.model, self.method, self.config)
-        self.start_model = copy.deepcopy(self.source.model) if self.config.kl_coefficient > 0 else None
+        """Train to the end, from the last checkpoint where there is one; returns the logged steps.
+
+        Adapters are part of the model while it trains, and folded into its weights at the end.
+        """
+        model, kl, lora = self.source.model, self.config.kl_coefficient > 0, self.config.lora_rank > 0
+        frozen = {id(p): p for p in model.parameters()} if lora else {}  # which the start model then shares
+        self.start_model = copy.deepcopy(model, frozen) if kl else None
+        self.learner = build_learner(model, self.method, self.config, self.seed)
         self.state: State = {}
         first_step = self._resume()
         log = RunLog(self.folder, first_step)
@@ -61,6 +67,8 @@ class Trainer:
                 self._checkpoint(step + 1)
             self.on_step(step, numbers)
         log.close()
+        if lora:
+            fold_adapters(model)
         return read_log(self.folder)
 
     def _step(self, step: int) -> dict[str, float]:
@@ -167,8 +175,12 @@ class Trainer:
         return numbers["next_step"]
 
 
-def build_learner(model: Any, method: Method, config: TrainConfig) -> Learner:
-    """AdamW with its schedule for the policy, and for the critic where the method needs values."""
+def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0) -> Learner:
+    """AdamW with its schedule for the policy, and for the critic where the method needs values.
+
+    With a `lora_rank` the policy gets adapters, drawn from `seed`, and nothing else of it is trained; the critic is
+    a full copy of the policy's body all the same.
+    """
     updates = config.steps * config.updates_per_rollout
 
     def adamw(parameters: Any, rate: float, extra_updates: int) -> tuple[torch.optim.AdamW, Any]:
@@ -176,10 +188,14 @@ def build_learner(model: Any, method: Method, config: TrainConfig) -> Learner:
         total = updates + extra_updates
         return optimizer, get_scheduler(config.schedule, optimizer, config.warmup_updates, total)
 
-    optimizer, schedule = adamw(model.parameters(), config.learning_rate, 0)
+    critic = Critic(model) if "values" in method.needs else None
+    if config.lora_rank:
+        add_adapters(model, config.lora_rank, config.lora_alpha, config.lora_targets, seed)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer, schedule = adamw(trained, config.learning_rate, 0)
     learner = Learner(model, optimizer, schedule, config.max_grad_norm, config.kl_coefficient, config.precision)
-    if "values" in method.needs:
-        learner.critic = Critic(model)
+    if critic is not None:
+        learner.critic = critic
         rate = config.learning_rate * method.hyper.critic_learning_rate_ratio
         warm_up = method.hyper.critic_warmup_epochs * config.mini_batches
         learner.critic_optimizer, learner.critic_schedule = adamw(learner.critic.parameters(), rate, warm_up)

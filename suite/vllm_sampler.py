@@ -27,6 +27,7 @@ from tqdm import tqdm
 from suite.config import VllmConfig
 from suite.environment import environment_variables
 from suite.files import digest_of, folder_in_memory
+from suite.lora import merged
 from suite.models import model_digest, tokenizer_digest
 from suite.sampling import SampleRequest, SamplingSettings, check_context, end_token_ids
 from suite.types import FinishReason, Rollout, UserError
@@ -83,10 +84,11 @@ class VllmSampler:
             raise UserError(f"temperature {settings.temperature}: vLLM has 0 or at least {COLDEST}; choose one of them")
         check_context(requests, settings.max_new_tokens, self.model)
         context = max(len(r.prompt_ids) for r in requests) + settings.max_new_tokens
-        engine = _running_engine(self.model, self.tokenizer, self.config, context)
+        plain = merged(self.model)  # vLLM knows nothing of adapters
+        engine = _running_engine(plain, self.tokenizer, self.config, context)
         with _stopped_on_error():
-            engine.hold(self.model)
-            outputs = engine.generate(requests, settings, end_token_ids(self.model, self.tokenizer), on_progress)
+            engine.hold(plain)
+            outputs = engine.generate(requests, settings, end_token_ids(plain, self.tokenizer), on_progress)
         return [_rollout(request, output) for request, output in zip(requests, outputs, strict=True)]
 
 

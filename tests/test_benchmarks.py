@@ -18,7 +18,8 @@ from strategies import METHODS
 from suite.bank import Bank, Recorded
 from suite.cells import load, source_of
 from suite.config import plain
-from suite.recipes import FIVE, recipe
+from suite.recipe_book import FIVE
+from suite.recipes import recipe
 from suite.types import UserError
 
 NAMED = {name: METHODS[name] for name in arena.REPLAYED}

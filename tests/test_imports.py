@@ -18,12 +18,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("suite", "baselines", "fspo", "tasks")
 COMPOSITION_ROOT = {
-    "suite.cli", "suite.cli_grade", "suite.recipes", "suite.comparison", "suite.matching", "suite.arena",
-    "suite.online", "suite.lab", "suite.lab_model", "suite.lab_text", "suite.theory",
+    "suite.cli", "suite.cli_grade", "suite.recipes", "suite.recipe_book", "suite.comparison", "suite.matching",
+    "suite.arena", "suite.online", "suite.lab", "suite.lab_model", "suite.lab_text", "suite.theory",
 }  # fmt: skip
 PURE_LIBRARIES = {"torch", "numpy", "scipy"}
 DIAGNOSTICS = {"pandas"}  # what the data frames of fspo's diagnostics are made of
-ONE_IMPORTER = ("vllm", "lm_eval", "ray")
+ONE_IMPORTER = ("vllm", "lm_eval", "ray", "peft")
 LAZY = {*ONE_IMPORTER, "trl", "verl", "wandb"}
 LAZY_IN_TASKS = {"transformers", "datasets", "math_verify", "sympy"}
 

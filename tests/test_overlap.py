@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import suite.recipe_book
 import suite.recipes
 from small_world import ODD, small_config, tiny
 from suite.config import CompareConfig, EvalConfig, TrainConfig
@@ -152,7 +153,7 @@ def test_refuse_stops_before_anything_is_trained(config: CompareConfig, monkeypa
 
 
 def test_generated_tasks_are_left_out_of_the_search(config: CompareConfig):
-    train = dataclasses.replace(config.train, tasks=suite.recipes.TRAINED, overlap="refuse")
+    train = dataclasses.replace(config.train, tasks=suite.recipe_book.TRAINED, overlap="refuse")
     embedded = dataclasses.replace(config, train=train, evaluation=EvalConfig(suite.recipes.EMBEDDED_TASKS))
     assert suite.recipes.overlaps_of(embedded) == ()
     assert suite.recipes.left_out(embedded) == {}
