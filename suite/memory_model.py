@@ -19,8 +19,11 @@ from suite.kv_cache import SPARE
 from suite.model_shapes import ModelShape
 from suite.scoring import LOGITS_AT_ONCE
 
-LIBRARIES = {False: 0.44, True: 0.5}
-"""GiB before any weight: on a CPU the interpreter with torch and transformers, on a GPU its context and kernels."""
+LIBRARIES = {False: 0.5, True: 0.5}
+"""GiB before any weight: on a CPU the interpreter with torch and transformers, on a GPU (assumed) context and kernels."""
+KEPT_FREE = 0.12
+"""Share that allocators keep in pieces while updates free and take: measured on a CPU with glibc, assumed on a GPU."""
+GRADIENTS = "gradients"
 RECORD_BYTES = 100
 """Bytes that a rollout step keeps for a token of its responses: ids, masks, places, log-probs, and Python's lists."""
 
@@ -67,6 +70,11 @@ class Load:
         most = -(-self.rows // self.mini_batches)
         return max(1, min(most, self.micro_tokens // (self.prompt + self.response)))
 
+    @property
+    def several(self) -> bool:
+        """Whether an update has more than one micro-batch, so that gradients stand beside activations."""
+        return -(-self.rows // self.mini_batches) > self.micro_rows
+
 
 def total_gib(terms: Sequence[Term], devices: int = 1) -> float:
     """The sum in GiB a device, with weights, gradients and states divided by `devices`."""
@@ -91,7 +99,7 @@ def standing(shape: ModelShape, load: Load, *, trained: bool) -> list[Term]:
     if load.critic:
         terms.append(Term("critic", "4 N (its body)", 4 * body, True))
     if trained:
-        terms.append(Term("gradients", f"4 {letter}", 4 * moving, True))
+        terms.append(Term(GRADIENTS, f"4 {letter}", 4 * moving, True))
         terms.append(Term("AdamW states", f"8 {letter}", 8 * moving, True))
         if load.critic:
             terms.append(Term("critic's gradients and states", "12 N (its body)", 12 * body, True))
@@ -117,20 +125,34 @@ def activations_per_token(shape: ModelShape, precision: str) -> tuple[int, str]:
 
 
 def updating(shape: ModelShape, load: Load) -> list[Term]:
-    """The peak of an optimizer step, from the second on: forward and backward of the largest micro-batch."""
-    n = load.micro_rows * (load.prompt + load.response)
+    """The peak of an optimizer step, from the second on: the largest micro-batch, or AdamW's own step on a GPU.
+
+    With one micro-batch an update, gradients appear while activations go: the larger of the two counts.
+    """
     each, formula = activations_per_token(shape, load.precision)
-    at_once = max(1, min(load.micro_rows * load.response, LOGITS_AT_ONCE // shape.vocabulary))
-    terms = standing(shape, load, trained=True)
-    if load.precision == "bfloat16":
-        terms.append(Term("weights of products in bfloat16", "2 bytes each", 2 * shape.linear))
-    terms.append(Term("activations", f"n ({formula}), n = {n:,}", n * each))
-    logits, layer = 20 * at_once * shape.vocabulary, 12 * n * shape.feed_forward
+    n, k = load.micro_rows * (load.prompt + load.response), load.micro_rows * load.response
+    logits = 20 * min(k, max(1, LOGITS_AT_ONCE // shape.vocabulary)) * shape.vocabulary
+    layer = 12 * n * shape.feed_forward
+    passing = [Term("activations", f"n ({formula}), n = {n:,}", n * each)]
     if logits > layer:
-        terms.append(Term("logits", f"20 min(K, 2^25 / V) V, K = {load.micro_rows * load.response:,}", logits))
+        passing.append(Term("logits", f"20 V min(K, 2^25 / V), K = {k:,}", logits))
     else:
-        terms.append(Term("backward of a layer", "12 n f", layer))
-    return terms
+        passing.append(Term("backward of a layer", "12 n f", layer))
+    if load.precision == "bfloat16":
+        passing.append(Term("weights of products in bfloat16", "2 bytes each", 2 * shape.linear))
+    terms = standing(shape, load, trained=True)
+    gradients = next(term for term in terms if term.name == GRADIENTS)
+    if not load.lora_rank:
+        embedding = 4 * shape.vocabulary * shape.hidden
+        passing.append(Term("gradient of the head", "4 V d, until it is added", embedding))
+    if load.gpu and gradients.bytes > sum(term.bytes for term in passing):
+        terms.append(Term("AdamW's step", f"{gradients.formula}: all parameters at once", gradients.bytes, True))
+    elif load.several:
+        terms += passing
+    elif gradients.bytes < sum(term.bytes for term in passing):
+        terms = [term for term in terms if term is not gradients] + passing
+    kept = KEPT_FREE * sum(term.bytes for term in terms)
+    return [*terms, Term("kept by the allocator", f"{KEPT_FREE:g} of the above", kept, True)]
 
 
 def sampling(shape: ModelShape, load: Load, *, trained: bool = True) -> list[Term]:
