@@ -126,7 +126,9 @@ def run_case(case: Case) -> dict[str, float]:
 def _prompts(case: Case, vocabulary: int) -> list[tuple[int, ...]]:
     import torch
 
-    found = torch.randint(5, vocabulary, (max(1, case.rows // 4), case.prompt), generator=torch.Generator().manual_seed(0))
+    found = torch.randint(
+        5, vocabulary, (max(1, case.rows // 4), case.prompt), generator=torch.Generator().manual_seed(0)
+    )
     return [tuple(row) for row in found.tolist()]
 
 

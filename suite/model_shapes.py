@@ -105,7 +105,9 @@ def model_shape(reference: str, embedded_folder: Path) -> ModelShape:
     name = ALIASES.get(reference, reference)
     if name not in PUBLISHED:
         known = ", ".join(("embedded", *ALIASES, *PUBLISHED))
-        raise UserError(f"model {reference!r}: its sizes are not known here; give a local model folder, or one of {known}")
+        raise UserError(
+            f"model {reference!r}: its sizes are not known here; give a local model folder, or one of {known}"
+        )
     kind, sizes, source = PUBLISHED[name]
     return _shape(reference, AutoConfig.for_model(kind, **sizes), source)
 

@@ -66,9 +66,7 @@ def pairs_of(base: RunResult, runs: Sequence[RunResult]) -> Pairs:
         seeds = [seed for seed in by_method[method] if other is None or seed in other]
         if len(seeds) < 2:
             raise UserError(f"{method} and {reference}: {len(seeds)} seed in common; a plan needs two seeds at least")
-        differences = [
-            _differences(by_method[method][seed], base if other is None else other[seed]) for seed in seeds
-        ]
+        differences = [_differences(by_method[method][seed], base if other is None else other[seed]) for seed in seeds]
         found[method, reference] = components(
             {task: np.stack([by_task[task] for by_task in differences]) for task in differences[0]}
         )
