@@ -13,6 +13,7 @@ import suite.cli_bank
 import suite.cli_evaluate
 import suite.cli_grade
 import suite.cli_methods
+import suite.cli_plan
 import suite.cli_recipes
 import suite.cli_report
 import suite.cli_samples  # noqa: F401 (all register their commands)

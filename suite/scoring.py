@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from suite.types import Rollout
 
-_LOGITS_AT_ONCE = 2**25  # 128 MiB of float32 logits; larger ones are recomputed chunk by chunk in the backward
+LOGITS_AT_ONCE = 2**25  # 128 MiB of float32 logits; larger ones are recomputed chunk by chunk in the backward
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> tuple
     hidden = hidden_states(model.base_model, batch)
     output, targets = model.get_output_embeddings(), batch.targets[batch.response_mask]
     head = _float32(output) if float32_head else output
-    rows_at_once = max(1, _LOGITS_AT_ONCE // output.weight.shape[0])
+    rows_at_once = max(1, LOGITS_AT_ONCE // output.weight.shape[0])
     if len(hidden) <= rows_at_once:
         parts = [_head_scores(head, hidden, targets)]
     else:

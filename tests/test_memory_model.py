@@ -1,0 +1,171 @@
+"""What a plan says of memory: sizes as published, activations as autograd keeps them, terms as by hand, peaks as measured."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from benchmarks.memory import Case, measured
+from suite.devices import DEVICES, GIB, device_named
+from suite.memory_model import KEPT_FREE, LIBRARIES, Load, activations_per_token, sampling, total_gib, updating
+from suite.model_shapes import PUBLISHED, ModelShape, model_shape
+from suite.plan_inputs import model_folder
+from suite.recipes import EMBEDDED_MODEL
+from suite.types import UserError
+
+PARAMETERS = {
+    "Qwen/Qwen3-0.6B": 596_049_920,
+    "Qwen/Qwen3-1.7B": 1_720_574_976,
+    "Qwen/Qwen3-8B": 8_190_735_360,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008,
+}
+"""What the hub's safetensors index of each model says."""
+LOAD = Load(
+    prompt=30, response=70, rows=64, mini_batches=4, micro_tokens=800, side_by_side=32, distinct_prompts=8
+)  # fmt: skip
+
+
+def shape(name: str = "Qwen/Qwen3-1.7B") -> ModelShape:
+    return model_shape(name, EMBEDDED_MODEL)
+
+
+def gib_of(terms: list, name: str) -> float:
+    return next(term.gib for term in terms if term.name == name)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_those_of_the_published_weights(name: str) -> None:
+    assert shape(name).parameters == PARAMETERS[name]
+
+
+def test_the_embedded_shape_is_that_of_its_weights() -> None:
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED_MODEL)
+    found = shape("embedded")
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    linear = {m.weight.data_ptr(): m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear)}
+    assert found.linear == sum(linear.values())
+    inside = [m for m in model.model.modules() if isinstance(m, torch.nn.Linear)]
+    assert found.adapted == sum(m.in_features + m.out_features for m in inside)
+
+
+def kept_by_autograd(kind: str, layers: int, width: int, half: bool) -> int:
+    """Bytes of all tensors that a forward pass of three rows keeps for the backward pass, weights left out."""
+    sizes = {
+        "hidden_size": 48, "intermediate_size": 112, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "head_dim": 16, "vocab_size": 64, "num_hidden_layers": layers,
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes), attn_implementation="sdpa").float()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    context = torch.autocast("cpu", dtype=torch.bfloat16) if half else nullcontext()
+    with context, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.base_model(input_ids=torch.ones(3, width, dtype=torch.int64), use_cache=False)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_activations_of_a_layer_are_what_autograd_keeps(kind: str, precision: str) -> None:
+    """Two lengths and two depths: what grows with both is one layer's share of one token."""
+    half = precision == "bfloat16"
+    bytes_of = {(l, w): kept_by_autograd(kind, l, w, half) for l in (1, 2) for w in (16, 32)}
+    measured_layer = ((bytes_of[2, 32] - bytes_of[1, 32]) - (bytes_of[2, 16] - bytes_of[1, 16])) / (3 * 16)
+    small = replace(
+        shape(), hidden=48, queries=96, keys=32, heads=6, key_value_heads=2, feed_forward=112,
+        query_norm=kind == "qwen3",
+    )  # fmt: skip
+    one, two = (activations_per_token(replace(small, layers=layers), precision)[0] for layers in (1, 2))
+    assert two - one == measured_layer
+
+
+def test_weights_gradients_and_states_are_sixteen_bytes_a_parameter() -> None:
+    n = shape().parameters
+    found = updating(shape(), LOAD)
+    assert gib_of(found, "weights") == gib_of(found, "gradients") == 4 * n / GIB
+    assert gib_of(found, "AdamW states") == 8 * n / GIB
+
+
+def test_a_critic_costs_another_sixteen_bytes_a_parameter_of_its_body() -> None:
+    untied = shape("Qwen/Qwen3-8B")
+    body = untied.parameters - 151_936 * 4096
+    extra = total_gib(updating(untied, replace(LOAD, critic=True))) - total_gib(updating(untied, LOAD))
+    assert extra == pytest.approx((1 + KEPT_FREE) * 16 * body / GIB)
+
+
+def test_only_adapters_have_gradients_and_states() -> None:
+    adapters = 3 * shape().adapted
+    found = sampling(shape(), replace(LOAD, lora_rank=3))
+    assert gib_of(found, "weights") == 4 * shape().parameters / GIB
+    assert [gib_of(found, name) for name in ("adapters", "gradients", "AdamW states")] == pytest.approx(
+        [4 * adapters / GIB, 4 * adapters / GIB, 8 * adapters / GIB]
+    )
+
+
+def test_the_cache_holds_keys_and_values_of_every_row_and_layer() -> None:
+    """Qwen3-1.7B: 28 layers x 2 x 8 heads x 128 x 4 bytes; 32 rows of 100 tokens and 64 to spare."""
+    found = sampling(shape(), LOAD)
+    assert gib_of(found, "key-value cache") == 32 * 164 * 28 * 2 * 8 * 128 * 4 / GIB
+
+
+def test_micro_batches_hold_whole_rows_and_at_least_one() -> None:
+    assert LOAD.micro_rows == 8
+    assert replace(LOAD, micro_tokens=99).micro_rows == 1
+    assert replace(LOAD, micro_tokens=10**6).micro_rows == 16
+    assert LOAD.several
+    assert not replace(LOAD, micro_tokens=10**6).several
+
+
+def test_sharding_divides_weights_gradients_and_states_only() -> None:
+    found = updating(shape(), LOAD)
+    sharded = sum(term.gib for term in found if term.sharded)
+    assert total_gib(found) - total_gib(found, 8) == pytest.approx(sharded * 7 / 8)
+    assert gib_of(found, "activations") > 0
+    assert not next(term for term in found if term.name == "activations").sharded
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_devices_have_a_source_and_bfloat16_is_faster(name: str) -> None:
+    device = device_named(name)
+    assert device.source
+    assert device.peak("bfloat16") > device.peak("float32") > 0
+
+
+def test_unknown_names_are_refused_with_those_there_are() -> None:
+    with pytest.raises(UserError, match="there are: h100-80gb"):
+        device_named("h100")
+    with pytest.raises(UserError, match="Qwen/Qwen3-8B"):
+        shape("some/model")
+
+
+SLOW_CASES = (
+    Case("embedded", "sample", 40, 88, 512),
+    Case("embedded", "update", 40, 88, 128, 1024),
+    Case("embedded", "update", 40, 88, 128, 8192),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW_CASES, ids=lambda case: f"{case.phase}-{case.micro_tokens}")
+def test_the_embedded_model_needs_what_is_predicted(case: Case) -> None:
+    assert case.predicted_gib() > 1.03 * LIBRARIES[False]
+    assert case.predicted_gib() == pytest.approx(measured(case)["peak"], rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.external
+def test_an_update_of_smollm2_needs_what_is_predicted() -> None:
+    if model_folder("smollm2") is None:
+        pytest.skip("SmolLM2 is not fetched: fspo fetch smollm2")
+    case = Case("smollm2", "update", 128, 128, 4, 256)
+    assert case.predicted_gib() == pytest.approx(measured(case)["peak"], rel=0.15)
