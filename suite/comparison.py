@@ -25,6 +25,7 @@ from suite.matching import recorded_updates
 from suite.null_update import noise_clips, noise_table, null_outside
 from suite.profile_figures import profile_figure
 from suite.profiles import profiles
+from suite.recipe_book import published
 from suite.recipes import method_with
 from suite.replay import UpdateLog
 from suite.statistics import BASE, Comparison, compare, models_of
@@ -58,7 +59,9 @@ class Report:
     @cached_property
     def statistics(self) -> Comparison:
         """Accuracies, differences and single seeds."""
-        return compare(self.base.evals, self.runs, seed=REPORT_SEED, repetitions=self.config.bootstrap)
+        return compare(
+            self.base.evals, self.runs, seed=REPORT_SEED, repetitions=self.config.bootstrap, primary=self.config.primary
+        )
 
     @cached_property
     def profiles(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -126,8 +129,22 @@ class Report:
     def accuracy_table(self) -> pd.DataFrame:
         """Accuracies as people read them, with cards, the null update and, where it was not the same, the canary."""
         return tables.accuracy_table(
-            self.statistics.accuracies, cards=self.cards, noise=self.null_outside, canaries=self.canaries
-        )
+            self.statistics.accuracies, cards=self.cards, noise=self.null_outside, canaries=self.canaries,
+            published=self.published,
+        )  # fmt: skip
+
+    @property
+    def published(self) -> dict[str, str]:
+        """Public numbers of this recipe, by method: "math500 64.7, aime24 5.4" in per cent."""
+        found: dict[str, list[str]] = {}
+        for (method, task), (value, _) in published(self.config.name).items():
+            found.setdefault(method, []).append(f"{task} {value:.1f}")
+        return {method: ", ".join(numbers) for method, numbers in found.items()}
+
+    @property
+    def published_sources(self) -> list[str]:
+        """Whose the public numbers are."""
+        return list(dict.fromkeys(source for _, source in published(self.config.name).values()))
 
     @cached_property
     def arena(self) -> Arena:

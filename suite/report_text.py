@@ -14,6 +14,7 @@ from suite.config import CHECKPOINT_RULE, PROTOCOL
 from suite.ledger import ledger_table
 from suite.null_update import noise_table
 from suite.page import slug
+from suite.recipe_book import primary_sentence
 from suite.results import FILE
 from suite.stability import stability_summary
 from suite.statistics import BASE, MEAN
@@ -58,11 +59,12 @@ def _accuracies(report: Report) -> Iterator[str]:
     yield "## Accuracy"
     yield (
         f"In per cent, avg@{config.evaluation.samples}, 95 % intervals over seeds and problems. {CHECKPOINT_RULE} "
-        "Every cell leads to the runs behind it."
+        f"{primary_sentence(config)} Every cell leads to the runs behind it."
     )
     yield tables.markdown(linked(report.accuracy_table))
-    if report.canary_lines:
-        yield _bullets(report.canary_lines)
+    notes = [f"`published`: {source}" for source in report.published_sources] + report.canary_lines
+    if notes:
+        yield _bullets(notes)
     yield "## Difference to the base model, in points"
     yield tables.markdown(linked(tables.difference_table(stats.differences)))
     yield "## Verdicts"

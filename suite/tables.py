@@ -70,14 +70,16 @@ def accuracy_table(
     cards: Mapping[str, str] | None = None,
     noise: Mapping[str, float] | None = None,
     canaries: Mapping[str, str] | None = None,
+    published: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Rows the base model and the methods, columns the sets and their mean; cells like "47.3 [44.1, 50.2]" in per cent.
 
     `accuracies` as `statistics.compare` returns them; `titles` gives methods longer names. The last columns are the
     seeds behind a row, the digest of the method's card where `cards` are given, what `noise` alone puts outside the
     method's band (per cent, `suite.null_update`), responses cut at the token limit and, where there are any, those
-    without an answer and undecided ones (per cent, mean over the sets). `canaries` names the models whose rows are not comparable, and since which
-    runs (`suite.canary`); where there are any, a column says so.
+    without an answer and undecided ones (per cent, mean over the sets). `published` has public numbers by method.
+    `canaries` names the models whose rows are not comparable, and since which runs (`suite.canary`); where there are
+    any, a column says so.
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
@@ -92,6 +94,8 @@ def accuracy_table(
         for kind in ("truncated", "no_answer", "undecided"):
             if kind == "truncated" or np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
                 row[kind.replace("_", " ")] = percent(whole[f"{kind}_share"])
+        if published is not None:
+            row["published"] = published.get(str(method), "not public")
         if canaries:
             row["comparable"] = f"no: {canaries[str(method)]}" if method in canaries else "yes"
         rows.append(row)
