@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pandas as pd
@@ -19,6 +20,8 @@ from suite.results import FILE
 from suite.stability import stability_summary
 from suite.statistics import BASE, MEAN
 from suite.types import RunResult
+
+NUMBER = re.compile(r"[+-]?\d[\d.]*( |$)")
 
 
 def report_text(report: Report) -> str:
@@ -77,7 +80,7 @@ def linked(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in table.to_dict("records"):
         anchor = slug(f"Runs of {str(next(iter(row.values()))).split()[0]}")
-        rows.append({k: f"[{v}](#{anchor})" if str(v)[:1] in tables.DIGITS else v for k, v in row.items()})
+        rows.append({k: f"[{v}](#{anchor})" if NUMBER.match(str(v)) else v for k, v in row.items()})
     return pd.DataFrame(rows, columns=table.columns)
 
 

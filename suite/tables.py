@@ -17,8 +17,7 @@ from suite.types import EvalResult
 
 NOTHING = "–"
 FAIRNESS = ("clipped", "outside band", "slope per doubling", "LRE max", "LRE noise", "LRE mean", "supported")
-DIGITS = tuple("0123456789+-.")
-NUMERIC = (*DIGITS, NOTHING)
+NUMERIC = (*"0123456789+-.", NOTHING)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -6,7 +6,10 @@ import base64
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from suite.page import as_html, slug
+from suite.report_text import linked
 
 PNG = b"\x89PNG of a figure"
 
@@ -30,3 +33,12 @@ def test_text_is_no_markup(tmp_path: Path) -> None:
 def test_slugs_are_those_of_code_hosts() -> None:
     assert slug("Is S what the theory says?") == "is-s-what-the-theory-says"
     assert slug(" Runs of dr_grpo ") == "runs-of-dr_grpo"
+
+
+def test_numbers_lead_to_the_runs_of_their_row_and_digests_do_not() -> None:
+    table = pd.DataFrame(
+        {"model": ["fspo − base"], "accuracy": ["+4.7 [4.4, 5.0]"], "card": ["5756b331520c"], "n": ["3"]}
+    )
+    (row,) = linked(table).to_dict("records")
+    assert row["accuracy"] == "[+4.7 [4.4, 5.0]](#runs-of-fspo)"
+    assert (row["model"], row["card"], row["n"]) == ("fspo − base", "5756b331520c", "[3](#runs-of-fspo)")
