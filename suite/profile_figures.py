@@ -28,8 +28,9 @@ def profile_figure(frame: pd.DataFrame, *, colours: Colours | None = None) -> Fi
             axes.fill_between(tau, low, high, step="post", color=colours[method], alpha=0.12, linewidth=0)
             line = "--" if method == BASE else "-"
             axes.step(tau, share, where="post", color=colours[method], linestyle=line, linewidth=1.8, label=method)
-        shown = frame[(frame["high"] > 0) & (frame["low"] < 1)]["tau"]
-        axes.set_xlim(max(0.0, 100 * float(shown.min()) - 2), min(100.0, 100 * float(shown.max()) + 2))
+        varies = (numbers_of(frame, "high") > 0) & (numbers_of(frame, "low") < 1)
+        shown = 100 * numbers_of(frame, "tau")[varies]
+        axes.set_xlim(max(0.0, float(shown.min()) - 2), min(100.0, float(shown.max()) + 2))
         axes.set_ylim(0, 102)
         axes.legend(loc="lower left", fontsize=8)
     return figure
