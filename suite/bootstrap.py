@@ -2,7 +2,8 @@
 
 One draw of seeds serves all sets (the same trained models are evaluated on all of them) and one draw of problems serves
 all models, so differences keep their pairing. The samples of a problem are not drawn again: the problem means already
-carry their noise, and drawing them too counts it twice (column `three_level` of benchmarks/coverage.py).
+carry their noise, and drawing them too counts it twice (`three_level` in results/coverage: too wide where seeds differ
+little, and no better than without where they differ much).
 
 The plain crossed bootstrap is wrong both ways: it shows (S - 1)/S of the seeds' variance and no doubt about it, and
 it counts what varies from cell to cell three times. It is kept for its shape; replicates are spread about the estimate
@@ -10,7 +11,7 @@ by a factor [ours]:
 
     sqrt(v / v_bootstrap) t(df) / z,    v and df of `suite.variance.measured_error`
 
-Coverage in nested binomial worlds: `python -m benchmarks.coverage --out results/coverage`. One seed shows
+Coverage, measured in nested binomial worlds, is in results/coverage (`python -m benchmarks.coverage`). One seed shows
 nothing of the seeds' variance: its interval covers problems only.
 """
 

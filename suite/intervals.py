@@ -9,7 +9,7 @@ from suite.variance import LEVEL
 
 SMALL_SET = 300
 FEW_SEEDS = 5
-MEASURED_COVERAGE: dict[int, float] = {}
+MEASURED_COVERAGE = {2: 0.89, 3: 0.92, 4: 0.91, 5: 0.93}
 """Lowest coverage of a nominal 95 % interval in the worlds of results/coverage, by number of seeds."""
 
 

@@ -30,9 +30,9 @@ def profile_figure(frame: pd.DataFrame, *, colours: Colours | None = None) -> Fi
             axes.step(
                 tau, share, where="post", color=colours[method], linestyle=lines[method], linewidth=1.8, label=method
             )
-        tau, low, high = (numbers_of(frame, name) for name in ("tau", "low", "high"))
-        shown = 100 * tau[(high > 0) & (low < 1)]
-        axes.set_xlim(max(0.0, shown.min() - 2), min(100.0, shown.max() + 2))
+        varies = (numbers_of(frame, "high") > 0) & (numbers_of(frame, "low") < 1)
+        shown = 100 * numbers_of(frame, "tau")[varies]
+        axes.set_xlim(max(0.0, float(shown.min()) - 2), min(100.0, float(shown.max()) + 2))
         axes.set_ylim(0, 102)
         axes.legend(loc="lower left", fontsize=8)
     return figure

@@ -38,7 +38,7 @@ def test_components_are_unbiased() -> None:
     found = [components({task: array[i] for task, array in drawn.items()}) for i in range(worlds)]
 
     def agrees(estimates: list[float], true: float) -> None:
-        assert np.mean(estimates) == pytest.approx(true, abs=4 * np.std(estimates) / math.sqrt(worlds))
+        assert np.mean(estimates) == pytest.approx(true, abs=4 * float(np.std(estimates)) / math.sqrt(worlds))
 
     agrees([one.seed for one in found], SEED)
     for task, true in TRUE.items():
