@@ -223,6 +223,7 @@ def _plain(row: Mapping[str, Any], key: str) -> str:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as mappings from column names."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
@@ -233,6 +234,7 @@ def overall(part: pd.DataFrame) -> dict[str, Any]:
 
 
 def heading(task: str) -> str:
+    """How a set is called at the head of a column."""
     return "mean of sets" if task == MEAN else task
 
 
