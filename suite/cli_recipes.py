@@ -5,7 +5,7 @@ from __future__ import annotations
 import tyro
 from rich.markdown import Markdown
 
-from suite.app import app, console
+from suite.app import app, console, say
 
 
 @app.command
@@ -22,7 +22,7 @@ def recipes(name: tyro.conf.Positional[str | None] = None, /) -> None:
     if name is None:
         for known, build in RECIPES.items():
             first = (build.__doc__ or "").strip().split("\n", 1)[0]
-            console.print(f"{known:<16} {first}", highlight=False, markup=False)
+            say([f"{known:<16} {first}"])
     else:
         lookup(RECIPES, name, "recipe")
         console.print(Markdown(recipe_card(name)))

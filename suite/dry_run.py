@@ -36,7 +36,7 @@ def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str]) -> list[s
     return [
         f"model: {config.train.model}, {where}",
         *_data_lines(config),
-        *overlap_lines(config),
+        *(f"left out: {line}" for line in overlap_lines(config)),
         _work_line(config),
         _disk_line(config, out, folder),
         primary_sentence(config),

@@ -33,10 +33,10 @@ def add_adapters(model: Any, rank: int, alpha: float, targets: str, seed: int) -
     UserError: peft is missing, no such layer, embeddings or the head among the layers (scores read the head's weights).
     """
     require_peft()
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig, inject_adapter_in_model  # pyright: ignore[reportMissingImports]
 
     names = targets if targets == "all-linear" else targets.split(",")
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0, bias="none")  # type: ignore[arg-type]
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0, bias="none")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.set_state(generator(seed, "adapters").get_state())
         try:
@@ -76,7 +76,7 @@ def merged(model: Any) -> Any:
 
 def _adapted(model: Any) -> list[tuple[str, Any]]:
     """Name and layer of everything with an adapter."""
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import LoraLayer  # pyright: ignore[reportMissingImports]
 
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
 
