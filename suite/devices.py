@@ -1,4 +1,4 @@
-"""What devices can do by their data sheets, and how much of it a plan counts on. A literal table; nothing is measured."""
+"""What devices can do by their data sheets, and how much of it a plan counts on; nothing is measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from suite.types import UserError
 
 GIB = 2**30
 TRAINING_SHARE = 0.35
-"""Assumption: the share of a device's peak FLOP/s that scoring and updates reach (ours; large dense runs report .3-.5)."""
+"""Assumption: the share of a device's peak FLOP/s that scoring and updates reach (ours)."""
 DECODING_SHARE = 0.5
 """Assumption: the share of a device's memory bandwidth that decoding reaches (ours)."""
 
@@ -58,7 +58,7 @@ DEVICES = {
             float32=320e9,
             bandwidth=40e9,
             launch_seconds=2e-4,
-            source="ours: 2 cores x 2 units x 16 lanes x 2 FLOP x 2.5 GHz (AVX-512; twice that with AVX512-BF16), 24 GiB",
+            source="ours: 2 cores x 2 units x 16 lanes x 2 FLOP x 2.5 GHz (AVX-512; twice with AVX512-BF16)",
         ),
     )
 }

@@ -5,7 +5,7 @@ the head size, h and g their counts, f feed-forward size, V vocabulary; n tokens
 of its responses, B responses drawn side by side, T tokens of prompt and response. Weights are float32, bfloat16 is
 autocast; updates keep all activations, and logits for at most 2^25 / V tokens at once.
 
-Source: ours; what autograd keeps was read off transformers' Llama and Qwen3 (the tests count it again), and the whole is
+Source: ours; what autograd keeps was read off transformers' Llama and Qwen3 (tests count it again), and the whole is
 held against measured peaks by `benchmarks/memory.py`.
 """
 
@@ -20,10 +20,10 @@ from suite.model_shapes import ModelShape
 from suite.scoring import LOGITS_AT_ONCE
 
 LIBRARIES = {False: 0.5, True: 0.5}
-"""GiB before any weight: on a CPU the interpreter with torch and transformers, on a GPU (assumed) context and kernels."""
+"""GiB before any weight: on a CPU the interpreter with its libraries, on a GPU (assumed) context and kernels."""
 KEPT_FREE = 0.12
 """Share that allocators keep in pieces while updates free and take: measured on a CPU with glibc, assumed on a GPU."""
-GRADIENTS = "gradients"
+GRADIENTS, KEPT = "gradients", "kept by the allocator"
 RECORD_BYTES = 100
 """Bytes that a rollout step keeps for a token of its responses: ids, masks, places, log-probs, and Python's lists."""
 
@@ -151,8 +151,10 @@ def updating(shape: ModelShape, load: Load) -> list[Term]:
         terms += passing
     elif gradients.bytes < sum(term.bytes for term in passing):
         terms = [term for term in terms if term is not gradients] + passing
-    kept = KEPT_FREE * sum(term.bytes for term in terms)
-    return [*terms, Term("kept by the allocator", f"{KEPT_FREE:g} of the above", kept, True)]
+    for divided, which in ((True, "weights and states"), (False, "the rest")):
+        kept = KEPT_FREE * sum(term.bytes for term in terms if term.sharded == divided and term.name != KEPT)
+        terms.append(Term(KEPT, f"{KEPT_FREE:g} of {which}", kept, divided))
+    return terms
 
 
 def sampling(shape: ModelShape, load: Load, *, trained: bool = True) -> list[Term]:

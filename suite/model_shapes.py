@@ -1,4 +1,4 @@
-"""Sizes of a decoder: from its config on disk, or from a table of published shapes; parameters counted without weights."""
+"""Sizes of a decoder: from its config on disk, or from a table of published shapes; no weights needed."""
 
 from __future__ import annotations
 

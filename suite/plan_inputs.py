@@ -1,4 +1,4 @@
-"""What a plan can know of texts before anything starts: prompts that are on this machine are counted, others assumed."""
+"""What a plan can know of texts before anything starts: prompts on this machine are counted, others assumed."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def planned(
     data_dir: Path | None,
     options: Sequence[str],
 ) -> list[Section]:
-    """Memory a device, tokens and hours of a recipe with the command line's changes. Loads no weights and no hub data."""
+    """Memory a device, tokens and hours of a recipe with the command line's changes. Loads no weights."""
     config = with_options(recipe(name), options)
     changes = {key: value for key, value in (("model", model), ("data_dir", data_dir)) if value is not None}
     config = replace(config, train=replace(config.train, **changes))
@@ -109,13 +109,14 @@ def _hours(
     ]
     seeds, train = len(config.seeds), config.train
     total = seeds * sum(hours(lines) for lines in by_method.values())
+    tokens = seeds * sum(line.tokens for lines in by_method.values() for line in lines)
     cells = seeds * len(config.methods)
     rounds = -(-cells // count)
     lines = [
         f"{cells} cells ({len(config.methods)} methods x {seeds} seeds) of {train.steps} steps, "
         f"{train.steps * train.updates_per_rollout} updates, "
         f"{train.steps * train.problems_per_step * train.samples_per_problem:,} responses; {asked}.",
-        f"In all {sum(line.tokens for x in by_method.values() for line in x) * seeds:,.0f} tokens and {total:.3g} device "
+        f"In all {tokens:,.0f} tokens and {total:.3g} device "
         f"hours; one cell a device, {count} side by side: {total * rounds / cells:.3g} hours.",
     ]
     if train.dynamic_sampling:

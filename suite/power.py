@@ -88,7 +88,7 @@ def _correct(result: EvalResult) -> np.ndarray:
 
 
 def chosen_pairs(pairs: Pairs, pair: str | None) -> tuple[str, Pairs]:
-    """What the plan is about, in words, and its components: the pair "a,b", else all pairs of methods, else the base's."""
+    """What the plan is about, in words, and its components: the pair "a,b", else all pairs of methods."""
     if pair is not None:
         first, _, second = (name.strip() for name in pair.partition(","))
         for names in ((first, second), (second, first)):
@@ -130,14 +130,14 @@ def designs(
 
 
 def enough(found: Sequence[Design], detect: float) -> list[Design]:
-    """The designs that find `detect` points, the cheapest first, of each number of samples only the one of fewest seeds."""
+    """The designs that find `detect` points, the cheapest first; of each number of samples the one of fewest seeds."""
     able = [design for design in found if design.detectable <= detect]
     best = {k: min((d for d in able if d.samples == k), key=lambda d: d.seeds) for k in {d.samples for d in able}}
     return sorted(best.values(), key=lambda design: (design.hours, design.seeds))
 
 
 def problem_share(pairs: Pairs, seeds: int, samples: int) -> float:
-    """Share of the design's error variance that no further seed or sample removes: what the problems themselves leave."""
+    """Share of the design's error variance that no further seed or sample removes: what the problems leave."""
     shares = []
     for parts in pairs.values():
         floor = sum(max(one.problem, 0) / one.problems for one in parts.sets.values()) / len(parts.sets) ** 2
@@ -181,8 +181,8 @@ def sentence(about: str, pairs: Pairs, found: Sequence[Design], detect: float, h
     widest = min(found, key=lambda design: design.detectable)
     share = problem_share(pairs, widest.seeds, widest.samples)
     words = (
-        f"No design up to {widest.seeds} seeds and {widest.samples} samples finds a true difference of {detect:g} points "
-        f"({about}): the smallest that one finds is {widest.detectable:.2f}."
+        f"No design up to {widest.seeds} seeds and {widest.samples} samples finds a true difference of {detect:g} "
+        f"points ({about}): the smallest that one finds is {widest.detectable:.2f}."
     )
     if share < 0.5:
         return f"{words} The seeds limit it: more of them would help."

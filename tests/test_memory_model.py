@@ -1,4 +1,4 @@
-"""What a plan says of memory: sizes as published, activations as autograd keeps them, terms as by hand, peaks as measured."""
+"""What a plan says of memory: published sizes, activations as autograd keeps them, terms by hand, measured peaks."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def kept_by_autograd(kind: str, layers: int, width: int, half: bool) -> int:
 def test_activations_of_a_layer_are_what_autograd_keeps(kind: str, precision: str) -> None:
     """Two lengths and two depths: what grows with both is one layer's share of one token."""
     half = precision == "bfloat16"
-    bytes_of = {(l, w): kept_by_autograd(kind, l, w, half) for l in (1, 2) for w in (16, 32)}
+    bytes_of = {(n, w): kept_by_autograd(kind, n, w, half) for n in (1, 2) for w in (16, 32)}
     measured_layer = ((bytes_of[2, 32] - bytes_of[1, 32]) - (bytes_of[2, 16] - bytes_of[1, 16])) / (3 * 16)
     small = replace(
         shape(), hidden=48, queries=96, keys=32, heads=6, key_value_heads=2, feed_forward=112,
