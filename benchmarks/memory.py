@@ -19,13 +19,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from suite.environment import machine, versions
 from suite.files import write_atomically
 from suite.memory_model import Load, sampling, total_gib, updating
 from suite.model_shapes import model_shape
-from suite.recipes import EMBEDDED_MODEL, TRAINED, method_with
+from suite.recipe_book import TRAINED
+from suite.recipes import EMBEDDED_MODEL, method_with
 from suite.types import UserError
 
 MOST_GIB = 5.0
@@ -44,7 +45,7 @@ class Case:
     micro_tokens: int = 1024
     mini_batches: int = 2
     method: str = "grpo"
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def load(self) -> Load:

@@ -36,7 +36,8 @@ def add_adapters(model: Any, rank: int, alpha: float, targets: str, seed: int) -
     from peft import LoraConfig, inject_adapter_in_model  # pyright: ignore[reportMissingImports]
 
     names = targets if targets == "all-linear" else targets.split(",")
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0, bias="none")
+    scale: Any = alpha  # peft divides it by the rank, whole or not
+    config = LoraConfig(r=rank, lora_alpha=scale, target_modules=names, lora_dropout=0.0, bias="none")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.set_state(generator(seed, "adapters").get_state())
         try:
