@@ -48,8 +48,8 @@ class Load:
     """What a cell asks of memory, apart from the model's shape.
 
     prompt and response are tokens of the longest rows. rows and mini_batches shape an update; side_by_side and
-    distinct_prompts a call of the sampler. critic, start_model and lora_rank say what is held beside the policy. vllm_gib is
-    what an engine of vLLM takes, 0 where this process draws; on a GPU it sleeps while the policy is updated.
+    distinct_prompts a call of the sampler. critic, start_model and lora_rank say what is held beside the policy.
+    vllm_gib is what an engine of vLLM takes, 0 where this process draws; on a GPU it sleeps while the policy is updated.
     """
 
     prompt: int

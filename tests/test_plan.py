@@ -12,8 +12,8 @@ import pytest
 from suite import cli, plan_text
 from suite.config import PROTOCOL
 from suite.devices import DECODING_SHARE, TRAINING_SHARE, device_named
-from suite.model_shapes import model_shape
 from suite.memory_model import sampling, updating
+from suite.model_shapes import model_shape
 from suite.plan import Lengths, cell_lines, decoding_seconds, forward_operations, hours, load_of
 from suite.power import Rates, chosen_pairs, designs, detectable, enough, pairs_of, rates_of, sentence, times_problems
 from suite.recipes import EMBEDDED_MODEL, recipe
