@@ -49,6 +49,7 @@ class Load:
 
     prompt and response are tokens of the longest rows. rows and mini_batches shape an update; side_by_side and
     distinct_prompts a call of the sampler. critic, start_model and lora_rank say what is held beside the policy.
+    vllm_gib is what an engine of vLLM takes, 0 where this process draws; on a GPU it sleeps while the policy is updated.
     """
 
     prompt: int
@@ -63,6 +64,7 @@ class Load:
     start_model: bool = False
     lora_rank: int = 0
     gpu: bool = False
+    vllm_gib: float = 0.0
 
     @property
     def micro_rows(self) -> int:
@@ -92,7 +94,7 @@ def standing(shape: ModelShape, load: Load, *, trained: bool) -> list[Term]:
     ]
     if adapters:
         terms.append(Term("adapters", "4 A, A = rank x (inputs + outputs)", 4 * adapters, True))
-    if load.precision == "bfloat16":
+    if load.precision == "bfloat16" and not load.vllm_gib:
         terms.append(Term("sampler's copy", "2 N", 2 * n, True))
     if load.start_model:
         terms.append(Term("start model", "4 N", 4 * n, True))
@@ -141,6 +143,7 @@ def updating(shape: ModelShape, load: Load) -> list[Term]:
     if load.precision == "bfloat16":
         passing.append(Term("weights of products in bfloat16", "2 bytes each", 2 * shape.linear))
     terms = standing(shape, load, trained=True)
+    engine = [] if load.gpu else _engine(load)
     gradients = next(term for term in terms if term.name == GRADIENTS)
     if not load.lora_rank:
         embedding = 4 * shape.vocabulary * shape.hidden
@@ -154,11 +157,19 @@ def updating(shape: ModelShape, load: Load) -> list[Term]:
     for divided, which in ((True, "weights and states"), (False, "the rest")):
         kept = KEPT_FREE * sum(term.bytes for term in terms if term.sharded == divided and term.name != KEPT)
         terms.append(Term(KEPT, f"{KEPT_FREE:g} of {which}", kept, divided))
-    return terms
+    return terms + engine
+
+
+def _engine(load: Load) -> list[Term]:
+    """What vLLM holds, where it draws."""
+    formula = "its share of the device" if load.gpu else "its weights, and room for keys and values"
+    return [Term("vLLM", formula, load.vllm_gib * GIB)] if load.vllm_gib else []
 
 
 def sampling(shape: ModelShape, load: Load, *, trained: bool = True) -> list[Term]:
-    """The peak of drawing responses in this process, all of them up to the limit; `trained` as in `standing`."""
+    """The peak of drawing responses, all of them up to the limit; `trained` as in `standing`."""
+    if load.vllm_gib:
+        return standing(shape, load, trained=trained) + _engine(load)
     size = 2 if load.precision == "bfloat16" else 4
     total, rows = load.prompt + load.response, load.side_by_side
     terms = standing(shape, load, trained=trained)

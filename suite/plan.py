@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from suite.config import CompareConfig
-from suite.devices import DECODING_SHARE, TRAINING_SHARE, Device
+from suite.config import CompareConfig, VllmConfig
+from suite.devices import DECODING_SHARE, GIB, TRAINING_SHARE, Device
 from suite.memory_model import Load
 from suite.model_shapes import ModelShape
 
@@ -107,7 +107,16 @@ def hours(lines: Sequence[Line]) -> float:
     return sum(line.seconds for line in lines) / HOUR
 
 
-def load_of(config: CompareConfig, lengths: Lengths, critic: bool, gpu: bool, lora_rank: int = 0) -> Load:
+def vllm_gib(config: CompareConfig, shape: ModelShape, device: Device) -> float:
+    """What vLLM takes: its share of a GPU's memory, or its weights and cache on a CPU; 0 where it does not draw."""
+    if config.train.sampler != "vllm":
+        return 0.0
+    if device.is_gpu:
+        return VllmConfig().gpu_memory_utilization * device.memory_gib
+    return (2 if config.train.precision == "bfloat16" else 4) * shape.parameters / GIB + VllmConfig().kv_cache_gib
+
+
+def load_of(config: CompareConfig, shape: ModelShape, device: Device, lengths: Lengths, critic: bool) -> Load:
     """What a cell of the comparison asks of memory when prompts and responses are as long as they may be."""
     train = config.train
     rows = train.problems_per_step * train.samples_per_problem
@@ -122,6 +131,7 @@ def load_of(config: CompareConfig, lengths: Lengths, critic: bool, gpu: bool, lo
         precision=train.precision,
         critic=critic,
         start_model=train.kl_coefficient > 0,
-        lora_rank=lora_rank,
-        gpu=gpu,
+        lora_rank=train.lora_rank,
+        gpu=device.is_gpu,
+        vllm_gib=vllm_gib(config, shape, device),
     )

@@ -60,8 +60,7 @@ def _memory(
     config: CompareConfig, shape: ModelShape, device: Device, count: int, lengths: Lengths, critic: bool, who: str
 ) -> list[Section]:
     """Both phases of the cells of some methods, term by term, and whether a cell fits on one device."""
-    rank = getattr(config.train, "lora_rank", 0)
-    load = load_of(config, lengths, critic, device.is_gpu, rank)
+    load = load_of(config, shape, device, lengths, critic)
     phases = {"sample": sampling(shape, load), "update": updating(shape, load)}
     rows = [
         {"phase": phase, "term": term.name, "formula in bytes": term.formula, "GiB": f"{term.gib:.2f}"}

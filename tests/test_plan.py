@@ -12,8 +12,9 @@ import pytest
 from suite import cli, plan_text
 from suite.config import PROTOCOL
 from suite.devices import DECODING_SHARE, TRAINING_SHARE, device_named
+from suite.memory_model import sampling, updating
 from suite.model_shapes import model_shape
-from suite.plan import Lengths, cell_lines, decoding_seconds, forward_operations, hours
+from suite.plan import Lengths, cell_lines, decoding_seconds, forward_operations, hours, load_of
 from suite.power import Rates, chosen_pairs, designs, detectable, enough, pairs_of, rates_of, sentence, times_problems
 from suite.recipes import EMBEDDED_MODEL, recipe
 from suite.types import EvalResult, RunResult, UserError, Verdict
@@ -55,6 +56,17 @@ def test_decoding_a_row_reads_all_weights_a_token() -> None:
     assert found == pytest.approx(500 * read / (DECODING_SHARE * 3350e9))
     launches = decoding_seconds(SHAPE, H100, "bfloat16", 1, 1, LENGTHS, fast=False)
     assert launches == pytest.approx(1000 * 28 * H100.launch_seconds)
+
+
+def test_vllm_takes_its_share_of_a_gpu_while_it_draws_and_sleeps_while_the_policy_is_updated() -> None:
+    config = recipe("qwen3-8b-dapo")
+    load = load_of(config, SHAPE, H100, LENGTHS, critic=False)
+    drawing = {term.name: term.gib for term in sampling(SHAPE, load)}
+    assert drawing["vLLM"] == pytest.approx(0.45 * 78)
+    assert not {"sampler's copy", "key-value cache"} & drawing.keys()
+    assert "vLLM" not in {term.name for term in updating(SHAPE, load)}
+    on_cpu = load_of(config, SHAPE, device_named("cpu"), LENGTHS, critic=False)
+    assert {"vLLM"} <= {term.name for term in updating(SHAPE, on_cpu)}
 
 
 # --- designs --------------------------------------------------------------------------------------
