@@ -20,7 +20,7 @@ from suite.results import digest, read_result
 from suite.run_log import read_log
 from suite.sample_store import read_frame, read_manifest, samples_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compare")]
 CELLS = ("grpo-seed0", "fspo-seed0")
 
 
