@@ -49,7 +49,7 @@ class Load:
 
     prompt and response are tokens of the longest rows. rows and mini_batches shape an update; side_by_side and
     distinct_prompts a call of the sampler. critic, start_model and lora_rank say what is held beside the policy.
-    vllm_gib is what an engine of vLLM takes, 0 where this process draws; on a GPU it sleeps while the policy updates.
+    vllm_gib is what an engine of vLLM takes, 0 where this process draws; on a GPU it sleeps during updates.
     """
 
     prompt: int
