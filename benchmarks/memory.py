@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from suite.devices import GIB
 from suite.environment import machine, versions
 from suite.files import write_atomically
 from suite.memory_model import Load, sampling, total_gib, updating
@@ -97,15 +97,11 @@ def measured(case: Case) -> Mapping[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def peak_gib() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def run_case(case: Case) -> dict[str, float]:
     """Do the work of a case in this process."""
     from suite.cells import load
     from suite.config import TrainConfig
+    from suite.costs import peak_bytes
 
     config = TrainConfig(
         TRAINED,
@@ -117,11 +113,11 @@ def run_case(case: Case) -> dict[str, float]:
         tokens_per_micro_batch=case.micro_tokens,
         precision=case.precision,
     )
-    peaks = {"libraries": peak_gib()}
+    peaks = {"libraries": peak_bytes() / GIB}
     loaded, sampler = load(config)
-    peaks["loaded"] = peak_gib()
+    peaks["loaded"] = peak_bytes() / GIB
     (_update if case.phase == "update" else _sample)(case, config, loaded, sampler)
-    return peaks | {"peak": peak_gib()}
+    return peaks | {"peak": peak_bytes() / GIB}
 
 
 def _prompts(case: Case, vocabulary: int) -> list[tuple[int, ...]]:

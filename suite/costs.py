@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
+from suite.devices import GIB
+
 SECONDS = "seconds/"
 PEAK = "peak_gib/"
 COSTS = (SECONDS, PEAK)
 """Prefixes of the names of costs; `name.startswith(COSTS)` tells them from numbers that belong to a result."""
-GIB = 2**30
 _STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET = "5"
 """What Linux takes for: the peak of resident memory begins again at the present size."""

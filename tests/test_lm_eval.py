@@ -17,11 +17,12 @@ import pytest
 import torch
 
 from suite.config import EvalConfig
-from suite.evaluate import evaluate
+from suite.evaluate import evaluate, manifest_of
 from suite.lm_eval_model import Answering, fspo_tasks, model_class, run_lm_eval, settings_from
 from suite.lm_eval_run import NATIVE, agreement_table, asked_through_lm_eval
 from suite.models import LoadedModel, load_model
 from suite.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
+from suite.sample_store import SampleStore, read_frame
 from suite.sampling import SampleRequest, SamplingSettings, TransformersSampler
 from suite.tiny_model import TinyShape, character_tokenizer, tiny_qwen3
 from suite.types import FinishReason, Problem, Rollout, Task, UserError, Verdict
@@ -87,15 +88,18 @@ def through(
     return answering, asked_through_lm_eval(answering, tasks, config, data_dir)
 
 
-def test_the_same_samples_and_verdicts_come_out_with_and_without_lm_eval(base: LoadedModel) -> None:
+def test_the_same_samples_and_verdicts_come_out_with_and_without_lm_eval(base: LoadedModel, tmp_path: Path) -> None:
     config = EvalConfig(EMBEDDED_TASKS, samples=3, limit=6, seed=5)
     tasks, sampler = tasks_named(EMBEDDED_TASKS), TransformersSampler(base.model, base.tokenizer)
-    plain = evaluate(sampler, base.tokenizer, tasks, config, None)
+    store = SampleStore(tmp_path)
+    store.claim(manifest_of(base, "transformers", tasks, config, None, {}))
+    plain = evaluate(sampler, base.tokenizer, tasks, config, None, store=store)
     answering, found = through(sampler, base.tokenizer, tasks, config)
-    assert [each.ours for each in found] == [result for result, _ in plain]
-    for (result, rollouts), each in zip(plain, found, strict=True):
-        texts = [r.response_ids for r in answering.rollouts[f"fspo_{result.task}"]]
-        assert texts == [r.response_ids for r in rollouts]
+    assert [each.ours for each in found] == plain
+    kept = read_frame(tmp_path)
+    for result, each in zip(plain, found, strict=True):
+        drawn = [r.response_ids for r in answering.rollouts[f"fspo_{result.task}"]]
+        assert drawn == [tuple(ids) for ids in kept[kept["task"] == result.task]["tokens"]]
         verdicts = [v for row in result.verdicts for v in row]
         assert each.lm_eval == pytest.approx(verdicts.count(Verdict.CORRECT) / len(verdicts), abs=1e-12)
         assert (each.same_prompts, each.same_verdicts) == (18, 6)
@@ -138,7 +142,7 @@ def test_planted_answers_get_the_same_verdicts_both_ways(own_gsm8k: Task, babble
     tokenizer = babbler[1]
     config = EvalConfig(("gsm8k",), samples=5)
     sampler = Scripted(tokenizer, planted)
-    ((plain, _),) = evaluate(sampler, tokenizer, [own_gsm8k], config, None)
+    (plain,) = evaluate(sampler, tokenizer, [own_gsm8k], config, None)
     _, (found,) = through(sampler, tokenizer, [own_gsm8k], config)
     assert found.ours == plain
     assert {v for row in plain.verdicts for v in row} == set(Verdict)
@@ -224,7 +228,7 @@ def test_the_command_line_of_lm_eval_gives_our_accuracy(base: LoadedModel, tmp_p
     theirs = json.loads(written.read_text())["results"]["fspo_gcd"]
     config = EvalConfig(("gcd",), samples=1, limit=40, temperature=0.0)
     sampler = TransformersSampler(base.model, base.tokenizer)
-    ((ours, _),) = evaluate(sampler, base.tokenizer, tasks_named(["gcd"]), config, None)
+    (ours,) = evaluate(sampler, base.tokenizer, tasks_named(["gcd"]), config, None)
     right = sum(row == (Verdict.CORRECT,) for row in ours.verdicts)
     assert 0 < right < 40
     assert theirs["accuracy,every_sample"] == right / 40
