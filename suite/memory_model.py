@@ -1,7 +1,7 @@
 """Peak memory of one cell before it starts: term by term, each with its formula, for sampling and for updates.
 
 Letters: N parameters, A trained ones (N, or a LoRA's), l layers, d hidden size, q and k heads and key-value heads times
-the head size, h and g their counts, f feed-forward size, V vocabulary; n tokens of a micro-batch with padding, K those
+the head size, h and g their counts, f feed-forward size, V vocabulary; n tokens of a micro-batch, K those
 of its responses, B responses drawn side by side, T tokens of prompt and response. Weights are float32, bfloat16 is
 autocast; updates keep all activations, and logits for at most 2^25 / V tokens at once.
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from suite.devices import GIB
 from suite.kv_cache import SPARE
+from suite.log_probs import LOGITS_AT_ONCE
 from suite.model_shapes import ModelShape
-from suite.scoring import LOGITS_AT_ONCE
 
 LIBRARIES = {False: 0.5, True: 0.5}
 """GiB before any weight: on a CPU the interpreter with its libraries, on a GPU (assumed) context and kernels."""

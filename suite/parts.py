@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from suite.config import TrainConfig
-from suite.scoring import MicroBatch, micro_batches, score
+from suite.scoring import MicroBatch, micro_batches, score, score_and_entropy
 from suite.seeds import generator
 from suite.types import CreditInput, Method, PolicyBatch, Rollout
 from suite.update import Learner, Part, stack
@@ -35,12 +35,13 @@ def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], sta
 
     Advantages are 0 until `credited` fills them in.
     """
-    old, entropy = learner.score(micro)
+    with learner.arithmetic():
+        old, entropy = score_and_entropy(learner.model, micro)
     sampled = torch.tensor([x for i in micro.rows for x in rollouts[i].sampler_log_probs], device=old.device)
     reference = None
     if start_model is not None:
         with learner.arithmetic():
-            reference = score(start_model, micro)[0]
+            reference = score(start_model, micro)
     batch = PolicyBatch(
         log_probs=old,
         old_log_probs=old,

@@ -26,7 +26,7 @@ TRAINED = tuple(name for name in tasks.EMBEDDED_TASKS if tasks.TASKS[name].train
 
 def demo() -> CompareConfig:
     """Five methods, three seeds, the embedded model and tasks: the comparison behind `make demo` [ours]."""
-    train = TrainConfig(TRAINED, steps=16, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=1024)
+    train = TrainConfig(TRAINED, steps=16, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=4096)
     return CompareConfig("demo", FIVE, (0, 1, 2), train, EvalConfig(tasks.EMBEDDED_TASKS, batch_size=256))
 
 

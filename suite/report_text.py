@@ -116,7 +116,7 @@ def _null_update(report: Report) -> Iterator[str]:
         return
     yield "## The null update"
     yield (
-        "The start model scores the same responses twice, with other micro-batches and padding: every log ratio is "
+        "The start model scores the same responses twice, in micro-batches of other sizes: every log ratio is "
         "noise, in nats. The column `null update` of the accuracy table is the largest share of responses that this "
         "puts outside a method's band."
     )

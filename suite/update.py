@@ -38,8 +38,8 @@ class Learner:
             return nullcontext()
         return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
 
-    def score(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """log_probs and entropy of a micro-batch."""
+    def score(self, batch: MicroBatch) -> Tensor:
+        """log_probs of a micro-batch."""
         with self.arithmetic():
             return score(self.model, batch)
 
@@ -121,12 +121,12 @@ def optimizer_step(
     before = state
     if method.observe is not None and method.observe_first(method.hyper):
         with torch.no_grad():
-            state = method.observe(joined(parts, [learner.score(p.micro)[0] for p in parts]), method.hyper, state)
+            state = method.observe(joined(parts, [learner.score(p.micro) for p in parts]), method.hyper, state)
     learner.optimizer.zero_grad(set_to_none=True)
     tokens = count(Divisor.TOKENS, parts, max_new_tokens)
     log_probs, surrogates, objective, penalty = [], [], 0.0, 0.0
     for part in parts:
-        new, _ = learner.score(part.micro)
+        new = learner.score(part.micro)
         surrogate = method.surrogate(dataclasses.replace(part.batch, log_probs=new), method.hyper, state)
         gain = surrogate.objective.sum() / count(surrogate.divisor, parts, max_new_tokens)
         loss = -gain
