@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,8 +18,11 @@ import baselines
 import fspo
 from oracles import Row, step_gradient, step_loss
 from peers.batches import BATCHES, MAX_NEW_TOKENS, Batch
+from suite.config import CompareConfig, EvalConfig, TrainConfig
 from suite.types import Divisor, Level, Method, PolicyBatch, UserError
+from suite.verl_command import lines_of, script
 
+METHODS = baselines.METHODS | fspo.METHODS
 pytest.importorskip("verl", reason="verl is not installed here (tests/peers/README.md: an environment of its own)")
 pytestmark = pytest.mark.external
 plugin = importlib.import_module("fspo.plugins.verl")
@@ -197,6 +201,25 @@ def test_the_constant_divisor_needs_the_limit():
     x, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(UserError, match="loss_scale_factor"):
         core.get_policy_loss_fn("dr_grpo")(x, x, x, mask, config=config)
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "gspo", "cispo", "dppo_tv", "fspo"])
+def test_an_exported_command_fits_verls_config(name: str):
+    """Composed by hydra from verl's own files, which refuses an unknown key; then built as verl's workers build it."""
+    hydra = pytest.importorskip("hydra", reason="hydra-core is not installed here")
+    train = TrainConfig(("a",), lora_rank=4, kl_coefficient=0.1, overlong_buffer=8, max_new_tokens=64)
+    options = ("fspo.c_low=0.05", "fspo.c_high=0.04")
+    config = CompareConfig("fit", (name,), (0,), train, EvalConfig(("a",)), options=options)
+    text = script(config, METHODS[name], lines_of(config, METHODS[name], 64, "some/model", 1))
+    words = shlex.split(text.partition("main_ppo")[2].partition("\ndone")[0].replace("\\\n", " ").replace("$SEED", "0"))
+    folder = Path(importlib.import_module("verl.trainer").__file__ or "").parent / "config"
+    with hydra.initialize_config_dir(str(folder), version_base=None):
+        found = hydra.compose("ppo_trainer", overrides=words)
+    built = importlib.import_module("verl.utils.config").omega_conf_to_dataclass(found.actor_rollout_ref.actor)
+    loss = {"ppo": "vanilla", "fspo": "fspo_as_set"}.get(name, name)
+    assert (built.policy_loss.loss_mode, built.loss_scale_factor, built.optim.lr) == (loss, 64, 5e-5)
+    if name == "fspo":
+        assert found.ray_kwargs.ray_init.runtime_env.env_vars.FSPO_SETTINGS == "fspo.c_low=0.05 fspo.c_high=0.04"
 
 
 def test_the_import_loads_torch_and_verls_algorithms_only():
