@@ -80,7 +80,8 @@ def hidden_states(body: Any, batch: MicroBatch) -> Tensor:
 
 def _head_scores(head: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of each distribution, both [K] float32; entropy is detached."""
-    logits = head(hidden).float()
+    logits = head(hidden)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     log_z = torch.logsumexp(logits, dim=-1)
     chosen = logits.gather(1, targets[:, None])[:, 0] - log_z
     with torch.no_grad():
@@ -116,5 +117,5 @@ def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> tuple
         pieces = zip(hidden.split(rows_at_once), targets.split(rows_at_once), strict=True)
         parts = [checkpoint(_head_scores, head, h, y, use_reentrant=False) for h, y in pieces]
     log_probs, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
-    empty = torch.zeros(batch.response_mask.shape, device=hidden.device)
+    empty = torch.zeros(batch.response_mask.shape, dtype=log_probs.dtype, device=hidden.device)
     return empty.masked_scatter(batch.response_mask, log_probs), empty.masked_scatter(batch.response_mask, entropy)
