@@ -15,15 +15,17 @@ from suite.ranks import whole
 T = TypeVar("T")
 
 
-def shard(model: nn.Module, device: torch.device, processes: int) -> None:
-    """Cut every parameter of a model among the processes, in place; layers get whole for the time of their pass alone.
+def shard(model: nn.Module, processes: int) -> None:
+    """Cut every parameter of a model among the processes, in place; a layer is whole for the time of its pass alone.
+
+    What a process keeps lies on its GPU where there is one, wherever the model was.
 
     Gradients of all processes are added up, not averaged: the counts that they are divided by are those of the step.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-    mesh = init_device_mesh(device.type, (processes,))
+    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (processes,))
     names = {name for part in model.modules() for name in getattr(part, "_no_split_modules", None) or ()}
     for part in [part for part in model.modules() if type(part).__name__ in names]:
         fully_shard(part, mesh=mesh)
@@ -36,10 +38,10 @@ def shard(model: nn.Module, device: torch.device, processes: int) -> None:
     register_fsdp_forward_method(model, "through")
 
 
-def sharded_copy(model: Any, device: torch.device, processes: int) -> Any:
+def sharded_copy(model: Any, processes: int) -> Any:
     """A copy of a model, cut; the model itself stays whole."""
     cut = copy.deepcopy(model)
-    shard(cut, device, processes)
+    shard(cut, processes)
     return cut
 
 

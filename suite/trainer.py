@@ -60,6 +60,8 @@ class Trainer:
         Adapters are part of the model while it trains, and folded into its weights at the end.
         """
         model, kl, lora = self.source.model, self.config.kl_coefficient > 0, self.config.lora_rank > 0
+        if self.ranks.sharded and self.config.precision == "bfloat16":
+            model.to("cpu")  # from here on it hands weights to the sampler's own copy, and needs no device memory
         frozen = {id(p): p for p in model.parameters()} if lora else {}  # which the start model then shares
         self.start_model = self._start_model(frozen) if kl else None
         self.learner = build_learner(model, self.method, self.config, self.seed, self.ranks)
@@ -85,7 +87,7 @@ class Trainer:
         model = self.source.model
         if not self.ranks.sharded:
             return copy.deepcopy(model, frozen)
-        return sharded_copy(model, model.device, self.ranks.count).requires_grad_(False)
+        return sharded_copy(model, self.ranks.count).requires_grad_(False)
 
     def _gather_weights(self) -> None:
         """Bring the whole model that draws and is evaluated to where training has come."""
@@ -226,9 +228,9 @@ def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0
     if config.lora_rank:
         add_adapters(model, config.lora_rank, config.lora_alpha, config.lora_targets, seed)
     if ranks.sharded:
-        model = sharded_copy(model, model.device, ranks.count)
+        model = sharded_copy(model, ranks.count)
         if critic is not None:
-            shard(critic, model.device, ranks.count)
+            shard(critic, ranks.count)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, schedule = adamw(trained, config.learning_rate, 0)
     learner = Learner(model, optimizer, schedule, config.max_grad_norm, config.kl_coefficient, config.precision)

@@ -65,7 +65,7 @@ def steps_of(name: str, dtype: str, ranks: Ranks) -> dict[str, Tensor]:
     method, rollouts = VARIANTS[name], uneven_rollouts()
     model = tiny()[0].to(DTYPES[dtype])
     config = small_config(mini_batches=2, tokens_per_micro_batch=40, kl_coefficient=0.05, steps=2)
-    start = sharded_copy(model, model.device, ranks.count) if ranks.sharded else tiny()[0].to(DTYPES[dtype])
+    start = sharded_copy(model, ranks.count) if ranks.sharded else tiny()[0].to(DTYPES[dtype])
     learner = build_learner(model, method, config, 0, ranks)
     minis = mini_batches(rollouts, config, 0, 0, "cpu", ranks)
     parts = credited(method, scored_step(learner, minis, rollouts, start), rollouts, ranks)
