@@ -1,6 +1,7 @@
 """The same optimizer steps of every method, by one process or by several: what `test_many_processes` compares.
 
-Started by torchrun as a program, it writes what its leading process saw to the file it is given.
+Started by torchrun as a program, it writes what its leading process saw to the folder it is given, with a checkpoint
+(many.safetensors) and what it read from that of one process (one.safetensors).
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from small_world import small_config, tiny
+from suite.checkpoint import load_checkpoint, save_checkpoint
 from suite.parts import credited, mini_batches, scored_step
 from suite.probes import with_hyper
 from suite.ranks import ALONE, Ranks, leave, ranks_here, whole
@@ -52,7 +55,7 @@ def uneven_rollouts() -> list[Rollout]:
     ]
 
 
-def learner_parts(learner: Learner) -> dict[str, torch.nn.Module]:
+def learner_parts(learner: Learner) -> dict[str, Any]:
     """What is trained, by name."""
     return {"policy": learner.model} | ({} if learner.critic is None else {"critic": learner.critic})
 
@@ -90,6 +93,46 @@ def steps_of(name: str, dtype: str, ranks: Ranks) -> dict[str, Tensor]:
     return found
 
 
+def moments_of(learner: Learner) -> dict[str, Tensor]:
+    """Whole weights and moments of the policy and the critic."""
+    found: dict[str, Tensor] = {}
+    optimizers = {"policy": learner.optimizer, "critic": learner.critic_optimizer}
+    for part, module in learner_parts(learner).items():
+        optimizer = optimizers[part]
+        assert optimizer is not None
+        for i, p in enumerate(module.parameters()):
+            found[f"{part} {i}"] = whole(p.detach())
+            found |= {f"{part} {i} {name}": whole(x) for name, x in optimizer.state[p].items()}
+    return found
+
+
+def trained_learner(ranks: Ranks, steps: int) -> Learner:
+    """PPO's policy and critic after some optimizer steps on the uneven responses."""
+    method, rollouts = METHODS["ppo"], uneven_rollouts()
+    config = small_config(mini_batches=2, tokens_per_micro_batch=40)
+    learner = build_learner(tiny()[0], method, config, 0, ranks)
+    minis = mini_batches(rollouts, config, 0, 0, "cpu", ranks)
+    for mini in credited(method, scored_step(learner, minis, rollouts), rollouts, ranks)[:steps]:
+        optimizer_step(learner, method, mini, {}, LIMIT)
+    return learner
+
+
+def save_learner(path: Path, learner: Learner, writes: bool) -> None:
+    """A checkpoint of `trained_learner`."""
+    assert learner.critic_optimizer is not None
+    optimizers = {"optimizer": learner.optimizer, "critic_optimizer": learner.critic_optimizer}
+    save_checkpoint(path, learner_parts(learner), optimizers, {"steps": 2}, writes=writes)
+
+
+def loaded_learner(path: Path, ranks: Ranks) -> dict[str, Tensor]:
+    """What a learner that was elsewhere holds after reading a checkpoint."""
+    learner = trained_learner(ranks, 1)
+    assert learner.critic_optimizer is not None
+    optimizers = {"optimizer": learner.optimizer, "critic_optimizer": learner.critic_optimizer}
+    assert load_checkpoint(path, learner_parts(learner), optimizers) == {"steps": 2}
+    return moments_of(learner)
+
+
 def all_steps(ranks: Ranks) -> dict[str, Tensor]:
     """`steps_of` every method and precision."""
     return {
@@ -104,7 +147,11 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     ranks = ranks_here()
     assert ranks != ALONE
+    folder = Path(sys.argv[1])
     found = all_steps(ranks)
+    save_learner(folder / "many.safetensors", trained_learner(ranks, 2), ranks.leads)
+    read = loaded_learner(folder / "one.safetensors", ranks)
     if ranks.leads:
-        save_file(found, Path(sys.argv[1]))
+        save_file(found, folder / "steps.safetensors")
+        save_file({name: x.contiguous() for name, x in read.items()}, folder / "read.safetensors")
     leave(ranks)
