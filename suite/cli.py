@@ -12,6 +12,7 @@ import tyro
 
 import suite.cli_bank
 import suite.cli_evaluate
+import suite.cli_export
 import suite.cli_grade
 import suite.cli_methods
 import suite.cli_plan

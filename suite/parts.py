@@ -11,7 +11,7 @@ import torch
 
 from suite.config import TrainConfig
 from suite.ranks import ALONE, Ranks
-from suite.scoring import MicroBatch, micro_batches, score
+from suite.scoring import MicroBatch, micro_batches, score, score_and_entropy
 from suite.seeds import generator
 from suite.types import CreditInput, Method, PolicyBatch, Rollout
 from suite.update import Learner, Part, stack
@@ -47,20 +47,22 @@ def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], sta
 
     Advantages are 0 until `credited` fills them in.
     """
-    old, entropy = learner.score(micro)
+    ranks = learner.ranks
+    with learner.arithmetic():
+        old, entropy = ranks.apply(score_and_entropy, learner.model, micro)
     drawn = [x for i in micro.rows for x in rollouts[i].sampler_log_probs]
     sampled = torch.tensor(drawn, dtype=old.dtype, device=old.device)
     reference = None
     if start_model is not None:
         with learner.arithmetic():
-            reference = learner.ranks.apply(score, start_model, micro)[0]
+            reference = ranks.apply(score, start_model, micro)
     batch = PolicyBatch(
         log_probs=old,
         old_log_probs=old,
         advantages=torch.zeros(len(micro.rows), 1, device=old.device),
         response_mask=micro.response_mask,
         lengths=micro.lengths,
-        sampler_log_probs=torch.zeros_like(old).masked_scatter(micro.response_mask, sampled),
+        sampler_log_probs=torch.zeros_like(old).masked_scatter(micro.response_mask, sampled.to(old)),
         ref_log_probs=reference,
         old_values=learner.values(micro),
     )

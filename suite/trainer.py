@@ -224,6 +224,8 @@ def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0
         total = updates + extra_updates
         return optimizer, get_scheduler(config.schedule, optimizer, config.warmup_updates, total)
 
+    if config.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     critic = Critic(model) if "values" in method.needs else None
     if config.lora_rank:
         add_adapters(model, config.lora_rank, config.lora_alpha, config.lora_targets, seed)

@@ -40,8 +40,8 @@ class Learner:
             return nullcontext()
         return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
 
-    def score(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """log_probs and entropy of a micro-batch."""
+    def score(self, batch: MicroBatch) -> Tensor:
+        """log_probs of a micro-batch."""
         with self.arithmetic():
             return self.ranks.apply(score, self.model, batch)
 
@@ -130,14 +130,14 @@ def optimizer_step(
     before, ranks = state, learner.ranks
     if method.observe is not None and method.observe_first(method.hyper):
         with torch.no_grad():
-            seen = [learner.score(part.micro)[0] for part, _ in ranks.rounds(parts)][: len(parts)]
+            seen = [learner.score(part.micro) for part, _ in ranks.rounds(parts)][: len(parts)]
             state = method.observe(joined(parts, seen, ranks), method.hyper, state)
     learner.optimizer.zero_grad(set_to_none=True)
     lengths = lengths_of(parts, ranks)
     tokens = divisor_count(Divisor.TOKENS, lengths, max_new_tokens)
     log_probs, surrogates, objective, penalty = [], [], 0.0, 0.0
     for part, counts in ranks.rounds(parts):
-        new, _ = learner.score(part.micro)
+        new = learner.score(part.micro)
         if not counts:
             (0 * new.sum()).backward()
             continue

@@ -29,9 +29,11 @@ from suite.update import Learner, critic_step, optimizer_step
 LENGTHS = (1, 24, 2, 3, 24, 17, 1, 9, 5, 6, 2)
 LIMIT = 24
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+CHECKPOINTED = "grpo, activations computed twice"
 VARIANTS = {
     **METHODS,
     "fspo, batch drift": with_hyper(METHODS["fspo"], drift="batch"),
+    CHECKPOINTED: METHODS["grpo"],
     "fspo, target rate": with_hyper(METHODS["fspo"], drift="ema", target_clip_rate=0.2),
 }
 
@@ -67,7 +69,8 @@ def steps_of(name: str, dtype: str, ranks: Ranks) -> dict[str, Tensor]:
     """
     method, rollouts = VARIANTS[name], uneven_rollouts()
     model = tiny()[0].to(DTYPES[dtype])
-    config = small_config(mini_batches=2, tokens_per_micro_batch=40, kl_coefficient=0.05, steps=2)
+    settings = {"kl_coefficient": 0.05, "activation_checkpointing": name == CHECKPOINTED}
+    config = small_config(mini_batches=2, tokens_per_micro_batch=40, **settings)
     start = sharded_copy(model, ranks.count) if ranks.sharded else tiny()[0].to(DTYPES[dtype])
     learner = build_learner(model, method, config, 0, ranks)
     minis = mini_batches(rollouts, config, 0, 0, "cpu", ranks)
