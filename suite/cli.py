@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,17 @@ from suite.types import UserError
 if TYPE_CHECKING:
     from suite.ranges import Ranges
 
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""What torchrun sets in the environment of the processes it starts."""
+
 
 def main() -> None:
     """Entry point. A mistake the user can mend is one line and exit code 2; Ctrl-C is exit code 130."""
     try:
+        if TORCHRUN in os.environ and sys.argv[1:2] != ["train"]:
+            raise UserError(
+                "torchrun is for one training run: torchrun --nproc-per-node N -m suite.cli train RECIPE ..."
+            )
         app.cli(prog="fspo", description="FSPO and its rivals on identical rollouts.", sort_subcommands=False)
     except UserError as error:
         complaints.print(f"fspo: error: {error}", markup=False)
@@ -147,7 +155,7 @@ def train(
     ranges: Path | None = None,
     options: Options = (),
 ) -> None:
-    """Train and evaluate one cell of a recipe.
+    """Train and evaluate one cell of a recipe, on several devices under torchrun.
 
     Args:
         recipe: A name that fspo recipes lists.
@@ -163,20 +171,28 @@ def train(
     """
     from suite.cells import stages
     from suite.folder import claim_folder
-    from suite.grid import Layout, run_jobs
+    from suite.grid import Layout, run_jobs, run_together
     from suite.ranges import Ranges
+    from suite.ranks import leave, ranks_here
     from suite.recipes import resolved
 
     given = Ranges.read(ranges)
     config = replace(resolved(recipe, method, None, steps, model, data_dir, options, given), seeds=(seed,))
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
-    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
+    ranks = ranks_here()
+    console.quiet = not ranks.leads
+    if ranks.leads:
+        if out.exists() and any(out.iterdir()) and not resume:
+            raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
+        claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
     say(given.notes(config.methods))
     tell_overlaps(config)
-    run_jobs(stages(config, out), Layout.of(1), console)
+    if ranks.sharded:
+        run_together(stages(config, out), ranks, console)
+    else:
+        run_jobs(stages(config, out), Layout.of(1), console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
+    leave(ranks)
 
 
 @app.command

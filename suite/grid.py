@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from suite.ranks import Ranks
 from suite.types import UserError
 
 POLL_SECONDS = 0.5
@@ -157,6 +158,17 @@ def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) 
     finally:
         stop.value = 1
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_together(stages: Sequence[Sequence[Job]], ranks: Ranks, console: Console) -> None:
+    """Run the jobs that are not done one after another, each by all the processes that torchrun started."""
+    for job in (job for stage in stages for job in stage):
+        if ranks.agreed(job.done()):
+            continue
+        start = time.perf_counter()
+        with locked(job.folder) if ranks.leads else nullcontext():
+            line = job.run()
+        console.print(f"{job.name:<16} {line}  ({time.perf_counter() - start:.0f} s)", highlight=False)
 
 
 def _run_stage(pool: ProcessPoolExecutor, jobs: Sequence[Job], bar: Progress) -> None:
