@@ -22,7 +22,7 @@ import pandas as pd
 import tyro
 
 from benchmarks.duel import duel, ratio, seconds
-from benchmarks.training_step import LEAST_ROUNDS, SIDES, peer_versions
+from benchmarks.training_step import HALF, LEAST_ROUNDS, SIDES, peer_versions
 from suite.app import complaints, console, say
 from suite.engines import require_engine
 from suite.environment import machine
@@ -53,7 +53,7 @@ class Setup:
 
 SETUPS = {
     "embedded": Setup("embedded", "float32", max_new_tokens=96, micro_tokens=1024),
-    "smollm2": Setup("smollm2", "bfloat16", max_new_tokens=64, micro_tokens=1024),
+    "smollm2": Setup("smollm2", HALF, max_new_tokens=64, micro_tokens=1024),
 }
 ASKED = {("embedded", "transformers"): 1.5, ("smollm2", "transformers"): 1.5, ("smollm2", "vllm"): 2.0}
 """Cycles per hour against TRL's that are accepted; the goal is 2."""
@@ -114,7 +114,7 @@ def run(
 
     Args:
         out: The JSON file.
-        model: embedded (float32) or smollm2 (bfloat16; fetch it first).
+        model: embedded (float32) or smollm2 (bfloat16 where the machine multiplies it in hardware; fetch it first).
         engine: What draws our responses: transformers or vllm. TRL draws with transformers.
         rounds: Cycles of each side, in turn, after one unseen.
         max_new_tokens: Both sides' limit of a response instead of the model's default.
