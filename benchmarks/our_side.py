@@ -6,8 +6,9 @@ import dataclasses
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,15 @@ class Waiting:
     settings: SamplingSettings
     bell: Bell
     give: Callable[[int], RolloutSet]
+    drawn: list[float] = field(default_factory=list)
+    """Seconds that each round took to give its rollouts, without the waiting."""
 
     def record(self, step: int) -> RolloutSet:
         """The rollouts of a step, once the round has begun."""
         self.bell.wait()
-        return self.give(step)
+        found = self.give(step)
+        self.drawn.append(time.perf_counter() - self.bell.start)
+        return found
 
 
 class Watched(Trainer):
@@ -103,7 +108,7 @@ def play(task: Mapping[str, Any], folder: Path) -> None:
         bell.done(
             loss=[-report.objective for report in reports],
             grad_norm=[report.grad_norm for report in reports],
-            phases={name.removeprefix(SECONDS): x for name, x in numbers.items() if name.startswith(SECONDS)},
+            phases={phase: numbers[SECONDS + phase] for phase in ("score", "update")} | {"sample": source.drawn[-1]},
             reward=numbers["reward/mean"],
             tokens=numbers["tokens/scored"],
             response_tokens=numbers["tokens/sampled"],

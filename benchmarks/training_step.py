@@ -27,7 +27,7 @@ from suite.app import complaints, console, say
 from suite.environment import machine, versions
 from suite.fetch import located
 from suite.files import write_atomically
-from suite.models import locate
+from suite.models import has_fast_bfloat16, locate
 from suite.printing import show
 from suite.recipes import EMBEDDED_MODEL
 from suite.types import UserError
@@ -38,6 +38,8 @@ LEAST_ROUNDS = 3
 SHARE = 0.9
 """Of what leaving out all padding would give, 1 / (1 - padding share), this much is asked for."""
 TAIL_LIMIT = 2.0
+HALF = "bfloat16" if has_fast_bfloat16() else "float32"
+"""Without hardware for it bfloat16 is many times slower than float32."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Setup:
 
 SETUPS = {
     "embedded": Setup("embedded", "float32", prompts=8, samples=8, prompt=12, response=40, micro_tokens=1024),
-    "smollm2": Setup("smollm2", "bfloat16", prompts=4, samples=8, prompt=48, response=64, micro_tokens=1024),
+    "smollm2": Setup("smollm2", HALF, prompts=4, samples=8, prompt=48, response=64, micro_tokens=1024),
 }
 
 
@@ -151,6 +153,7 @@ def run(
     mixes: tuple[str, ...] = tuple(MIXES),
     rounds: int = 7,
     micro_tokens: int | None = None,
+    prompts: int | None = None,
     threads: int | None = None,
     quick: bool = False,
 ) -> None:
@@ -158,10 +161,11 @@ def run(
 
     Args:
         out: The JSON file.
-        model: embedded (float32) or smollm2 (bfloat16; fetch it first).
+        model: embedded (float32) or smollm2 (bfloat16 where the machine multiplies it in hardware; fetch it first).
         mixes: Length mixes: equal, spread, tail.
         rounds: Rounds in which the two sides work in turn, after one unseen.
         micro_tokens: Our micro-batch instead of the model's default, in tokens with padding.
+        prompts: Groups of a step instead of the model's default.
         threads: Threads of each side; default all cores.
         quick: Two rounds on a few short responses of the last mix: tries the script, measures nothing.
     """
@@ -171,7 +175,8 @@ def run(
         raise UserError(f"--mixes {sorted(unknown)[0]!r}: of {', '.join(MIXES)}")
     if rounds < LEAST_ROUNDS:
         raise UserError(f"--rounds {rounds}: at least {LEAST_ROUNDS}; to try the script, --quick")
-    setup = SETUPS[model] if micro_tokens is None else replace(SETUPS[model], micro_tokens=micro_tokens)
+    changes = {"micro_tokens": micro_tokens, "prompts": prompts}
+    setup = replace(SETUPS[model], **{name: x for name, x in changes.items() if x is not None})
     if quick:
         setup, rounds, mixes = replace(setup, prompts=2, samples=4, prompt=8, response=10), 2, mixes[-1:]
     threads = threads or os.cpu_count() or 1
