@@ -118,7 +118,7 @@ def test_a_cell_of_two_processes_ends_like_one_of_one(tmp_path: Path) -> None:
     weights = [load_file(path / "cells/fspo-seed0/model/model.safetensors") for path in (one, many)]
     assert weights[0].keys() == weights[1].keys()
     for name, x in weights[0].items():
-        assert distance(weights[1][name], x) < 1e-5, name
+        assert distance(weights[1][name], x) < 1e-4, name
     assert (
         json.loads((many / "comparison.json").read_text())["config"]
         == json.loads((one / "comparison.json").read_text())["config"]
@@ -128,8 +128,9 @@ def test_a_cell_of_two_processes_ends_like_one_of_one(tmp_path: Path) -> None:
 def assert_same_numbers(a: RunResult, b: RunResult) -> None:
     """All that goes into a result's digest, as float32 sums in another order leave it.
 
-    Gradient norms and the like are compared relatively; log ratios, which are differences of numbers around 1, and
-    what is made of them, absolutely.
+    Gradient norms and the like are compared relatively, at more than the bound of a single step: AdamW magnifies the
+    rounding of small gradients. Log ratios, which are differences of numbers around 1, and what is made of them are
+    compared absolutely.
     """
     assert (a.method, a.seed, a.config) == (b.method, b.seed, b.config)
     assert a.evals == b.evals
@@ -140,7 +141,7 @@ def assert_same_numbers(a: RunResult, b: RunResult) -> None:
         tolerance = 1e-4 if name.startswith("sampler_gap/") else 2e-6
         for x, y in zip(a.curves[name], b.curves[name], strict=True):
             assert (x is None) == (y is None), name
-            assert x is None or y == pytest.approx(x, rel=1e-5, abs=tolerance), name
+            assert x is None or y == pytest.approx(x, rel=1e-4, abs=tolerance), name
 
 
 def test_torchrun_is_for_training_alone() -> None:
