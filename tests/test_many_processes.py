@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
+from conftest import REPORTED
 from sharded_steps import DTYPES, VARIANTS, all_steps, loaded_learner, moments_of, save_learner, trained_learner
 from suite.cells import stages
 from suite.config import CompareConfig
@@ -69,6 +70,18 @@ def test_two_processes_take_the_steps_of_one(name: str, dtype: str, folder: Path
             assert torch.equal(many[key], alone[key]), key
         else:
             assert distance(many[key], alone[key]) <= BOUNDS[dtype], key
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_how_far_apart_the_steps_are(
+    dtype: str, folder: Path, alone: Mapping[str, Tensor], record_property: Callable[[str, object], None]
+) -> None:
+    many = load_file(folder / "steps.safetensors")
+    for what in ("losses", "gradient", "weights"):
+        keys = [key for key in alone if f"/{dtype}/" in key and key.endswith(what) and "log weights" not in key]
+        far, key = max((distance(many[key], alone[key]), key) for key in keys)
+        record_property(REPORTED, f"2 processes against 1, {dtype}: {what} at most {far:.1e} apart ({key})")
+        assert far <= BOUNDS[dtype]
 
 
 def test_the_compared_steps_clip_and_move(alone: Mapping[str, Tensor]) -> None:
