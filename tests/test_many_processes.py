@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
+from conftest import REPORTED
 from sharded_steps import DTYPES, VARIANTS, all_steps, loaded_learner, moments_of, save_learner, trained_learner
 from suite.cells import stages
 from suite.config import CompareConfig
@@ -71,6 +72,18 @@ def test_two_processes_take_the_steps_of_one(name: str, dtype: str, folder: Path
             assert distance(many[key], alone[key]) <= BOUNDS[dtype], key
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_how_far_apart_the_steps_are(
+    dtype: str, folder: Path, alone: Mapping[str, Tensor], record_property: Callable[[str, object], None]
+) -> None:
+    many = load_file(folder / "steps.safetensors")
+    for what in ("losses", "gradient", "weights"):
+        keys = [key for key in alone if f"/{dtype}/" in key and key.endswith(what) and "log weights" not in key]
+        far, key = max((distance(many[key], alone[key]), key) for key in keys)
+        record_property(REPORTED, f"2 processes against 1, {dtype}: {what} at most {far:.1e} apart ({key})")
+        assert far <= BOUNDS[dtype]
+
+
 def test_the_compared_steps_clip_and_move(alone: Mapping[str, Tensor]) -> None:
     """Else their agreement would say little."""
     clipping = {key.partition("/")[0] for key, x in alone.items() if key.endswith("clipped") and x.any()}
@@ -118,7 +131,7 @@ def test_a_cell_of_two_processes_ends_like_one_of_one(tmp_path: Path) -> None:
     weights = [load_file(path / "cells/fspo-seed0/model/model.safetensors") for path in (one, many)]
     assert weights[0].keys() == weights[1].keys()
     for name, x in weights[0].items():
-        assert distance(weights[1][name], x) < 1e-5, name
+        assert distance(weights[1][name], x) < 1e-4, name
     assert (
         json.loads((many / "comparison.json").read_text())["config"]
         == json.loads((one / "comparison.json").read_text())["config"]
@@ -128,8 +141,9 @@ def test_a_cell_of_two_processes_ends_like_one_of_one(tmp_path: Path) -> None:
 def assert_same_numbers(a: RunResult, b: RunResult) -> None:
     """All that goes into a result's digest, as float32 sums in another order leave it.
 
-    Gradient norms and the like are compared relatively; log ratios, which are differences of numbers around 1, and
-    what is made of them, absolutely.
+    Gradient norms and the like are compared relatively, at more than the bound of a single step: AdamW magnifies the
+    rounding of small gradients. Log ratios, which are differences of numbers around 1, and what is made of them are
+    compared absolutely.
     """
     assert (a.method, a.seed, a.config) == (b.method, b.seed, b.config)
     assert a.evals == b.evals
@@ -140,7 +154,7 @@ def assert_same_numbers(a: RunResult, b: RunResult) -> None:
         tolerance = 1e-4 if name.startswith("sampler_gap/") else 2e-6
         for x, y in zip(a.curves[name], b.curves[name], strict=True):
             assert (x is None) == (y is None), name
-            assert x is None or y == pytest.approx(x, rel=1e-5, abs=tolerance), name
+            assert x is None or y == pytest.approx(x, rel=1e-4, abs=tolerance), name
 
 
 def test_torchrun_is_for_training_alone() -> None:
