@@ -70,8 +70,10 @@ def measured(setup: Setup, rounds: int, threads: int) -> dict[str, Any]:
 
     return {
         "seconds": {name: seconds(one) for name, one in said.items()},
+        "cpu_seconds": {name: seconds(one, "cpu_seconds") for name, one in said.items()},
         "cycles_per_hour": {name: HOUR / statistics.median(seconds(one)) for name, one in said.items()},
         "ratio": ratio(seconds(said["trl"]), seconds(said["ours"])),
+        "cpu_ratio": ratio(seconds(said["trl"], "cpu_seconds"), seconds(said["ours"], "cpu_seconds")),
         "asked": ASKED.get((setup.model, setup.engine)),
         "response_tokens": {name: mean(name, "response_tokens") for name in said},
         "reward": {name: mean(name, "reward") for name in said},
@@ -94,6 +96,7 @@ def table(found: Mapping[str, Any]) -> pd.DataFrame:
             "response tokens": f"{found['response_tokens'][name]:.0f}",
             "reward": f"{found['reward'][name]:.2f}",
             "peak GiB": f"{found['peak_gib'][name]:.2f}",
+            "of CPU s": f"{found['cpu_ratio']['of_minima']:.2f}" if name == "ours" else "",
             "ratio": f"{found['ratio']['of_medians']:.2f}{asked}" if name == "ours" else "",
         }
         for name in ("ours", "trl")

@@ -30,7 +30,7 @@ class Bell:
     """A side's end of the line: waits for a round, and reports what the round took."""
 
     def __init__(self) -> None:
-        self.start = 0.0
+        self.start = self.cpu_start = 0.0
 
     def say(self, **facts: Any) -> None:
         """One answer to the process that started this one."""
@@ -42,11 +42,12 @@ class Bell:
             self.say(peak_gib=peak_bytes() / GIB)
             sys.stdout.flush()
             os._exit(0)  # nothing of either trainer's tidying up belongs to the work
-        self.start = time.perf_counter()
+        self.start, self.cpu_start = time.perf_counter(), time.process_time()
 
     def done(self, **facts: Any) -> None:
-        """The round is over."""
-        self.say(seconds=time.perf_counter() - self.start, **facts)
+        """The round is over. Seconds of all this process's threads on a core are what other work disturbs least."""
+        cpu = time.process_time() - self.cpu_start
+        self.say(seconds=time.perf_counter() - self.start, cpu_seconds=cpu, **facts)
 
 
 # --- the process that starts both -----------------------------------------------------------------
@@ -119,9 +120,9 @@ def duel(sides: Mapping[str, str], task: Mapping[str, Any], folder: Path, rounds
     return found
 
 
-def seconds(said: Mapping[str, Any]) -> list[float]:
-    """The times of a side's rounds."""
-    return [one["seconds"] for one in said["rounds"]]
+def seconds(said: Mapping[str, Any], kind: str = "seconds") -> list[float]:
+    """The times of a side's rounds; `cpu_seconds` are those that its threads spent on a core."""
+    return [one[kind] for one in said["rounds"]]
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
