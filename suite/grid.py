@@ -6,7 +6,6 @@ import fcntl
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -29,10 +28,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from suite.ranks import Ranks
+from suite.ranks import POLL_SECONDS, Ranks, end_with
 from suite.types import UserError
 
-POLL_SECONDS = 0.5
 LOCK_SECONDS = 10.0
 
 
@@ -120,13 +118,7 @@ def _start_worker(parent: int, stop: Any, threads: int) -> None:
 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent and not stop.value:
-            time.sleep(POLL_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent, lambda: stop.value != 0)
 
 
 def run_job(job: Job) -> tuple[str, float]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +23,7 @@ from torch.nn.functional import pad
 from suite.types import UserError
 
 T = TypeVar("T")
+POLL_SECONDS = 0.5
 PATIENCE = timedelta(days=2)
 """How long a process waits for another that still works; torchrun ends all as soon as one dies."""
 
@@ -128,17 +131,30 @@ def ranks_here() -> Ranks:
     """This process among those that torchrun started; ALONE without torchrun.
 
     On GPUs each process takes the one of its local rank, and NCCL carries the weights; small things go through gloo.
+    A process ends with torchrun, however that ended: left behind, it would go on writing.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ALONE
     from torch import distributed
 
+    end_with(os.getppid())
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=PATIENCE)
     return Ranks(distributed.get_rank(), distributed.get_world_size(), sharded=True)
+
+
+def end_with(parent: int, told: Callable[[], bool] = lambda: False) -> None:
+    """End this process, at once and whatever it does, when its parent has ended or it is told to."""
+
+    def watch() -> None:
+        while os.getppid() == parent and not told():
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def leave(ranks: Ranks) -> None:
