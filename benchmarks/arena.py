@@ -126,7 +126,7 @@ def prepared(
 @torch.no_grad()
 def forward(material: Material) -> list[Tensor]:
     """Log-probs of all responses under the policy."""
-    return [score(material.model, part.micro)[0] for part in material.parts]
+    return [score(material.model, part.micro) for part in material.parts]
 
 
 @torch.no_grad()
@@ -149,7 +149,7 @@ def separate_gradients(material: Material, methods: Mapping[str, Method]) -> Ten
     for method in methods.values():
         material.model.zero_grad(set_to_none=True)
         for part in material.parts:
-            batch = replace(part.batch, log_probs=score(material.model, part.micro)[0])
+            batch = replace(part.batch, log_probs=score(material.model, part.micro))
             surrogate = judged(method, batch)
             (surrogate.objective.sum() / count(surrogate.divisor, material.parts, material.max_new_tokens)).backward()
         rows.append(torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()

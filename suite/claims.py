@@ -16,7 +16,7 @@ from scipy.stats import sem, t, ttest_rel
 
 from suite.directions import ROUNDING
 from suite.figure_style import names_of, numbers_of, select
-from suite.statistics import BASE, MARGIN, holm
+from suite.statistics import ALPHA, BASE, MARGIN, holm
 from suite.tables import percent
 
 OURS = "fspo"
@@ -26,7 +26,6 @@ FLAT = 0.01
 """A slope between -1 and +1 points per doubling reweights nobody."""
 FALLS_BELOW = 0.05
 """Share of updates below the bound that the second claim may have."""
-ALPHA = 0.05
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 UNDER_POWERED, NOT_TESTABLE = "under-powered", "not testable here"

@@ -64,7 +64,9 @@ class TrainConfig:
     sampling_batch_size: int = 256
     """Responses drawn side by side."""
     tokens_per_micro_batch: int = 16384
-    """Most tokens, padding included, in one forward and backward pass; changes memory, not results."""
+    """Most tokens in one forward and backward pass (a longer response gets its own); changes memory, not results."""
+    activation_checkpointing: bool = False
+    """Keep only every layer's input and compute the rest again in the backward pass: less memory, a third more work."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; weights, log-softmax and sums stay float32 (bfloat16 is autocast)."""
     sampler: Literal["transformers", "vllm"] = "transformers"

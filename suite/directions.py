@@ -63,7 +63,7 @@ class ParameterSpace:
         sizes = [p.numel() for p in parameters]
         total = torch.zeros(count, sum(sizes), device=parameters[0].device)
         for part in self.parts:
-            log_probs, _ = score(self.model, part.micro)
+            log_probs = score(self.model, part.micro)
             scored.append(log_probs.detach())
             rows = list(weights(part.micro.rows, dataclasses.replace(part.batch, log_probs=scored[-1])))
             active = [i for i, row in enumerate(rows) if row.any()]

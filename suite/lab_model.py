@@ -147,7 +147,7 @@ class LabModel:
     def _measure(self, learner: Learner, mini: Sequence[Part], limit: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         with learner.arithmetic():
             with torch.no_grad():
-                batch = joined(mini, [learner.score(part.micro)[0] for part in mini])
+                batch = joined(mini, [learner.score(part.micro) for part in mini])
             model = ParameterSpace(learner.model, mini)
             found = directions(model, self.methods, {}, max_new_tokens=limit)
             in_log_probs = directions(LogProbSpace(batch), self.methods, {}, max_new_tokens=limit)

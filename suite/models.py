@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from suite.packed_attention import NO_MASK, PACKED
 from suite.types import UserError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -51,7 +52,7 @@ def load_model(
         with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's progress bar has no switch
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
+                source, dtype=dtype, attn_implementation=PACKED, output_loading_info=True, **options
             )
     except _BROKEN as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
@@ -130,7 +131,7 @@ def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
         {name: value for name, value in model.config.to_dict().items() if name != "quantization_config"}
     )
     with torch.random.fork_rng(devices=[]):  # the fresh weights are overwritten; the caller's generator must not notice
-        plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype, attn_implementation="sdpa")
+        plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype, attn_implementation=PACKED)
     plain.load_state_dict(model.state_dict())
     plain.generation_config = model.generation_config
     return plain
@@ -145,10 +146,23 @@ def _check_scoring_path(model: Any, reference: str) -> None:
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         head = model.get_output_embeddings()
         same = torch.equal(head(hidden).float(), model(input_ids=ids, use_cache=False).logits.float())
+        same = same and _attends_apart(model, ids, hidden)
     except (AttributeError, TypeError, RuntimeError):
         same = False
     if not same:
         raise UserError(
             f"model {reference!r}: the architecture {type(model).__name__} changes its logits after the output "
-            "embedding; use a plain causal decoder such as Llama, Qwen2 or Qwen3"
+            "embedding, or does not attend as it is told; use a plain causal decoder such as Llama, Qwen2 or Qwen3"
         )
+
+
+def _attends_apart(model: Any, ids: torch.Tensor, hidden: torch.Tensor) -> bool:
+    """Whether two sequences in one row, packed, have the hidden states that each has alone."""
+    sizes = (3, ids.shape[1])
+    row = torch.cat([ids[:, :3], ids], dim=1)
+    positions = torch.cat([torch.arange(size, device=ids.device) for size in sizes])[None]
+    packed = model.base_model(
+        input_ids=row, position_ids=positions, attention_mask=NO_MASK, sizes=sizes, use_cache=False
+    ).last_hidden_state
+    noise = 1e-3 if hidden.dtype == torch.float32 else 5e-2
+    return torch.allclose(packed[:, 3:], hidden, rtol=0, atol=noise * float(hidden.abs().max()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.functional import pad
 
 from suite.advantages import group_centred
 from suite.config import TrainConfig
@@ -23,14 +21,13 @@ from suite.types import FinishReason, Method, Rollout
 
 MOST_TOKENS = 4096
 """Prompt and response tokens that are scored, at most: enough to measure noise, cheap on a large model."""
-PADDING = 64
-"""Columns that the padding change adds to every micro-batch."""
 HEAD = "bfloat16 body, float32 head"
 PRECISIONS = ("float32", "bfloat16 autocast", HEAD, "bfloat16")
 """Of body and head; log-softmax and sums are float32 in all. `bfloat16 autocast` is train.precision = bfloat16."""
 TRAINED_IN = {"float32": "float32", "bfloat16": "bfloat16 autocast"}
 CAST, SAMPLER = "than float32", "than the sampler"
-LAYOUTS = ("again", "one by one", "more padding")
+AT_ONCE = "all at once"
+LAYOUTS = ("again", "one by one", AT_ONCE)
 Rows = Sequence[int]
 
 
@@ -45,7 +42,7 @@ def null_update(
     """Log-probs of the same weights twice over: a log of update 1 whose every log ratio is noise.
 
     Every cell is "PRECISION: CHANGE". In each precision: the trainer's own micro-batches scored `again`, responses
-    scored `one by one`, and the micro-batches with `more padding`, all against the trainer's own micro-batches; then
+    scored `one by one`, and `all at once` the other way round, all against the trainer's own micro-batches; then
     these against float32 (`than float32`) and, in the precision that the config trains in, against the log-probs
     that were recorded when the responses were drawn (`than the sampler`). Up to MOST_TOKENS tokens, lengths mixed as
     they are in the rollouts.
@@ -55,7 +52,7 @@ def null_update(
     layouts = {
         "again": own,
         "one by one": [pack(chosen, [row], model.device) for row in range(len(chosen))],
-        "more padding": [_wider(micro) for micro in own],
+        AT_ONCE: [_together(chosen, model)],
     }
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     plain = None
@@ -83,11 +80,9 @@ def representative(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return [rollouts[by_length[0]]]
 
 
-def _wider(micro: MicroBatch) -> MicroBatch:
-    columns = {
-        name: pad(getattr(micro, name), (0, PADDING)) for name in ("input_ids", "response_mask", "source", "targets")
-    }
-    return dataclasses.replace(micro, **columns)
+def _together(rollouts: Sequence[Rollout], model: Any) -> MicroBatch:
+    """All of them as one micro-batch, the last one first."""
+    return pack(rollouts, list(reversed(range(len(rollouts)))), model.device)
 
 
 @torch.no_grad()
@@ -97,7 +92,7 @@ def _log_probs(model: Any, micros: Sequence[MicroBatch], precision: str) -> np.n
     rows: dict[int, np.ndarray] = {}
     for micro in micros:
         with _autocast(model, precision):
-            scored = score(cast, micro, float32_head=precision == HEAD)[0]
+            scored = score(cast, micro, float32_head=precision == HEAD)
         for row, line, mask in zip(micro.rows, scored, micro.response_mask, strict=True):
             rows[row] = line[mask].cpu().numpy()
     return np.concatenate([rows[i] for i in range(len(rows))])

@@ -54,7 +54,7 @@ def _claims(report: Report) -> Iterator[str]:
     )
     found = claims_table(report.claims)
     yield tables.markdown(found.drop(columns="measured"))
-    yield _bullets([f"claim {row['']}: {row['measured']}" for row in found.to_dict("records")])
+    yield _bullets([f"claim {row['']}, {row['verdict']}: {row['measured']}" for row in found.to_dict("records")])
 
 
 def _accuracies(report: Report) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _null_update(report: Report) -> Iterator[str]:
         return
     yield "## The null update"
     yield (
-        "The start model scores the same responses twice, with other micro-batches and padding: every log ratio is "
+        "The start model scores the same responses twice, in micro-batches of other sizes: every log ratio is "
         "noise, in nats. The column `null update` of the accuracy table is the largest share of responses that this "
         "puts outside a method's band."
     )

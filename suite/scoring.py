@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
-from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from suite.log_probs import log_probs_of
+from suite.packed_attention import NO_MASK, use_packed_attention
 from suite.types import Rollout
-
-LOGITS_AT_ONCE = 2**25  # 128 MiB of float32 logits; larger ones are recomputed chunk by chunk in the backward
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Prompt and response of n rollouts, right-padded: under causal attention no real token ever sees padding.
+    """Prompt and response of n rollouts, one behind the other: N tokens in one row, none of them padding.
 
-    rows: which rollouts of the step these are; input_ids [n, W]; response_mask [n, T] bool; source [n, T] the position
-    whose hidden state predicts each response token; targets [n, T] the response tokens.
+    rows: which rollouts of the step these are; input_ids and positions [1, N]; sizes: tokens of each rollout;
+    response_mask [n, T] bool; source [n, T] the place among the N tokens whose hidden state predicts each response
+    token; targets [n, T] the response tokens.
     """
 
     rows: tuple[int, ...]
     input_ids: Tensor
+    positions: Tensor
+    sizes: tuple[int, ...]
     response_mask: Tensor
     source: Tensor
     targets: Tensor
@@ -39,82 +42,104 @@ class MicroBatch:
 def pack(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.device | str) -> MicroBatch:
     """The micro-batch of the given rows."""
     chosen = [rollouts[i] for i in rows]
-    width = max(len(r.prompt_ids) + len(r.response_ids) for r in chosen)
+    texts = [r.prompt_ids + r.response_ids for r in chosen]
+    sizes = tuple(map(len, texts))
     longest = max(len(r.response_ids) for r in chosen)
-    input_ids = torch.zeros(len(chosen), width, dtype=torch.int64)
     mask = torch.zeros(len(chosen), longest, dtype=torch.bool)
     source = torch.zeros(len(chosen), longest, dtype=torch.int64)
     targets = torch.zeros_like(source)
-    for i, r in enumerate(chosen):
-        text, n = r.prompt_ids + r.response_ids, len(r.response_ids)
-        input_ids[i, : len(text)] = torch.tensor(text)
+    start = 0
+    for i, (r, size) in enumerate(zip(chosen, sizes, strict=True)):
+        n = len(r.response_ids)
         mask[i, :n] = True
-        source[i, :n] = torch.arange(len(r.prompt_ids) - 1, len(text) - 1)
+        source[i, :n] = torch.arange(start + len(r.prompt_ids) - 1, start + size - 1)
         targets[i, :n] = torch.tensor(r.response_ids)
-    return MicroBatch(tuple(rows), *(x.to(device) for x in (input_ids, mask, source, targets)))
+        start += size
+    input_ids = torch.tensor([token for text in texts for token in text])[None]
+    positions = torch.cat([torch.arange(size) for size in sizes])[None]
+    ids, places, mask, source, targets = (x.to(device) for x in (input_ids, positions, mask, source, targets))
+    return MicroBatch(tuple(rows), ids, places, sizes, mask, source, targets)
 
 
 def micro_batches(
     rollouts: Sequence[Rollout], rows: Sequence[int], tokens: int, device: torch.device | str
 ) -> list[MicroBatch]:
-    """The rows of one optimizer step, sorted by length and cut so that no micro-batch exceeds `tokens` with padding.
+    """The rows of one optimizer step, sorted by length and cut so that no micro-batch exceeds `tokens`.
 
     A row longer than `tokens` gets a micro-batch of its own.
     """
     size = {i: len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in rows}
     groups: list[list[int]] = []
+    taken = 0
     for i in sorted(rows, key=lambda i: (size[i], i)):
-        if groups and size[i] * (len(groups[-1]) + 1) <= tokens:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
+        if not groups or taken + size[i] > tokens:
+            groups.append([])
+            taken = 0
+        groups[-1].append(i)
+        taken += size[i]
     return [pack(rollouts, group, device) for group in groups]
 
 
 def hidden_states(body: Any, batch: MicroBatch) -> Tensor:
     """The hidden state that predicts each counted response token, [K, d], in row-major order of response_mask."""
-    hidden = body(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    row = torch.arange(len(batch.rows), device=hidden.device)[:, None].expand_as(batch.source)
-    return hidden[row[batch.response_mask], batch.source[batch.response_mask]]
+    use_packed_attention(body)
+    with _checkpointed(body):
+        found = body(
+            input_ids=batch.input_ids,
+            position_ids=batch.positions,
+            attention_mask=NO_MASK,
+            sizes=batch.sizes,
+            use_cache=False,
+        )
+    return found.last_hidden_state[0, batch.source[batch.response_mask]]
 
 
-def _head_scores(head: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target and entropy of each distribution, both [K] float32; entropy is detached."""
-    logits = head(hidden).float()
-    log_z = torch.logsumexp(logits, dim=-1)
-    chosen = logits.gather(1, targets[:, None])[:, 0] - log_z
-    with torch.no_grad():
-        log_probs = logits - log_z[:, None]
-        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-    return chosen, entropy
+def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> Tensor:
+    """log_probs of every response token, [n, T] in nats, 0 at padding.
 
-
-def _float32(head: Any) -> Any:
-    """The head as a float32 product, whatever precision its weights and its surroundings have."""
-
-    def product(hidden: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            bias = None if head.bias is None else head.bias.float()
-            return linear(hidden.float(), head.weight.float(), bias)
-
-    return product
-
-
-def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> tuple[Tensor, Tensor]:
-    """log_probs and entropy of every response token, both [n, T] float32 in nats, 0 at padding.
-
-    log pi(y_t | .) = logit(y_t) - logsumexp(logits), float32. Only response positions reach the head, which works in
-    the precision of the pass, or always in float32.
+    log pi(y_t | .) = logit(y_t) - logsumexp(logits), in float32 (float64 where model and head are float64). Only
+    response positions reach the head, whose product has the precision of the pass, or always float32.
     """
+    return _scored(model, batch, float32_head, entropy=False)[0]
+
+
+def score_and_entropy(model: Any, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    """`score`, and beside it the entropy of every response token's distribution, [n, T] in nats, without gradient."""
+    log_probs, entropy = _scored(model, batch, False, entropy=True)
+    return log_probs, entropy
+
+
+def _scored(model: Any, batch: MicroBatch, float32_head: bool, entropy: bool) -> list[Tensor]:
     hidden = hidden_states(model.base_model, batch)
-    output, targets = model.get_output_embeddings(), batch.targets[batch.response_mask]
-    head = _float32(output) if float32_head else output
-    rows_at_once = max(1, LOGITS_AT_ONCE // output.weight.shape[0])
-    if len(hidden) <= rows_at_once:
-        parts = [_head_scores(head, hidden, targets)]
-    else:
-        pieces = zip(hidden.split(rows_at_once), targets.split(rows_at_once), strict=True)
-        parts = [checkpoint(_head_scores, head, h, y, use_reentrant=False) for h, y in pieces]
-    log_probs, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
-    empty = torch.zeros(batch.response_mask.shape, device=hidden.device)
-    return empty.masked_scatter(batch.response_mask, log_probs), empty.masked_scatter(batch.response_mask, entropy)
+    head, targets = model.get_output_embeddings(), batch.targets[batch.response_mask]
+    dtype = torch.float32 if float32_head else _precision(head.weight)
+    found = log_probs_of(hidden, head.weight, head.bias, targets, dtype=dtype, entropy=entropy)
+    return [_padded(x, batch.response_mask) for x in found if x is not None]
+
+
+@contextmanager
+def _checkpointed(body: Any) -> Iterator[None]:
+    """Layers that were told to compute their activations twice do so here, and only here.
+
+    transformers asks a layer's own `training` flag, which stays off elsewhere: with it, decoding would lose its cache,
+    and for what is inside the layer it would turn dropout on.
+    """
+    asked = [m for m in body.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    for layer in asked:
+        layer.training = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        for layer in asked:
+            layer.training = False
+
+
+def _precision(weight: Tensor) -> torch.dtype:
+    """What a product with these weights is computed in: the surrounding autocast's precision, or their own."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def _padded(values: Tensor, mask: Tensor) -> Tensor:
+    """[K] values of the counted tokens as [n, T], 0 at padding."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=mask.device).masked_scatter(mask, values)

@@ -18,6 +18,9 @@ from suite.types import EvalResult, RunResult, UserError
 from suite.variance import Cells
 
 MARGIN = 0.01
+ALPHA = 0.05
+BEFORE_HOLM = "before Holm's correction"
+"""What is said of a difference whose own interval excludes 0, but not once the other comparisons are counted."""
 
 
 # --- what the data support ------------------------------------------------------------------------
@@ -214,7 +217,7 @@ def _seed_rows(models: Mapping[str, Mapping[str, Scores]], sets: Mapping[str, Se
 
 def _with_holm(rows: Sequence[dict], primary: str) -> pd.DataFrame:
     """The differences with adjusted p-values: of the primary outcome over methods, of the others over methods and sets;
-    differences to the base and between methods apart.
+    differences to the base and between methods apart. A verdict that the adjustment does not leave standing says so.
     """
     frame = pd.DataFrame(rows)
     if frame.empty:
@@ -222,4 +225,6 @@ def _with_holm(rows: Sequence[dict], primary: str) -> pd.DataFrame:
     family = [frame["task"] == primary, frame["reference"] == BASE]
     frame["primary"] = frame["task"] == primary
     frame["p_holm"] = frame.groupby(family)["p_value"].transform(lambda p: holm(p.to_numpy()))
+    lost = frame["verdict"].str.match("better|worse") & (frame["p_holm"] >= ALPHA)
+    frame.loc[lost, "verdict"] = frame["verdict"].str.replace(r"^(better|worse)", rf"\1 {BEFORE_HOLM}", regex=True)
     return frame

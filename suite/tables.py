@@ -47,13 +47,16 @@ def write_csv(path: Path, tidy: pd.DataFrame) -> None:
 def percent(value: float, low: float | None = None, high: float | None = None, *, sign: bool = False) -> str:
     """A share in per cent with its interval, one decimal; what is nan prints as a dash.
 
-    >>> percent(0.4729, 0.441, 0.5023), percent(-0.0312, -0.05, -0.01, sign=True), percent(float("nan"))
-    ('47.3 [44.1, 50.2]', '-3.1 [-5.0, -1.0]', '–')
+    A signed number that one decimal would turn into 0 gets two, so that an interval shows on which side of 0 it ends.
+
+    >>> percent(0.4729, 0.441, 0.5023), percent(-0.0312, -0.05, -0.0002, sign=True), percent(float("nan"))
+    ('47.3 [44.1, 50.2]', '-3.1 [-5.0, -0.02]', '–')
     """
 
     def one(x: float) -> str:
+        digits = 2 if sign and x and abs(100 * x) < 0.05 else 1
         # Adding 0.0 turns a rounded -0.0 into 0.0.
-        return NOTHING if np.isnan(x) else f"{round(100 * x, 1) + 0.0:{'+' if sign else ''}.1f}"
+        return NOTHING if np.isnan(x) else f"{round(100 * x, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
 
     if low is None or high is None or np.isnan(value):
         return one(value)

@@ -50,6 +50,9 @@ def training_lines(train: TrainConfig, method: Method, limit: int, model: str) -
         *_kl_lines(train, method),
         Line("train.max_new_tokens", "data.max_response_length", limit),
         *_sampling_lines(train, limit),
+        Line(
+            "train.activation_checkpointing", f"{MODEL}.enable_gradient_checkpointing", train.activation_checkpointing
+        ),
         Line("train.tokens_per_micro_batch", f"{ACTOR}.use_dynamic_bsz", True),
         Line("train.tokens_per_micro_batch", f"{ACTOR}.ppo_max_token_len_per_gpu", train.tokens_per_micro_batch,
              "must hold the longest prompt and response"),

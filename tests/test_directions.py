@@ -17,7 +17,7 @@ from torch import Tensor
 
 import oracles.fspo
 import oracles.gspo
-import suite.scoring
+import suite.log_probs
 import suite.update
 from fspo.fairness import cosine_bound, length_reweighting_error, update_concentration
 from oracles import step_gradient
@@ -42,7 +42,7 @@ from suite.directions import (
 from suite.probes import batch_from_log_ratios, gradient, random_batch, with_hyper
 from suite.replay import UpdateLog, policy_batch, replay
 from suite.sampling import SamplingSettings, TransformersSampler
-from suite.scoring import micro_batches, score
+from suite.scoring import micro_batches, score, score_and_entropy
 from suite.types import Divisor, Method, PolicyBatch
 from suite.update import Learner, Part, optimizer_step
 
@@ -191,9 +191,9 @@ def scored() -> tuple[object, list[Part]]:
     rollouts = TransformersSampler(model, tokenizer).sample(requests(tokenizer, 6, 2), SamplingSettings(LIMIT))
     torch.manual_seed(1)
     parts = []
-    for micro in micro_batches(rollouts, range(len(rollouts)), 120, "cpu"):
+    for micro in micro_batches(rollouts, range(len(rollouts)), 80, "cpu"):
         with torch.no_grad():
-            old, entropy = score(model, micro)
+            old, entropy = score_and_entropy(model, micro)
         signs = torch.tensor([[(-1.0) ** row * (1 + row / 7)] for row in micro.rows])
         parts.append(Part(micro, PolicyBatch(old, old, signs, micro.response_mask, micro.lengths), entropy))
     with torch.no_grad():
@@ -208,7 +208,7 @@ def separate_backward(model, parts: Sequence[Part], method: Method, column: str)
     model.zero_grad(set_to_none=True)
     for part in parts:
         surrogate = method.surrogate(
-            dataclasses.replace(part.batch, log_probs=score(model, part.micro)[0]), method.hyper, {}
+            dataclasses.replace(part.batch, log_probs=score(model, part.micro)), method.hyper, {}
         )
         (getattr(surrogate, column).sum() / suite.update.count(surrogate.divisor, parts, LIMIT)).backward()
     flat = torch.cat([p.grad.flatten() for p in model.parameters()])
@@ -252,7 +252,7 @@ def test_logits_that_are_computed_in_pieces_change_nothing(scored, monkeypatch) 
     model, parts = scored
     space, two = ParameterSpace(model, parts), {name: NARROW[name] for name in ("fspo", "no_clip")}
     whole = directions(space, two, {}, max_new_tokens=LIMIT)
-    monkeypatch.setattr(suite.scoring, "LOGITS_AT_ONCE", 10 * model.get_output_embeddings().weight.shape[0])
+    monkeypatch.setattr(suite.log_probs, "LOGITS_AT_ONCE", 10 * model.get_output_embeddings().weight.shape[0])
     pieces = directions(space, two, {}, max_new_tokens=LIMIT)
     torch.testing.assert_close(pieces.clipped, whole.clipped, rtol=1e-4, atol=1e-6 * float(whole.clipped.abs().max()))
 
@@ -430,7 +430,7 @@ def test_length_updates_of_parameters_are_backward_passes_of_their_responses(sco
         torch.testing.assert_close(found.unclipped[i] / count, alone, rtol=1e-4, atol=scale / count)
         for part in mine:
             with torch.no_grad():
-                batch = dataclasses.replace(part.batch, log_probs=score(model, part.micro)[0])
+                batch = dataclasses.replace(part.batch, log_probs=score(model, part.micro))
             flags = method.surrogate(batch, method.hyper, {}).clipped
             kept[i] += ((1 - flags.sum(1) / batch.lengths) * (batch.advantages[:, 0] != 0)).sum()
     assert found.responses.tolist() == np.bincount(bins).tolist()

@@ -45,7 +45,7 @@ def adapted(seed: int = 0, scale: float = 0.0) -> tuple[Any, Any]:
 def scores(model: Any, rollouts: Any, config: Any) -> torch.Tensor:
     """Log-probs of every response, in the micro-batches of the first mini-batch."""
     with torch.no_grad():
-        return torch.cat([score(model, m)[0].flatten() for m in mini_batches(rollouts, config, 0, 0, "cpu")[0]])
+        return torch.cat([score(model, m).flatten() for m in mini_batches(rollouts, config, 0, 0, "cpu")[0]])
 
 
 def adapters_of(model: Any) -> dict[str, torch.Tensor]:

@@ -152,14 +152,23 @@ SLOW_CASES = (
     Case("embedded", "sample", 40, 88, 512),
     Case("embedded", "update", 40, 88, 128, 1024),
     Case("embedded", "update", 40, 88, 128, 8192),
+    Case("embedded", "update", 40, 88, 128, 8192, checkpointed=True),
 )
 
 
+def with_usual_libraries(case: Case) -> float:
+    """The measured peak, as if only what the suite needs were installed: vLLM and lm-eval bring Triton and
+    scikit-learn, which transformers then imports.
+    """
+    peaks = measured(case)
+    return peaks["peak"] - peaks["libraries"] + LIBRARIES[False]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", SLOW_CASES, ids=lambda case: f"{case.phase}-{case.micro_tokens}")
+@pytest.mark.parametrize("case", SLOW_CASES, ids=lambda case: f"{case.phase}-{case.micro_tokens}-{case.checkpointed}")
 def test_the_embedded_model_needs_what_is_predicted(case: Case) -> None:
     assert case.predicted_gib() > 1.03 * LIBRARIES[False]
-    assert case.predicted_gib() == pytest.approx(measured(case)["peak"], rel=0.15)
+    assert case.predicted_gib() == pytest.approx(with_usual_libraries(case), rel=0.15)
 
 
 @pytest.mark.slow
@@ -168,4 +177,4 @@ def test_an_update_of_smollm2_needs_what_is_predicted() -> None:
     if model_folder("smollm2") is None:
         pytest.skip("SmolLM2 is not fetched: fspo fetch smollm2")
     case = Case("smollm2", "update", 128, 128, 4, 256)
-    assert case.predicted_gib() == pytest.approx(measured(case)["peak"], rel=0.15)
+    assert case.predicted_gib() == pytest.approx(with_usual_libraries(case), rel=0.15)

@@ -16,6 +16,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from suite import fetch
 from suite.models import LoadedModel, load_model, model_digest, tokenizer_digest
+from suite.packed_attention import PACKED
 from suite.tiny_model import TinyShape, character_tokenizer, tiny_qwen3
 from suite.types import UserError
 
@@ -83,7 +84,7 @@ def test_a_folder_loads_ready_to_use(saved: Path):
     loaded = load(saved)
     assert not loaded.model.training
     assert loaded.reference == str(saved)
-    assert loaded.model.config._attn_implementation == "sdpa"
+    assert loaded.model.config._attn_implementation == PACKED
     assert loaded.tokenizer.decode(loaded.tokenizer("12+3=").input_ids) == "12+3="
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert {p.dtype for p in load(saved, torch.bfloat16).model.parameters()} == {torch.bfloat16}

@@ -52,9 +52,9 @@ class Table(nn.Module):
 class TableLearner(Learner):
     """A learner whose policy and critic are tables."""
 
-    def score(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """log_probs and no entropy."""
-        return self.model.of(batch), torch.zeros(batch.response_mask.shape)
+    def score(self, batch: MicroBatch) -> Tensor:
+        """log_probs of the table."""
+        return self.model.of(batch)
 
     def values(self, batch: MicroBatch) -> Tensor | None:
         """The table of the critic."""
@@ -83,7 +83,9 @@ def parts_of(batch: PolicyBatch, split: list[list[int]]) -> list[Part]:
         }
         piece = replace(piece, **cut)
         blank = torch.zeros_like(piece.response_mask, dtype=torch.int64)
-        parts.append(Part(MicroBatch(tuple(rows), blank, piece.response_mask, blank, blank), piece, blank.double()))
+        parts.append(
+            Part(MicroBatch(tuple(rows), blank, blank, (), piece.response_mask, blank, blank), piece, blank.double())
+        )
     return parts
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def test_the_same_pass_twice_has_no_noise_and_float32_has_little(log: UpdateLog)
         assert table.loc[(precision, "again"), "token_max"] == 0
     plain = table.loc["float32"]
     assert plain["token_max"].max() < 1e-4
-    assert set(plain.index) == {"again", "one by one", "more padding", "than the sampler"}
+    assert set(plain.index) == {"again", "one by one", "all at once", "than the sampler"}
     for precision in PRECISIONS[1:]:
         cast = table.loc[(precision, "than float32"), "token_rms"]
         assert 10 * plain["token_rms"].max() < cast < 0.1
@@ -79,7 +81,7 @@ def test_clips_by_noise_are_a_count(log: UpdateLog) -> None:
 def test_a_comparison_shows_the_worst_layout_alone(log: UpdateLog) -> None:
     """`null update` is about layouts: a sampler of another precision is not in it, planted noise of a layout is."""
     planted = log.log_probs.copy()
-    chosen = np.repeat(log.cells == "float32: more padding", log.lengths)
+    chosen = np.repeat(log.cells == "float32: all at once", log.lengths)
     planted[chosen] += 1.0
     changed = UpdateLog(**{name: getattr(log, name) for name in ("problem_ids", "seed", "step", "update", "reward",
                         "advantage", "truncated", "lengths", "old_log_probs", "cells")}, log_probs=planted)  # fmt: skip
@@ -95,17 +97,17 @@ def test_a_comparison_shows_the_worst_layout_alone(log: UpdateLog) -> None:
 def test_a_layout_that_changes_scores_is_seen(
     world: tuple[torch.nn.Module, tuple[Rollout, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Planted: padding that shifts which hidden state predicts a token."""
-    wider = noise._wider
+    """Planted: a layout that shifts which hidden state predicts a token."""
+    together = noise._together
 
-    def shifted(micro: noise.MicroBatch) -> noise.MicroBatch:
-        made = wider(micro)
+    def shifted(rollouts: Sequence[Rollout], model: Any) -> noise.MicroBatch:
+        made = together(rollouts, model)
         made.source[:, 1:] -= 1
         return made
 
-    monkeypatch.setattr(noise, "_wider", shifted)
+    monkeypatch.setattr(noise, "_together", shifted)
     table = noise_table(null_update(*world, small_config(), 0, ["float32"])).set_index("change")
-    assert table.loc["more padding", "token_max"] > 0.01
+    assert table.loc["all at once", "token_max"] > 0.01
     assert table.loc["one by one", "token_max"] < 1e-4
 
 

@@ -81,10 +81,10 @@ def test_a_prompt_longer_than_the_context_is_one_clear_error(sampler: Transforme
 def test_scores_equal_the_sampler_whatever_the_padding(sampler: TransformersSampler) -> None:
     rollouts = sampler.sample(requests(sampler.tokenizer, 12), SamplingSettings(24))
     with torch.no_grad():
-        together, _ = score(sampler.model, pack(rollouts, range(12), "cpu"))
+        together = score(sampler.model, pack(rollouts, range(12), "cpu"))
         for i, r in enumerate(rollouts):
             n = len(r.response_ids)
-            alone, _ = score(sampler.model, pack(rollouts, [i], "cpu"))
+            alone = score(sampler.model, pack(rollouts, [i], "cpu"))
             torch.testing.assert_close(together[i, :n], alone[0, :n], rtol=0, atol=1e-5)
             torch.testing.assert_close(alone[0, :n], torch.tensor(r.sampler_log_probs), rtol=0, atol=1e-5)
             assert together[i, n:].abs().sum() == 0

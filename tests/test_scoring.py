@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from small_world import requests, tiny
-from suite import scoring
+from suite import log_probs as log_probs_module
 from suite.sampling import SamplingSettings, TransformersSampler
-from suite.scoring import micro_batches, pack, score
+from suite.scoring import micro_batches, pack, score_and_entropy
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def world() -> tuple:
 
 def test_entropy_is_minus_the_sum_of_p_log_p(world: tuple) -> None:
     model, rollouts = world
-    _, entropy = score(model, pack(rollouts, [0], "cpu"))
+    _, entropy = score_and_entropy(model, pack(rollouts, [0], "cpu"))
     r = rollouts[0]
     logits = model(torch.tensor([r.prompt_ids + r.response_ids])).logits[0, len(r.prompt_ids) - 1 : -1].double()
     p = torch.softmax(logits, dim=-1)
@@ -30,9 +30,9 @@ def test_chunks_of_the_head_change_neither_value_nor_gradient(world: tuple, monk
     batch = pack(rollouts, range(8), "cpu")
     results = []
     for limit in (2**25, 5 * model.config.vocab_size):
-        monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", limit)
+        monkeypatch.setattr(log_probs_module, "LOGITS_AT_ONCE", limit)
         model.zero_grad()
-        log_probs, entropy = score(model, batch)
+        log_probs, entropy = score_and_entropy(model, batch)
         (log_probs * torch.arange(log_probs.numel()).view_as(log_probs)).sum().backward()
         results.append([log_probs.detach(), entropy, *(p.grad.clone() for p in model.parameters())])
     for whole, chunked in zip(*results, strict=True):

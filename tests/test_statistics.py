@@ -279,6 +279,18 @@ def test_compare_corrects_the_primary_outcome_over_methods_the_rest_over_sets_to
         np.testing.assert_allclose(rest["p_holm"], holm(rest["p_value"].tolist()))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_verdict_that_holms_correction_takes_back_says_so(seed: int) -> None:
+    """Six methods with effects of every size: words follow the interval, and the note follows the adjusted p-value."""
+    effects = {name: 0.3 * i for i, name in enumerate("abcdef")}
+    found = world(np.random.default_rng(seed), effects).differences
+    excluded = (found["low"] > 0) | (found["high"] < 0)
+    assert (found["verdict"].str.match("better|worse") == excluded).all()
+    taken_back = found["verdict"].str.contains("before Holm's correction")
+    assert (taken_back == excluded & (found["p_holm"] >= 0.05)).all()
+    assert 0 < taken_back.sum() < excluded.sum()
+
+
 def test_a_primary_outcome_that_is_no_set_is_refused() -> None:
     with pytest.raises(UserError, match="primary outcome chess"):
         world(np.random.default_rng(2), {"a": 0.1}, primary="chess")

@@ -94,7 +94,7 @@ def test_responses_without_an_answer_get_a_column_when_there_are_any() -> None:
 def test_difference_table_shows_signs_and_the_verdict_of_the_mean() -> None:
     table = difference_table(differences())
     assert table["model"].tolist() == ["fspo − base", "grpo − base"]
-    assert table["add"].tolist() == ["+16.3 [+13.0, +20.0]", "+0.0 [-2.0, +2.0]"]
+    assert table["add"].tolist() == ["+16.3 [+13.0, +20.0]", "-0.04 [-2.0, +2.0]"]
     assert table["p (Holm)"].tolist() == ["0.0004", "0.9000"]
     assert table["detectable"].tolist() == ["4.3", "3.1"]
     assert table["verdict"].tolist() == ["better, few seeds", "under-powered, few seeds"]
@@ -105,7 +105,7 @@ def test_difference_table_shows_signs_and_the_verdict_of_the_mean() -> None:
 def test_verdict_lines_say_what_could_have_been_found() -> None:
     assert verdict_lines(differences(), {"base": "the base model"}) == [
         "fspo against the base model: better, few seeds (+15.5 [+12.5, +18.6] points, 3 seeds)",
-        "grpo against the base model: under-powered, few seeds (+0.0 [-2.0, +2.0] points, 1 seed)"
+        "grpo against the base model: under-powered, few seeds (-0.04 [-2.0, +2.0] points, 1 seed)"
         "; a true difference of 3.1 points would be found with 80 % power",
         "fspo against grpo: no variation, few seeds (+10.0 [–, –] points, 3 seeds)",
     ]

@@ -94,7 +94,7 @@ def moved(model: Any, size: float) -> Any:
 def gaps(model: Any, rollouts: Sequence[Rollout]) -> torch.Tensor:
     """|sampler's log-prob - trainer's log-prob| of every response token."""
     batch = pack(rollouts, range(len(rollouts)), "cpu")
-    trained = score(model, batch)[0][batch.response_mask]
+    trained = score(model, batch)[batch.response_mask]
     return (trained - torch.tensor([x for r in rollouts for x in r.sampler_log_probs])).abs()
 
 

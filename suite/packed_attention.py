@@ -1,0 +1,89 @@
+"""Attention over sequences that lie one behind the other in a single row, without padding and without a mask.
+
+Registered with transformers under the name PACKED. Where a forward pass says how long its sequences are
+(`sizes=...`), each attends causally to itself alone; every other call, such as decoding with a cache, is
+transformers' own scaled dot-product attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from suite.types import UserError
+
+PACKED = "fspo_packed"
+NO_MASK = torch.empty(0, 0, 0, 0)
+"""A mask of four axes is handed through by transformers as it is: none is needed here, and none is built."""
+HALF = (torch.bfloat16, torch.float16)
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    sizes: Sequence[int] | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Outputs [1, N, h, e] of queries [1, h, N, e], keys and values [1, g, N, e]: N tokens, in sequences of `sizes`.
+
+    Raises UserError where a layer looks back over a window that a sequence exceeds: nothing else would be computed.
+    """
+    if sizes is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    if sliding_window is not None and max(sizes) > sliding_window:
+        raise UserError(
+            f"a sequence of {max(sizes)} tokens is longer than the model's attention window of {sliding_window}; "
+            "packed scoring has no windows: take shorter responses or a model with full attention"
+        )
+    half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+    if query.is_cuda and half in HALF:
+        return _by_kernel(query.to(half), key.to(half), value.to(half), sizes, scaling), None
+    return _by_sequence(query, key, value, sizes, scaling), None
+
+
+def _by_sequence(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None) -> Tensor:
+    """One call for each run of neighbours of one length."""
+    runs = [(size, len(list(run))) for size, run in groupby(sizes)]
+    widths = [size * count for size, count in runs]
+    shared = key.shape[1] != query.shape[1]
+    outputs = []
+    for (size, count), *states in zip(runs, *(x[0].split(widths, dim=1) for x in (query, key, value)), strict=True):
+        q, k, v = (x.unflatten(1, (count, size)).transpose(0, 1) for x in states)
+        found = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=shared)
+        outputs.append(found.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[None]
+
+
+def _by_kernel(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None) -> Tensor:
+    """One call of torch's kernel for sequences of many lengths, which takes half precision on a GPU alone."""
+    ends = torch.tensor([0, *sizes], device=query.device).cumsum(0).to(torch.int32)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    longest, gqa = max(sizes), key.shape[1] != query.shape[1]
+    found = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=gqa)
+    assert isinstance(found, Tensor)
+    return found[None]
+
+
+def use_packed_attention(body: Any) -> None:
+    """Have a model attend through `packed_attention`, if it does not yet."""
+    if body.config._attn_implementation != PACKED:
+        body.set_attn_implementation(PACKED)
+
+
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, sdpa_mask)
