@@ -25,7 +25,7 @@ from suite.models import LoadedModel, load_model
 from suite.recipes import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.recording import RolloutSet
 from suite.rollouts import RolloutSource
-from suite.sampling import SamplingSettings
+from suite.sampling import SamplingSettings, TransformersSampler
 from suite.trainer import Trainer
 from suite.update import StepReport
 
@@ -38,6 +38,7 @@ class Waiting:
     """A source of rollouts that waits for the bell before it gives any."""
 
     model: Any
+    sampler: Any
     settings: SamplingSettings
     bell: Bell
     give: Callable[[int], RolloutSet]
@@ -90,11 +91,12 @@ def source_of(task: Mapping[str, Any], config: TrainConfig, loaded: LoadedModel,
     if task.get("material"):
         rows = Material(**task["material"]).rollouts()
         settings = SamplingSettings(task["max_new_tokens"])
-        return Waiting(loaded.model, settings, bell, lambda step: RolloutSet({"step": step}, rows))
+        sampler = TransformersSampler(loaded.model, loaded.tokenizer)  # never asked
+        return Waiting(loaded.model, sampler, settings, bell, lambda step: RolloutSet({"step": step}, rows))
     plain = [dataclasses.replace(one, stop=()) for one in tasks_named(task["tasks"])]
     sampler = sampler_for(task["engine"], loaded.model, loaded.tokenizer, "float32", config.sampling_batch_size)
     inner = RolloutSource.of(loaded.model, loaded.tokenizer, sampler, plain, config, SEED, {})
-    return Waiting(loaded.model, inner.settings, bell, inner.record)
+    return Waiting(loaded.model, sampler, inner.settings, bell, inner.record)
 
 
 def play(task: Mapping[str, Any], folder: Path) -> None:

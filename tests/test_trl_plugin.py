@@ -135,7 +135,7 @@ def oracle_loss(seen: Seen, hyper: Any) -> float:
     rows = []
     for (micro,), i in ((micro_batches(rollouts_of(batch), [i], 1, "cpu"), i) for i in range(len(batch["prompt_ids"]))):
         with torch.no_grad():
-            new = score(model, micro)[0][0].double().tolist()
+            new = score(model, micro)[0].double().tolist()
         old = batch["old_per_token_logps"][i, : len(new)].double().tolist()
         rows.append(Row(new, old, [float(batch["advantages"][i])], [True] * len(new)))
     return step_loss(oracle.response, oracle.DIVISOR, rows, hyper, seen.state)
@@ -197,7 +197,7 @@ def test_running_estimates_see_whole_optimizer_steps_and_travel_with_checkpoints
         for i, rollout in enumerate(rollouts_of(one.batch)):
             (micro,) = micro_batches([rollout], [0], 1, "cpu")
             with torch.no_grad():
-                new = score(model, micro)[0][0].double().tolist()
+                new = score(model, micro)[0].double().tolist()
             old = one.batch["old_per_token_logps"][i, : len(new)].double().tolist()
             rows.append(Row(new, old, [1.0], [True] * len(new)))
     wanted = oracle.observe(rows, args.hyper, seen[2].state)
