@@ -14,7 +14,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "rloo": {
         "TRL": "RLOOConfig(beta=0.0, epsilon=0.2)",
         "verl": "not possible: adv_estimator=rloo is only the advantage, no clipped ratio e^S; add it with "
-        "register_policy_loss",
+        "register_policy_loss, as fspo.plugins.verl does",
         "OpenRLHF": "not possible: --algo.advantage.estimator rloo is only the advantage; no ratio e^S in PolicyLoss",
     },
     "reinforce": {
@@ -87,7 +87,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "gspo_sqrt": {
         "TRL": "not possible: epsilon is one number for every length; override GRPOTrainer._compute_loss",
         "verl": "not possible: clip_ratio_low and clip_ratio_high are one number for every length; add it with "
-        "register_policy_loss",
+        "register_policy_loss, as fspo.plugins.verl does",
         "OpenRLHF": "not possible: --actor.eps_clip_low_high is one pair for every length",
     },
     "luspo": {
@@ -106,7 +106,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "vespo": {
         "TRL": 'departs: GRPOConfig(loss_type="vespo") divides by tokens, not responses, and clamps S from below at '
         "log 1e-8",
-        "verl": "not possible: no vespo in 0.9.1; add it with register_policy_loss",
+        "verl": "not possible: no vespo in 0.9.1; add it with register_policy_loss, as fspo.plugins.verl does",
         "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo",
     },
     "dppo_tv": {
@@ -126,7 +126,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "ctpo": {
         "TRL": "not possible: no prefix ratio, and epsilon is one number for every position; override "
         "GRPOTrainer._compute_loss",
-        "verl": "not possible: no prefix ratio; add it with register_policy_loss",
+        "verl": "not possible: no prefix ratio; add it with register_policy_loss, as fspo.plugins.verl does",
         "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo",
     },
 }

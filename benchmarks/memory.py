@@ -46,6 +46,7 @@ class Case:
     mini_batches: int = 2
     method: str = "grpo"
     precision: Literal["float32", "bfloat16"] = "float32"
+    checkpointed: bool = False
 
     @property
     def load(self) -> Load:
@@ -59,6 +60,7 @@ class Case:
             side_by_side=self.rows,
             distinct_prompts=self.rows // 4,
             precision=self.precision,
+            checkpointed=self.checkpointed,
             critic="values" in method_with(self.method, ()).needs,
         )
 
@@ -76,6 +78,7 @@ CASES = (
     *(Case("embedded", "sample", 40, 88, rows) for rows in (128, 512, 2048)),
     *(Case("smollm2", "update", 128, 128, 8, micro) for micro in (256, 512, 1024)),
     Case("smollm2", "update", 128, 128, 8, 1024, precision="bfloat16"),
+    Case("smollm2", "update", 128, 128, 8, 1024, checkpointed=True),
     *(Case("smollm2", "sample", 256, 32, rows) for rows in (16, 64)),
     Case("smollm2", "sample", 256, 32, 64, precision="bfloat16"),
 )
@@ -112,6 +115,7 @@ def run_case(case: Case) -> dict[str, float]:
         sampling_batch_size=case.rows,
         tokens_per_micro_batch=case.micro_tokens,
         precision=case.precision,
+        activation_checkpointing=case.checkpointed,
     )
     peaks = {"libraries": peak_bytes() / GIB}
     loaded, sampler = load(config)

@@ -38,8 +38,9 @@ FSPO = Method(
     growth=Growth.ROOT,
     reads_state=lambda hyper: hyper.drift in ("batch", "ema") or hyper.target_clip_rate is not None,
     elsewhere={
-        "TRL": "not possible: epsilon is one number for every length; override GRPOTrainer._compute_loss",
-        "verl": "not possible: the clip on a sequence ratio cannot depend on length; add it with register_policy_loss",
+        "TRL": "fspo.plugins.trl.FSPOTrainer with FSPOConfig(fspo_c_low=0.03, fspo_c_high=0.03)",
+        "verl": "algorithm.adv_estimator=rloo actor_rollout_ref.model.external_lib=fspo.plugins.verl "
+        "actor_rollout_ref.actor.policy_loss.loss_mode=fspo",
         "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo, with one eps_clip for every length",
     },
     facts={

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -24,3 +25,20 @@ def say(lines: Iterable[str]) -> None:
 
 Name = tyro.conf.Positional[str]
 Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="OWNER.FIELD=VALUE")]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the cells of a comparison are computed."""
+
+    on: Literal["local", "ray"] = "local"
+    """local: processes on this machine; ray: a cluster, whose machines share the results folder."""
+    workers: int | None = None
+    """Processes side by side on this machine; default one per core."""
+    gpus_per_cell: float | None = None
+    """With --on ray: share of a GPU for each cell, 0 to 1; default 1 where the cluster has GPUs."""
+    ray_address: str | None = None
+    """With --on ray: the cluster's address; default RAY_ADDRESS, then a cluster on this machine, then a fresh one."""
+
+
+Place = Annotated[Where, tyro.conf.arg(name="")]

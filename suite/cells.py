@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from suite.frugal import FrugalSampler
 from suite.models import LoadedModel, load_model, model_digest
 from suite.null_update import TRAINED_IN, null_update
 from suite.online import length_logger
+from suite.ranks import ranks_here
 from suite.recipes import EMBEDDED_MODEL, left_out, method_with, overlaps_of, tasks_named
 from suite.recording import RolloutSet
 from suite.results import FILE, curves_of, read_result, write_result
@@ -31,8 +32,9 @@ from suite.run_log import read_log
 from suite.sample_store import FOLDER as SAMPLES
 from suite.sample_store import SampleStore
 from suite.sampling import Sampler
+from suite.shared_sampling import led, shared
 from suite.trainer import Trainer
-from suite.types import EvalResult, RunResult, UserError, Verdict
+from suite.types import EvalResult, Method, RunResult, UserError, Verdict
 
 BASE = "base"
 CANARY = "canary"
@@ -40,12 +42,15 @@ CANARY = "canary"
 
 
 def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
-    """The start model in float32 on the best device, and a sampler of the configured engine and precision."""
+    """The start model in float32 on the best device, and a sampler of the configured engine and precision.
+
+    Under torchrun every process has both, and the sampler is one for all.
+    """
     require_engine(config.sampler)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
     sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, config.sampling_batch_size)
-    return loaded, sampler
+    return loaded, shared(sampler, ranks_here())
 
 
 def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
@@ -56,8 +61,8 @@ def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed
 
 
 def environment_of(sampler: Sampler) -> dict[str, str]:
-    """Versions, machine and engine of this process."""
-    return {**versions(), **machine(), "sampler": sampler.engine}
+    """Versions, machine and engine of this process, and with how many others it works."""
+    return {**versions(), **machine(), "sampler": sampler.engine, "processes": str(ranks_here().count)}
 
 
 def mean_accuracy(evals: Sequence[EvalResult]) -> float:
@@ -91,6 +96,10 @@ class BaseJob:
 
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
+        with led(sampler) as leads:
+            return self._evaluated(loaded, sampler) if leads else ""
+
+    def _evaluated(self, loaded: LoadedModel, sampler: Sampler) -> str:
         canary = canary_of(self.config, self.out, loaded, sampler)
         evals, costs = timed_evaluation(self.config, loaded, sampler, self.folder)
         digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
@@ -135,8 +144,12 @@ class FirstRolloutsJob:
         return self.out / "null-update.safetensors"
 
     def run(self) -> str:
+        loaded, sampler = load(self.config.train)
+        with led(sampler) as leads:
+            return self._recorded(loaded, sampler) if leads else ""
+
+    def _recorded(self, loaded: LoadedModel, sampler: Sampler) -> str:
         config = self.config.train
-        loaded, sampler = load(config)
         recorded = source_of(self.config, loaded, sampler, self.seed).record(0)
         path = recorded.write(self.folder)
         if self.seed == self.config.seeds[0]:
@@ -182,13 +195,30 @@ class CellJob:
 
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
-        canary = canary_of(self.config, self.out, loaded, sampler)
+        with led(sampler) as leads:
+            canary = canary_of(self.config, self.out, loaded, sampler) if leads else ""
         first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
         source = source_of(self.config, loaded, sampler, self.seed)
         method = method_with(self.method, self.config.options)
         logger = length_logger(method, source.settings.max_new_tokens)
-        log = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger).run()
-        evals, costs = timed_evaluation(self.config, loaded, sampler, self.folder)
+        trainer = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger)
+        trainer.ranks = ranks_here()
+        log = trainer.run()
+        facts = {"first_rollouts": first_digest}, {CANARY: canary}
+        with led(sampler) as leads:
+            return self._finished(loaded, source, method, log, *facts) if leads else ""
+
+    def _finished(
+        self,
+        loaded: LoadedModel,
+        source: RolloutSource,
+        method: Method,
+        log: Sequence[Mapping[str, float]],
+        digests: Mapping[str, str],
+        environment: Mapping[str, str],
+    ) -> str:
+        """Evaluate the trained model, keep it, and write the result."""
+        evals, costs = timed_evaluation(self.config, loaded, source.sampler, self.folder)
         loaded.model.save_pretrained(self.folder / "model")
         loaded.tokenizer.save_pretrained(self.folder / "model")
         costs |= {name: sum(row[name] for row in log) for name in log[0] if name.startswith(SECONDS)}
@@ -207,13 +237,11 @@ class CellJob:
             evals=evals,
             curves=curves_of(log),
             digests={
-                "card": card_digest(method),
-                **source.digests,
-                "first_rollouts": first_digest,
+                **{"card": card_digest(method), **source.digests, **digests},
                 "final_model": model_digest(loaded.model),
             },
             costs=costs,
-            environment=environment_of(sampler) | {CANARY: canary},
+            environment=environment_of(source.sampler) | dict(environment),
         )
         write_result(result, self.folder)
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)

@@ -7,25 +7,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn, optim
 
 from suite.files import write_atomically
+from suite.ranks import whole
+from suite.sharding import put
 from suite.types import UserError
 
 
 def save_checkpoint(
-    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, optim.Optimizer], numbers: Mapping[str, Any]
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, optim.Optimizer],
+    numbers: Mapping[str, Any],
+    writes: bool = True,
 ) -> None:
-    """Write trained weights, optimizer moments and `numbers` (plain JSON data) in one move."""
+    """Write trained weights, optimizer moments and `numbers` (plain JSON data) in one move.
+
+    What is cut among processes is gathered by all of them, and written by the one that `writes`: the file is the same
+    whatever their number.
+    """
+
+    def kept(tensor: Tensor) -> Tensor:
+        full = whole(tensor.detach())
+        return full.cpu().clone() if writes else torch.empty(0)
+
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
-        tensors.update({f"{name}.{key}": parameter.detach().clone() for key, parameter in _trained(module)})
+        tensors.update({f"{name}.{key}": kept(parameter) for key, parameter in _trained(module)})
     for name, optimizer in optimizers.items():
         for index, entry in optimizer.state_dict()["state"].items():
-            tensors.update({f"{name}.{index}.{key}": value.clone() for key, value in entry.items()})
-    write_atomically(path, save(tensors, metadata={"fspo_checkpoint": json.dumps(numbers, sort_keys=True)}))
+            tensors.update({f"{name}.{index}.{key}": kept(value) for key, value in entry.items()})
+    if writes:
+        write_atomically(path, save(tensors, metadata={"fspo_checkpoint": json.dumps(numbers, sort_keys=True)}))
 
 
 def load_checkpoint(
@@ -40,13 +57,15 @@ def load_checkpoint(
         raise UserError(f"{path}: no checkpoint of this suite ({error}); delete it to start this run anew") from error
     for name, module in modules.items():
         for key, parameter in _trained(module):
-            parameter.data.copy_(tensors[f"{name}.{key}"])
+            parameter.data.copy_(put(parameter.data, tensors[f"{name}.{key}"]))
     for name, optimizer in optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
+        places = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for full, value in tensors.items():
             if full.startswith(f"{name}."):
                 index, key = full.removeprefix(f"{name}.").split(".")
-                state.setdefault(int(index), {})[key] = value
+                place = places[int(index)].data
+                state.setdefault(int(index), {})[key] = put(place, value) if value.shape == place.shape else value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return numbers
 

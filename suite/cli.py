@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +12,31 @@ import tyro
 
 import suite.cli_bank
 import suite.cli_evaluate
+import suite.cli_export
 import suite.cli_grade
 import suite.cli_methods
 import suite.cli_plan
 import suite.cli_recipes
 import suite.cli_report
 import suite.cli_samples  # noqa: F401 (all register their commands)
-from suite.app import Name, Options, app, complaints, console, say
+from suite.app import Name, Options, Place, Where, app, complaints, console, say
 from suite.config import CompareConfig
 from suite.types import UserError
 
 if TYPE_CHECKING:
     from suite.ranges import Ranges
 
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""What torchrun sets in the environment of the processes it starts."""
+
 
 def main() -> None:
     """Entry point. A mistake the user can mend is one line and exit code 2; Ctrl-C is exit code 130."""
     try:
+        if TORCHRUN in os.environ and sys.argv[1:2] != ["train"]:
+            raise UserError(
+                "torchrun is for one training run: torchrun --nproc-per-node N -m suite.cli train RECIPE ..."
+            )
         app.cli(prog="fspo", description="FSPO and its rivals on identical rollouts.", sort_subcommands=False)
     except UserError as error:
         complaints.print(f"fspo: error: {error}", markup=False)
@@ -49,7 +58,7 @@ def compare(
     data_dir: Path | None = None,
     ranges: Path | None = None,
     options: Options = (),
-    workers: int | None = None,
+    where: Place = Where(),  # noqa: B008 (frozen)
     dry_run: bool = False,
 ) -> None:
     """Train and evaluate every method with every seed, then print the comparison. Run again to go on where it stopped.
@@ -64,7 +73,7 @@ def compare(
         data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
         ranges: Range file of fspo calibrate; settings of --set win over it.
         options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
-        workers: Processes side by side; default one per core.
+        where: Where cells are computed.
         dry_run: Only check what can be checked without the weights, and say what would run.
     """
     from suite.comparison import Report
@@ -80,7 +89,7 @@ def compare(
     if dry_run:
         say(checked(config, out, code_of(config)))
         return
-    run_comparison(config, out, workers, given)
+    run_comparison(config, out, where, given)
     with console.status("computing tables, figures and intervals"):
         report = Report.of(config, out)
         path = write_report(report)
@@ -89,7 +98,11 @@ def compare(
 
 @app.command
 def sweep(
-    folder: tyro.conf.Positional[Path], /, rates: str, seeds: int | None = None, workers: int | None = None
+    folder: tyro.conf.Positional[Path],
+    /,
+    rates: str,
+    seeds: int | None = None,
+    where: Place = Where(),  # noqa: B008
 ) -> None:
     """Train a finished comparison again at other learning rates, for its report's section on stability.
 
@@ -97,7 +110,7 @@ def sweep(
         folder: The comparison's folder; the runs go to FOLDER/sweep/lr-RATE.
         rates: Comma-separated learning rates, for instance 3e-5,3e-4 (a factor of 3 apart, until a method collapses).
         seeds: Only the comparison's first so many seeds.
-        workers: Processes side by side; default one per core.
+        where: Where cells are computed.
     """
     from suite.comparison import Report
     from suite.folder import stored_config
@@ -109,27 +122,35 @@ def sweep(
     config = stored_config(folder)
     for text, rate in learning_rates(rates, config.train.learning_rate).items():
         train = replace(config.train, learning_rate=rate)
-        run_comparison(replace(config, train=train, seeds=config.seeds[:seeds]), folder / SWEEP / f"lr-{text}", workers)
+        run_comparison(replace(config, train=train, seeds=config.seeds[:seeds]), folder / SWEEP / f"lr-{text}", where)
     report = Report.at(folder)
     print_report(report, write_report(report), console)
 
 
-def run_comparison(config: CompareConfig, out: Path, workers: int | None, given: Ranges | None = None) -> None:
+def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges | None = None) -> None:
     """Train and evaluate all cells of a comparison that are not there yet, side by side."""
     from suite.cells import stages
     from suite.folder import claim_folder
     from suite.grid import Layout, run_jobs
+    from suite.ray_grid import require_ray, run_jobs_on_ray
 
+    if where.on == "ray":
+        require_ray()
+    elif where.gpus_per_cell is not None or where.ray_address is not None:
+        raise UserError("--gpus-per-cell and --ray-address are for --on ray")
     claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts if given else None)
     say(given.notes(config.methods) if given else [])
     jobs = stages(config, out)
-    layout = Layout.of(max(map(len, jobs)), workers)
+    layout = Layout.of(max(map(len, jobs)), where.workers)
     cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
     work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates at {config.train.learning_rate:g}"
-    where = f"{layout.workers} processes x {layout.threads} threads"
-    console.print(f"{config.name}: {cells}, {work}; {where}", highlight=False)
+    places = "a Ray cluster" if where.on == "ray" else f"{layout.workers} processes x {layout.threads} threads"
+    console.print(f"{config.name}: {cells}, {work}; {places}", highlight=False)
     tell_overlaps(config)
-    run_jobs(jobs, layout, console)
+    if where.on == "ray":
+        run_jobs_on_ray(jobs, console, where.ray_address, where.gpus_per_cell)
+    else:
+        run_jobs(jobs, layout, console)
 
 
 @app.command
@@ -146,7 +167,7 @@ def train(
     ranges: Path | None = None,
     options: Options = (),
 ) -> None:
-    """Train and evaluate one cell of a recipe.
+    """Train and evaluate one cell of a recipe, on several devices under torchrun.
 
     Args:
         recipe: A name that fspo recipes lists.
@@ -162,20 +183,30 @@ def train(
     """
     from suite.cells import stages
     from suite.folder import claim_folder
-    from suite.grid import Layout, run_jobs
+    from suite.grid import Layout, run_jobs, run_together
     from suite.ranges import Ranges
+    from suite.ranks import leave, ranks_here
     from suite.recipes import resolved
 
     given = Ranges.read(ranges)
     config = replace(resolved(recipe, method, None, steps, model, data_dir, options, given), seeds=(seed,))
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
-    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
+    ranks = ranks_here()
+    console.quiet = not ranks.leads
+    responses = config.train.problems_per_step * config.train.samples_per_problem
+    ranks.share(range(responses // config.train.mini_batches))  # refused now, not after the base's evaluation
+    if ranks.leads:
+        if out.exists() and any(out.iterdir()) and not resume:
+            raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
+        claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
     say(given.notes(config.methods))
     tell_overlaps(config)
-    run_jobs(stages(config, out), Layout.of(1), console)
+    if ranks.sharded:
+        run_together(stages(config, out), ranks, console)
+    else:
+        run_jobs(stages(config, out), Layout.of(1), console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
+    leave(ranks)
 
 
 @app.command

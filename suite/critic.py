@@ -17,11 +17,12 @@ class Critic(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.body = copy.deepcopy(model.base_model)
-        self.head = nn.Linear(model.config.hidden_size, 1, dtype=torch.float32, device=model.device)
+        exact = torch.promote_types(model.dtype, torch.float32)
+        self.head = nn.Linear(model.config.hidden_size, 1, dtype=exact, device=model.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, batch: MicroBatch) -> Tensor:
-        """values [n, T] float32, 0 at padding."""
-        values = self.head(hidden_states(self.body, batch).float())[:, 0]
-        return torch.zeros(batch.response_mask.shape, device=values.device).masked_scatter(batch.response_mask, values)
+        """values [n, T] in the head's precision (float32, float64 for a float64 model), 0 at padding."""
+        values = self.head(hidden_states(self.body, batch).to(self.head.weight.dtype))[:, 0]
+        return values.new_zeros(batch.response_mask.shape).masked_scatter(batch.response_mask, values)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from suite.config import VllmConfig
+from suite.ranks import ranks_here
 from suite.sampling import HalfPrecisionSampler, Sampler, TransformersSampler
 from suite.types import UserError
 from suite.vllm_sampler import VllmSampler, require_vllm
@@ -16,12 +17,17 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def require_engine(engine: str, precision: str = "float32") -> None:
-    """UserError where that engine or precision is unknown or not installed, before anything heavy is loaded."""
+    """UserError where that engine or precision is unknown, not installed or not for several processes that share a run.
+
+    Asked before anything heavy is loaded.
+    """
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision!r}: float32 or bfloat16")
     if engine not in ENGINES:
         raise UserError(f"unknown engine {engine!r}; there are: {', '.join(ENGINES)}")
     if engine == "vllm":
+        if ranks_here().count > 1:
+            raise UserError("sampler vllm draws for one process; under torchrun use train.sampler=transformers")
         require_vllm()
 
 

@@ -6,12 +6,11 @@ import fcntl
 import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,9 +28,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from suite.ranks import POLL_SECONDS, Ranks, end_with
 from suite.types import UserError
 
-POLL_SECONDS = 0.5
 LOCK_SECONDS = 10.0
 
 
@@ -119,16 +118,11 @@ def _start_worker(parent: int, stop: Any, threads: int) -> None:
 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent and not stop.value:
-            time.sleep(POLL_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent, lambda: stop.value != 0)
 
 
-def _run(job: Job) -> tuple[str, float]:
+def run_job(job: Job) -> tuple[str, float]:
+    """Run a job in this process, alone in its folder: what it says of itself, and its seconds."""
     start = time.perf_counter()
     with locked(job.folder):
         return job.run(), time.perf_counter() - start
@@ -140,28 +134,45 @@ def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) 
     Raises UserError for the first failed job after its stage; KeyboardInterrupt ends the workers at once, and what
     they had finished stays.
     """
-    todo = [[job for job in stage if not job.done()] for stage in stages]
-    skipped = sum(map(len, stages)) - sum(map(len, todo))
-    if skipped:
-        console.print(f"{skipped} of {sum(map(len, stages))} jobs are done already")
-    if not any(todo):
-        return
     context = multiprocessing.get_context("spawn")
     stop = context.RawValue("b", 0)  # no Event: its lock outlives a worker that is killed while it waits, and hangs us
     arguments = (os.getpid(), stop, layout.threads)
     pool = ProcessPoolExecutor(layout.workers, context, initializer=_start_worker, initargs=arguments)
     try:
-        with progress_bar(console) as bar:
-            for stage in todo:
-                _run_stage(pool, stage, bar)
+        run_stages(stages, console, pool, run_job)
     finally:
         stop.value = 1
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_stage(pool: ProcessPoolExecutor, jobs: Sequence[Job], bar: Progress) -> None:
+def run_stages(
+    stages: Sequence[Sequence[Job]], console: Console, pool: Executor, run: Callable[[Job], tuple[str, float]]
+) -> None:
+    """`run` the jobs that are not done in a pool, stage after stage, as `run_jobs` says."""
+    todo = [[job for job in stage if not job.done()] for stage in stages]
+    skipped = sum(map(len, stages)) - sum(map(len, todo))
+    if skipped:
+        console.print(f"{skipped} of {sum(map(len, stages))} jobs are done already")
+    if any(todo):
+        with progress_bar(console) as bar:
+            for stage in todo:
+                _run_stage(pool, run, stage, bar)
+
+
+def run_together(stages: Sequence[Sequence[Job]], ranks: Ranks, console: Console) -> None:
+    """Run the jobs that are not done one after another, each by all the processes that torchrun started."""
+    for job in (job for stage in stages for job in stage):
+        if ranks.agreed(job.done()):
+            continue
+        start = time.perf_counter()
+        with locked(job.folder) if ranks.leads else nullcontext():
+            line = job.run()
+        console.print(f"{job.name:<16} {line}  ({time.perf_counter() - start:.0f} s)", highlight=False)
+
+
+def _run_stage(pool: Executor, run: Callable[[Job], tuple[str, float]], jobs: Sequence[Job], bar: Progress) -> None:
     overall = bar.add_task(f"{len(jobs)} jobs", total=sum(job.total for job in jobs))
-    waiting: dict[Future[tuple[str, float]], Job] = {pool.submit(_run, job): job for job in jobs}
+    waiting: dict[Future[tuple[str, float]], Job] = {pool.submit(run, job): job for job in jobs}
     failures: list[tuple[Job, BaseException]] = []
     while waiting:
         finished, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)

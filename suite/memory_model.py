@@ -3,7 +3,7 @@
 Letters: N parameters, A trained ones (N, or a LoRA's), l layers, d hidden size, q and k heads and key-value heads times
 the head size, h and g their counts, f feed-forward size, V vocabulary; n tokens of a micro-batch, K those
 of its responses, B responses drawn side by side, T tokens of prompt and response. Weights are float32, bfloat16 is
-autocast; updates keep all activations, and logits for at most 2^25 / V tokens at once.
+autocast; updates keep all activations unless layers are checkpointed, and logits for at most 2^25 / V tokens.
 
 Source: ours; what autograd keeps was read off transformers' Llama and Qwen3 (tests count it again), and the whole is
 held against measured peaks by `benchmarks/memory.py`.
@@ -48,7 +48,8 @@ class Load:
     """What a cell asks of memory, apart from the model's shape.
 
     prompt and response are tokens of the longest rows. rows and mini_batches shape an update; side_by_side and
-    distinct_prompts a call of the sampler. critic, start_model and lora_rank say what is held beside the policy.
+    distinct_prompts a call of the sampler. critic, start_model and lora_rank say what is held beside the policy,
+    checkpointed that of activations only the layers' inputs are.
     vllm_gib is what an engine of vLLM takes, 0 where this process draws; on a GPU it sleeps during updates.
     """
 
@@ -63,6 +64,7 @@ class Load:
     critic: bool = False
     start_model: bool = False
     lora_rank: int = 0
+    checkpointed: bool = False
     gpu: bool = False
     vllm_gib: float = 0.0
 
@@ -111,8 +113,11 @@ def standing(shape: ModelShape, load: Load, *, trained: bool) -> list[Term]:
     return terms
 
 
-def activations_per_token(shape: ModelShape, precision: str) -> tuple[int, str]:
-    """Bytes that autograd keeps for one token of a micro-batch, without logits, and their formula."""
+def activations_per_token(shape: ModelShape, precision: str, checkpointed: bool = False) -> tuple[int, str]:
+    """Bytes that autograd keeps for one token of a micro-batch, without logits, and their formula.
+
+    Checkpointed layers keep their input; one at a time has its activations, while they are computed again.
+    """
     d, q, k, f = shape.hidden, shape.queries, shape.keys, shape.feed_forward
     h, g = shape.heads, shape.key_value_heads
     if precision == "bfloat16":
@@ -123,6 +128,8 @@ def activations_per_token(shape: ModelShape, precision: str) -> tuple[int, str]:
         extra, more = 4 * (2 * q + 2 * k + h + g), " + 4(2q + 2k + h + g)"
     if shape.query_norm:
         layer, formula = layer + extra, formula + more
+    if checkpointed:
+        return shape.layers * 4 * d + layer + 12 * d + 12, f"l 4d + {formula} + 12d + 12"
     return shape.layers * layer + 12 * d + 12, f"l ({formula}) + 12d + 12"
 
 
@@ -131,7 +138,7 @@ def updating(shape: ModelShape, load: Load) -> list[Term]:
 
     With one micro-batch an update, gradients appear while activations go: the larger of the two counts.
     """
-    each, formula = activations_per_token(shape, load.precision)
+    each, formula = activations_per_token(shape, load.precision, load.checkpointed)
     n, k = load.micro_rows * (load.prompt + load.response), load.micro_rows * load.response
     logits = 20 * min(k, max(1, LOGITS_AT_ONCE // shape.vocabulary)) * shape.vocabulary
     layer = 12 * n * shape.feed_forward

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from suite.arithmetic import drift_per_token, effective_sample_size, kl_k1, kl_k3, spread_per_root_token
+from suite.ranks import ALONE, Ranks
 from suite.types import FinishReason, Rollout, Verdict
 from suite.update import Part, StepReport
 
 
-def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part]) -> dict[str, float]:
+def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part], ranks: Ranks = ALONE) -> dict[str, float]:
     """Reward, groups without signal, lengths, truncation, entropy and the sampler's mismatch.
 
-    Entropy in nats per token, before the first update.
+    Entropy in nats per token, before the first update. `parts` are this process's; the numbers are the whole step's.
     """
     lengths = torch.tensor([len(r.response_ids) for r in rollouts], dtype=torch.float64)
     tokens = float(lengths.sum())
-    entropy = sum(float(p.entropy.sum()) for p in parts)
-    gaps = torch.cat([_sampler_gap(p) for p in parts])
+    entropy = ranks.sum(sum(float(p.entropy.sum()) for p in parts))
+    gaps = ranks.in_turn(torch.cat([_sampler_gap(p) for p in parts]))
     return {
         "reward/mean": sum(r.reward or 0.0 for r in rollouts) / len(rollouts),
         "reward/uniform_group_share": _uniform_share(rollouts),

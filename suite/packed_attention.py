@@ -72,9 +72,9 @@ def _by_sequence(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int]
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None) -> Tensor:
     """One call of torch's kernel for sequences of many lengths, which takes half precision on a GPU alone."""
     ends = torch.tensor([0, *sizes], device=query.device).cumsum(0).to(torch.int32)
-    states = (x[0].transpose(0, 1) for x in (query, key, value))
-    gqa = key.shape[1] != query.shape[1]
-    found = varlen_attn(*states, ends, ends, max(sizes), max(sizes), scale=scaling, window_size=(-1, 0), enable_gqa=gqa)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    longest, gqa = max(sizes), key.shape[1] != query.shape[1]
+    found = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=gqa)
     assert isinstance(found, Tensor)
     return found[None]
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from suite.config import TrainConfig
+from suite.ranks import ALONE, Ranks
 from suite.scoring import MicroBatch, micro_batches, score, score_and_entropy
 from suite.seeds import generator
 from suite.types import CreditInput, Method, PolicyBatch, Rollout
@@ -20,12 +21,23 @@ Parts = list[list[Part]]
 
 
 def mini_batches(
-    rollouts: Sequence[Rollout], config: TrainConfig, seed: int, step: int, device: torch.device | str
+    rollouts: Sequence[Rollout],
+    config: TrainConfig,
+    seed: int,
+    step: int,
+    device: torch.device | str,
+    ranks: Ranks = ALONE,
 ) -> list[list[MicroBatch]]:
-    """The rollouts dealt at random to the optimizer steps of an epoch, each cut into micro-batches."""
+    """The rollouts dealt at random to the optimizer steps of an epoch, each cut into micro-batches.
+
+    Of several processes each takes every so-manyth of a step's responses by length.
+    """
     shuffled = torch.randperm(len(rollouts), generator=generator(seed, "mini-batches", step)).numpy()
     budget = config.tokens_per_micro_batch
     minis = [m.tolist() for m in np.array_split(shuffled, config.mini_batches)]
+    if ranks.count > 1:
+        size = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts]
+        minis = [ranks.share(sorted(rows, key=lambda i: (size[i], i))) for rows in minis]
     return [micro_batches(rollouts, rows, budget, device) for rows in minis]
 
 
@@ -35,47 +47,57 @@ def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], sta
 
     Advantages are 0 until `credited` fills them in.
     """
+    ranks = learner.ranks
     with learner.arithmetic():
-        old, entropy = score_and_entropy(learner.model, micro)
-    sampled = torch.tensor([x for i in micro.rows for x in rollouts[i].sampler_log_probs], device=old.device)
+        old, entropy = ranks.apply(score_and_entropy, learner.model, micro)
+    drawn = [x for i in micro.rows for x in rollouts[i].sampler_log_probs]
+    sampled = torch.tensor(drawn, dtype=old.dtype, device=old.device)
     reference = None
     if start_model is not None:
         with learner.arithmetic():
-            reference = score(start_model, micro)
+            reference = ranks.apply(score, start_model, micro)
     batch = PolicyBatch(
         log_probs=old,
         old_log_probs=old,
         advantages=torch.zeros(len(micro.rows), 1, device=old.device),
         response_mask=micro.response_mask,
         lengths=micro.lengths,
-        sampler_log_probs=torch.zeros_like(old).masked_scatter(micro.response_mask, sampled),
+        sampler_log_probs=torch.zeros_like(old).masked_scatter(micro.response_mask, sampled.to(old)),
         ref_log_probs=reference,
         old_values=learner.values(micro),
     )
     return Part(micro, batch, entropy)
 
 
-def credited(method: Method, minis: Parts, rollouts: Sequence[Rollout]) -> Parts:
+def scored_step(
+    learner: Learner, minis: Sequence[Sequence[MicroBatch]], rollouts: Sequence[Rollout], start_model: Any = None
+) -> Parts:
+    """All micro-batches of a rollout step, scored."""
+    rounds = learner.ranks.rounds
+    return [[scored(learner, micro, rollouts, start_model) for micro, _ in rounds(mini)][: len(mini)] for mini in minis]
+
+
+def credited(method: Method, minis: Parts, rollouts: Sequence[Rollout], ranks: Ranks = ALONE) -> Parts:
     """The same parts with the method's advantages (and returns), computed over the whole rollout step at once."""
-    parts = [part for mini in minis for part in mini]
     rewards, groups = rewards_and_groups(rollouts)
-    order = torch.tensor([row for part in parts for row in part.micro.rows])
-    device = parts[0].batch.log_probs.device
-    values = stack([v for p in parts if (v := p.batch.old_values) is not None]) if "values" in method.needs else None
-    mask = stack([p.batch.response_mask for p in parts])
+    rows = [ranks.rows(torch.tensor([row for part in mini for row in part.micro.rows])) for mini in minis]
+    order = torch.cat(rows)
+    device = minis[0][0].batch.log_probs.device
+    values = None
+    if "values" in method.needs:
+        values = stack([ranks.rows(stack([v for p in m if (v := p.batch.old_values) is not None])) for m in minis])
+    mask = stack([ranks.rows(stack([p.batch.response_mask for p in mini])) for mini in minis])
     seen = CreditInput(rewards[order].to(device), groups[order].to(device), mask, values)
     credit = method.credit(seen, method.hyper)
-    place, filled = 0, []
-    for mini in minis:
-        filled.append([])
-        for part in mini:
-            n, width = part.batch.log_probs.shape
-            rows = slice(place, place + n)
-            returns = None if credit.returns is None else credit.returns[rows, :width]
-            batch = dataclasses.replace(part.batch, advantages=credit.advantages[rows, :width], returns=returns)
-            filled[-1].append(dataclasses.replace(part, batch=batch))
-            place += n
-    return filled
+    place = {row: i for i, row in enumerate(order.tolist())}
+
+    def filled(part: Part) -> Part:
+        width, own = part.batch.log_probs.shape[1], [place[row] for row in part.micro.rows]
+        returns = None if credit.returns is None else credit.returns[own, :width]
+        batch = dataclasses.replace(part.batch, advantages=credit.advantages[own, :width], returns=returns)
+        return dataclasses.replace(part, batch=batch)
+
+    return [[filled(part) for part in mini] for mini in minis]
 
 
 def rewards_and_groups(rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -132,6 +132,7 @@ def load_of(config: CompareConfig, shape: ModelShape, device: Device, lengths: L
         critic=critic,
         start_model=train.kl_coefficient > 0,
         lora_rank=train.lora_rank,
+        checkpointed=train.activation_checkpointing,
         gpu=device.is_gpu,
         vllm_gib=vllm_gib(config, shape, device),
     )

@@ -77,8 +77,9 @@ def _memory(
     if count > 1:
         shared = total_gib(peak, count)
         lines.append(
-            f"Weights, gradients and states sharded over {count} devices (FSDP, not built yet): {shared:.1f} GiB a "
-            f"device, which {'fits' if shared <= room else 'does not fit either'}."
+            f"Weights, gradients and states sharded over {count} devices (torchrun --nproc-per-node {count} -m "
+            f"suite.cli train ...; what draws stays whole beside them): {shared:.1f} GiB a device, which "
+            f"{'fits' if shared <= room else 'does not fit either'}."
         )
     return [(f"memory of a cell of {who}, responses at their limit", pd.DataFrame(rows), lines)]
 

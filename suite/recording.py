@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from suite.files import write_atomically
@@ -69,19 +69,25 @@ class RolloutSet:
     def read(cls, path: Path) -> RolloutSet:
         """Read a set and check its bytes against its name. A foreign, truncated or altered file raises UserError."""
         try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            data = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: cannot read this rollout set ({error.strerror})") from error
+        found = hashlib.sha256(data).hexdigest()
         if found != path.stem:
             raise UserError(f"{path}: altered or truncated (sha256 is {found[:12]}...); delete it to record it again")
         try:
-            with safe_open(path, framework="pt") as file:
-                meta = json.loads(file.metadata()["fspo_rollout_set"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, KeyError, TypeError) as error:
+            recorded = cls.from_bytes(data)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a rollout set of this suite ({error})") from error
-        if meta["header"]["schema"] != SCHEMA:
-            raise UserError(f"{path}: schema {meta['header']['schema']}, this version reads {SCHEMA}; record it again")
+        if (schema := recorded.header["schema"]) != SCHEMA:
+            raise UserError(f"{path}: schema {schema}, this version reads {SCHEMA}; record it again")
+        return recorded
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RolloutSet:
+        """The set that `to_bytes` wrote; KeyError, TypeError, ValueError or SafetensorError for anything else."""
+        tensors, size = load(data), int.from_bytes(data[:8], "little")
+        meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["fspo_rollout_set"])
         return cls(meta["header"], _rollouts(tensors, meta["columns"]))
 
 

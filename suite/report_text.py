@@ -54,7 +54,7 @@ def _claims(report: Report) -> Iterator[str]:
     )
     found = claims_table(report.claims)
     yield tables.markdown(found.drop(columns="measured"))
-    yield _bullets([f"claim {row['']}: {row['measured']}" for row in found.to_dict("records")])
+    yield _bullets([f"claim {row['']}, {row['verdict']}: {row['measured']}" for row in found.to_dict("records")])
 
 
 def _accuracies(report: Report) -> Iterator[str]:

@@ -19,11 +19,14 @@ from suite.costs import Clock
 from suite.critic import Critic
 from suite.lora import add_adapters, fold_adapters
 from suite.metrics import rollout_metrics, update_metrics
-from suite.parts import Parts, credited, mini_batches, rewards_and_groups, scored
+from suite.parts import Parts, credited, mini_batches, rewards_and_groups, scored_step
+from suite.ranks import ALONE, Ranks
 from suite.recording import RolloutSet
 from suite.replay import UpdateLog
 from suite.rollouts import RolloutSource
 from suite.run_log import RunLog, read_log
+from suite.sharding import gather_into, shard, sharded_copy
+from suite.shared_sampling import led
 from suite.types import FinishReason, Method, Rollout, State, UserError
 from suite.update import Learner, StepReport, critic_step, optimizer_step
 
@@ -36,6 +39,8 @@ class Trainer:
     """One cell: one method, one seed, one policy. `first` is the recorded rollout set that every method starts from.
 
     `on_updates` is told what the updates of a step saw and the method's estimates before them; its numbers are logged.
+    Of several `ranks` each has a trainer; the source's model stays whole and draws, a cut copy of it is trained. Only
+    the leading one writes, and only its folder, source of rollouts and `first` are asked.
     """
 
     config: TrainConfig
@@ -47,6 +52,7 @@ class Trainer:
     on_step: Callable[[int, Mapping[str, float]], None] = lambda step, numbers: None
     on_rollouts: Callable[[int, RolloutSet], None] = lambda step, recorded: None
     on_updates: Callable[[UpdateLog, State], Mapping[str, float]] = lambda log, state: {}
+    ranks: Ranks = ALONE
 
     def run(self) -> list[dict[str, float]]:
         """Train to the end, from the last checkpoint where there is one; returns the logged steps.
@@ -54,39 +60,67 @@ class Trainer:
         Adapters are part of the model while it trains, and folded into its weights at the end.
         """
         model, kl, lora = self.source.model, self.config.kl_coefficient > 0, self.config.lora_rank > 0
+        if self.ranks.sharded and self.config.precision == "bfloat16":
+            model.to("cpu")  # from here on it hands weights to the sampler's own copy, and needs no device memory
         frozen = {id(p): p for p in model.parameters()} if lora else {}  # which the start model then shares
-        self.start_model = copy.deepcopy(model, frozen) if kl else None
-        self.learner = build_learner(model, self.method, self.config, self.seed)
+        self.start_model = self._start_model(frozen) if kl else None
+        self.learner = build_learner(model, self.method, self.config, self.seed, self.ranks)
         self.state: State = {}
         first_step = self._resume()
-        log = RunLog(self.folder, first_step)
+        log = RunLog(self.folder, first_step) if self.ranks.leads else None
         for step in range(first_step, self.config.steps):
             numbers = self._step(step)
-            log.append(step, numbers)
+            if log is not None:
+                log.append(step, numbers)
             if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps:
                 self._checkpoint(step + 1)
             self.on_step(step, numbers)
-        log.close()
+        self._gather_weights()
         if lora:
             fold_adapters(model)
+        if log is None:
+            return []
+        log.close()
         return read_log(self.folder)
+
+    def _start_model(self, frozen: dict[int, Any]) -> Any:
+        model = self.source.model
+        if not self.ranks.sharded:
+            return copy.deepcopy(model, frozen)
+        return sharded_copy(model, self.ranks.count).requires_grad_(False)
+
+    def _gather_weights(self) -> None:
+        """Bring the whole model that draws and is evaluated to where training has come."""
+        if self.ranks.sharded:
+            gather_into(self.source.model, self.learner.model)
+
+    def _rollouts(self, step: int) -> RolloutSet:
+        """The step's rollouts: recorded or taken over by the leading process, known to all."""
+        self._gather_weights()
+        with led(self.source.sampler) as leads:
+            if not leads:
+                return RolloutSet.from_bytes(self.ranks.tell(None))
+            recorded = self.first if step == 0 and self.first is not None else self.source.record(step)
+        if self.ranks.count > 1:
+            self.ranks.tell(recorded.to_bytes())
+        return recorded
 
     def _step(self, step: int) -> dict[str, float]:
         clock = Clock()
-        recorded = self.first if step == 0 and self.first is not None else self.source.record(step)
+        recorded = self._rollouts(step)
         rollouts = recorded.rollouts
         self.on_rollouts(step, recorded)
         clock.lap("sample")
         parts = self._score(rollouts, step)
         if step == 0:
             parts = self._warm_up_critic(parts, rollouts)
-        parts = credited(self.method, parts, rollouts)
+        parts = credited(self.method, parts, rollouts, self.ranks)
         clock.lap("score")
         before = self.state
         reports = self._update(parts)
         clock.lap("update")
         centred = group_centred(*rewards_and_groups(rollouts))
-        numbers = rollout_metrics(rollouts, [part for mini in parts for part in mini])
+        numbers = rollout_metrics(rollouts, [part for mini in parts for part in mini], self.ranks)
         numbers |= update_metrics(reports, centred)
         numbers |= self.on_updates(self._record_updates(step, rollouts, reports, centred), before)
         numbers["tokens/updated"] = numbers["tokens/scored"] * self.config.epochs
@@ -95,18 +129,18 @@ class Trainer:
 
     def _score(self, rollouts: Sequence[Rollout], step: int) -> Parts:
         """Old log-probs, in the very micro-batches that the updates will use."""
-        minis = mini_batches(rollouts, self.config, self.seed, step, self.source.model.device)
-        return [[scored(self.learner, micro, rollouts, self.start_model) for micro in mini] for mini in minis]
+        minis = mini_batches(rollouts, self.config, self.seed, step, self.learner.model.device, self.learner.ranks)
+        return scored_step(self.learner, minis, rollouts, self.start_model)
 
     def _warm_up_critic(self, parts: Parts, rollouts: Sequence[Rollout]) -> Parts:
         """Fit a fresh critic to the first rollouts before the policy moves; other methods pass through."""
         if self.learner.critic is None:
             return parts
-        fitted = credited(self.method, parts, rollouts)
+        fitted = credited(self.method, parts, rollouts, self.ranks)
         for _ in range(self.method.hyper.critic_warmup_epochs):
             for mini in fitted:
                 critic_step(self.learner, self.method, mini, clip_to_old=False)
-        return [[scored(self.learner, part.micro, rollouts, self.start_model) for part in mini] for mini in parts]
+        return scored_step(self.learner, [[part.micro for part in mini] for mini in parts], rollouts, self.start_model)
 
     def _update(self, parts: Parts) -> list[StepReport]:
         reports: list[StepReport] = []
@@ -139,9 +173,10 @@ class Trainer:
             log_probs=torch.cat([report.log_probs[report.mask] for report in reports]).cpu().numpy(),
             old_log_probs=torch.cat([report.old_log_probs[report.mask] for report in reports]).cpu().numpy(),
         )
-        folder = self.folder / "updates"
-        folder.mkdir(parents=True, exist_ok=True)
-        log.save(folder / f"step-{step:05d}.safetensors")
+        if self.ranks.leads:
+            folder = self.folder / "updates"
+            folder.mkdir(parents=True, exist_ok=True)
+            log.save(folder / f"step-{step:05d}.safetensors")
         return log
 
     def _modules(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -157,12 +192,13 @@ class Trainer:
         modules, optimizers, schedules = self._modules()
         clocks = {name: {"epoch": s.last_epoch, "rates": s.get_last_lr()} for name, s in schedules.items()}
         numbers = {"next_step": next_step, "state": dict(self.state), "schedules": clocks}
-        save_checkpoint(self.folder / "checkpoint.safetensors", modules, optimizers, numbers)
+        path = self.folder / "checkpoint.safetensors"
+        save_checkpoint(path, modules, optimizers, numbers, writes=self.ranks.leads)
 
     def _resume(self) -> int:
         """The first step still to do."""
         path = self.folder / "checkpoint.safetensors"
-        if not path.exists():
+        if not self.ranks.agreed(path.exists()):
             return 0
         modules, optimizers, schedules = self._modules()
         numbers = load_checkpoint(path, modules, optimizers)
@@ -175,11 +211,11 @@ class Trainer:
         return numbers["next_step"]
 
 
-def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0) -> Learner:
+def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0, ranks: Ranks = ALONE) -> Learner:
     """AdamW with its schedule for the policy, and for the critic where the method needs values.
 
     With a `lora_rank` the policy gets adapters, drawn from `seed`, and nothing else of it is trained; the critic is
-    a full copy of the policy's body all the same.
+    a full copy of the policy's body all the same. With sharded `ranks` a copy of the policy is trained, cut among them.
     """
     updates = config.steps * config.updates_per_rollout
 
@@ -193,9 +229,14 @@ def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0
     critic = Critic(model) if "values" in method.needs else None
     if config.lora_rank:
         add_adapters(model, config.lora_rank, config.lora_alpha, config.lora_targets, seed)
+    if ranks.sharded:
+        model = sharded_copy(model, ranks.count)
+        if critic is not None:
+            shard(critic, ranks.count)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, schedule = adamw(trained, config.learning_rate, 0)
     learner = Learner(model, optimizer, schedule, config.max_grad_norm, config.kl_coefficient, config.precision)
+    learner.ranks = ranks
     if critic is not None:
         learner.critic = critic
         rate = config.learning_rate * method.hyper.critic_learning_rate_ratio

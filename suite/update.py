@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn, optim
 
 from suite.arithmetic import divisor_count, kl_k3, masked
 from suite.critic import Critic
+from suite.ranks import ALONE, Ranks, whole
 from suite.scoring import MicroBatch, score
 from suite.types import Divisor, Method, PolicyBatch, State, UserError
 
@@ -31,6 +32,7 @@ class Learner:
     critic: Critic | None = None
     critic_optimizer: optim.Optimizer | None = None
     critic_schedule: Any = None
+    ranks: Ranks = ALONE
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """The precision that forward passes run in."""
@@ -41,7 +43,7 @@ class Learner:
     def score(self, batch: MicroBatch) -> Tensor:
         """log_probs of a micro-batch."""
         with self.arithmetic():
-            return score(self.model, batch)
+            return self.ranks.apply(score, self.model, batch)
 
     def values(self, batch: MicroBatch) -> Tensor | None:
         """The critic's values of a micro-batch, or None without a critic."""
@@ -94,21 +96,26 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([nn.functional.pad(t, (0, width - t.shape[1])) for t in tensors])
 
 
-def joined(parts: Sequence[Part], log_probs: Sequence[Tensor]) -> PolicyBatch:
+def joined(parts: Sequence[Part], log_probs: Sequence[Tensor], ranks: Ranks = ALONE) -> PolicyBatch:
     """The whole mini-batch of one optimizer step, with the given new log-probs, detached."""
     batches = [part.batch for part in parts]
     return PolicyBatch(
-        log_probs=stack([x.detach() for x in log_probs]),
-        old_log_probs=stack([b.old_log_probs for b in batches]),
-        advantages=stack([b.advantages for b in batches]),
-        response_mask=stack([b.response_mask for b in batches]),
-        lengths=torch.cat([b.lengths for b in batches]),
+        log_probs=ranks.rows(stack([x.detach() for x in log_probs])),
+        old_log_probs=ranks.rows(stack([b.old_log_probs for b in batches])),
+        advantages=ranks.rows(stack([b.advantages for b in batches])),
+        response_mask=ranks.rows(stack([b.response_mask for b in batches])),
+        lengths=lengths_of(parts, ranks),
     )
+
+
+def lengths_of(parts: Sequence[Part], ranks: Ranks = ALONE) -> Tensor:
+    """Response tokens of every row of one optimizer step, [N]."""
+    return ranks.rows(torch.cat([part.batch.lengths for part in parts]))
 
 
 def count(divisor: Divisor, parts: Sequence[Part], max_new_tokens: int) -> float:
     """What the objectives of one optimizer step are divided by, counted over the whole step."""
-    return divisor_count(divisor, torch.cat([part.batch.lengths for part in parts]), max_new_tokens)
+    return divisor_count(divisor, lengths_of(parts), max_new_tokens)
 
 
 def optimizer_step(
@@ -117,18 +124,25 @@ def optimizer_step(
     """Maximise the method's objective on one mini-batch; returns what it saw and the method's new estimates.
 
     loss = -(sum_i J_i) / count + kl_coefficient * (sum_t k3_t) / tokens. Raises UserError when the loss is not finite.
+
+    Of several processes each has its own parts of the mini-batch; counts, estimates and the report are the whole's.
     """
-    before = state
+    before, ranks = state, learner.ranks
     if method.observe is not None and method.observe_first(method.hyper):
         with torch.no_grad():
-            state = method.observe(joined(parts, [learner.score(p.micro) for p in parts]), method.hyper, state)
+            seen = [learner.score(part.micro) for part, _ in ranks.rounds(parts)][: len(parts)]
+            state = method.observe(joined(parts, seen, ranks), method.hyper, state)
     learner.optimizer.zero_grad(set_to_none=True)
-    tokens = count(Divisor.TOKENS, parts, max_new_tokens)
+    lengths = lengths_of(parts, ranks)
+    tokens = divisor_count(Divisor.TOKENS, lengths, max_new_tokens)
     log_probs, surrogates, objective, penalty = [], [], 0.0, 0.0
-    for part in parts:
+    for part, counts in ranks.rounds(parts):
         new = learner.score(part.micro)
+        if not counts:
+            (0 * new.sum()).backward()
+            continue
         surrogate = method.surrogate(dataclasses.replace(part.batch, log_probs=new), method.hyper, state)
-        gain = surrogate.objective.sum() / count(surrogate.divisor, parts, max_new_tokens)
+        gain = surrogate.objective.sum() / divisor_count(surrogate.divisor, lengths, max_new_tokens)
         loss = -gain
         if part.batch.ref_log_probs is not None:
             kl = masked(kl_k3(part.batch.ref_log_probs - new), part.batch.response_mask).sum() / tokens
@@ -142,19 +156,22 @@ def optimizer_step(
         log_probs.append(new.detach())
         surrogates.append(surrogate)
         objective += gain.item()
-    grad_norm = float(nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_grad_norm))
+    grad_norm = float(whole(nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_grad_norm)))
     if not math.isfinite(grad_norm):
         raise UserError(f"{method.name}: the gradient norm is {grad_norm}; lower learning_rate")
     learner.optimizer.step()
     learner.schedule.step()
     value_error = critic_step(learner, method, parts)
-    whole = joined(parts, log_probs)
+    step = joined(parts, log_probs, ranks)
     if method.observe is not None and state is before:
-        state = method.observe(whole, method.hyper, state)
-    has_reference = parts[0].batch.ref_log_probs is not None
-    return _report(
-        parts, whole, surrogates, grad_norm, objective, penalty if has_reference else None, value_error
-    ), state
+        state = method.observe(step, method.hyper, state)
+    numbers = {
+        "grad_norm": grad_norm,
+        "objective": ranks.sum(objective),
+        "kl_to_start": None if parts[0].batch.ref_log_probs is None else ranks.sum(penalty),
+        "value_loss": value_error,
+    }
+    return _report(parts, step, surrogates, ranks, numbers), state
 
 
 def critic_step(learner: Learner, method: Method, parts: Sequence[Part], clip_to_old: bool = True) -> float | None:
@@ -163,10 +180,14 @@ def critic_step(learner: Learner, method: Method, parts: Sequence[Part], clip_to
         return None
     assert learner.critic_optimizer is not None
     learner.critic_optimizer.zero_grad(set_to_none=True)
-    tokens, total = count(Divisor.TOKENS, parts, 0), 0.0
-    for part in parts:
+    ranks, total = learner.ranks, 0.0
+    tokens = divisor_count(Divisor.TOKENS, lengths_of(parts, ranks), 0)
+    for part, counts in ranks.rounds(parts):
         values = learner.values(part.micro)
         assert values is not None
+        if not counts:
+            (0 * values.sum()).backward()
+            continue
         old = part.batch.old_values if clip_to_old else values.detach()
         batch = dataclasses.replace(part.batch, values=values, old_values=old)
         loss = method.value_loss(batch, method.hyper).sum() / tokens
@@ -175,35 +196,31 @@ def critic_step(learner: Learner, method: Method, parts: Sequence[Part], clip_to
     nn.utils.clip_grad_norm_(learner.critic.parameters(), learner.max_grad_norm)
     learner.critic_optimizer.step()
     learner.critic_schedule.step()
-    return total
+    return ranks.sum(total)
 
 
 def _report(
     parts: Sequence[Part],
-    whole: PolicyBatch,
+    step: PolicyBatch,
     surrogates: Sequence[Any],
-    grad_norm: float,
-    objective: float,
-    kl_to_start: float | None,
-    value_error: float | None,
+    ranks: Ranks,
+    numbers: Mapping[str, Any],
 ) -> StepReport:
-    token_level = any(s.log_weight.shape[1] > 1 for s in surrogates)
-    weights_per_row = whole.lengths if token_level else torch.ones_like(whole.lengths)
-    weights = [
-        s.log_weight[p.batch.response_mask] if s.log_weight.shape == p.batch.response_mask.shape else s.log_weight[:, 0]
-        for s, p in zip(surrogates, parts, strict=True)
-    ]
+    log_weights, outside, clipped = (
+        ranks.rows(stack([getattr(s, name).detach() for s in surrogates]))
+        for name in ("log_weight", "outside_band", "clipped")
+    )
+    token_level = log_weights.shape[1] > 1
+    weights_per_row = step.lengths if token_level else torch.ones_like(step.lengths)
+    at_tokens = log_weights.shape == step.response_mask.shape
     return StepReport(
-        rows=tuple(row for part in parts for row in part.micro.rows),
-        log_probs=masked(whole.log_probs, whole.response_mask),
-        old_log_probs=masked(whole.old_log_probs, whole.response_mask),
-        mask=whole.response_mask,
-        lengths=whole.lengths,
-        outside_share=torch.cat([s.outside_band.sum(dim=1) for s in surrogates]) / weights_per_row,
-        clipped_share=torch.cat([s.clipped.sum(dim=1) for s in surrogates]) / weights_per_row,
-        log_weights=torch.cat(weights).detach(),
-        grad_norm=grad_norm,
-        objective=objective,
-        kl_to_start=kl_to_start,
-        value_loss=value_error,
+        rows=tuple(ranks.rows(torch.tensor([row for part in parts for row in part.micro.rows])).tolist()),
+        log_probs=masked(step.log_probs, step.response_mask),
+        old_log_probs=masked(step.old_log_probs, step.response_mask),
+        mask=step.response_mask,
+        lengths=step.lengths,
+        outside_share=outside.sum(dim=1) / weights_per_row,
+        clipped_share=clipped.sum(dim=1) / weights_per_row,
+        log_weights=log_weights[step.response_mask] if at_tokens else log_weights[:, 0],
+        **numbers,
     )

@@ -152,6 +152,7 @@ SLOW_CASES = (
     Case("embedded", "sample", 40, 88, 512),
     Case("embedded", "update", 40, 88, 128, 1024),
     Case("embedded", "update", 40, 88, 128, 8192),
+    Case("embedded", "update", 40, 88, 128, 8192, checkpointed=True),
 )
 
 
@@ -164,7 +165,7 @@ def with_usual_libraries(case: Case) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", SLOW_CASES, ids=lambda case: f"{case.phase}-{case.micro_tokens}")
+@pytest.mark.parametrize("case", SLOW_CASES, ids=lambda case: f"{case.phase}-{case.micro_tokens}-{case.checkpointed}")
 def test_the_embedded_model_needs_what_is_predicted(case: Case) -> None:
     assert case.predicted_gib() > 1.03 * LIBRARIES[False]
     assert case.predicted_gib() == pytest.approx(with_usual_libraries(case), rel=0.15)

@@ -190,8 +190,9 @@ def test_a_recipe_is_planned_with_its_formulas(
 ) -> None:
     words = ("demo", "--model", "Qwen/Qwen3-8B", "--device", "h100-80gb", "--count", "8")
     text = printed(capsys, monkeypatch, *words)
-    for part in ("8,190,735,360 parameters", "8 N", "key-value cache", "does not fit into 78 GiB", "not built yet",
-                 "15 cells (5 methods x 3 seeds)", "tokens (2 N + 2 l q T)", "assumed"):  # fmt: skip
+    for part in ("8,190,735,360 parameters", "8 N", "key-value cache", "does not fit into 78 GiB",
+                 "sharded over 8 devices (torchrun", "15 cells (5 methods x 3 seeds)", "tokens (2 N + 2 l q T)",
+                 "assumed"):  # fmt: skip
         assert part in text, part
 
 

@@ -1,0 +1,211 @@
+"""P1: one training step on the same recorded rollouts, the suite against TRL's GRPOTrainer.
+
+    python -m benchmarks.training_step --out results/bench/training_step.json [--model embedded|smollm2] [--quick]
+
+A step scores old log-probs, forms advantages and takes four updates of GRPO (AdamW, constant rate, no KL term). Both
+sides get the same prompts, responses and rewards, deal them to the same updates, and start from the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tyro
+
+from benchmarks.duel import duel, ratio, seconds
+from benchmarks.material import MIXES, as_json, material
+from suite.app import complaints, console, say
+from suite.environment import machine, versions
+from suite.fetch import located
+from suite.files import write_atomically
+from suite.models import has_fast_bfloat16, locate
+from suite.printing import show
+from suite.recipes import EMBEDDED_MODEL
+from suite.types import UserError
+
+SCHEMA = "fspo-bench-training-step-1"
+SIDES = {"ours": "benchmarks.our_side", "trl": "benchmarks.trl_side"}
+LEAST_ROUNDS = 3
+SHARE = 0.9
+"""Of what leaving out all padding would give, 1 / (1 - padding share), this much is asked for."""
+TAIL_LIMIT = 2.0
+HALF = "bfloat16" if has_fast_bfloat16() else "float32"
+"""Without hardware for it bfloat16 is many times slower than float32."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One model and the size of its step. prompt and response are tokens, the second a mean."""
+
+    model: str
+    dtype: str
+    prompts: int
+    samples: int
+    prompt: int
+    response: int
+    micro_tokens: int
+    updates: int = 4
+    learning_rate: float = 1e-6
+    method: str = "grpo"
+
+
+SETUPS = {
+    "embedded": Setup("embedded", "float32", prompts=8, samples=8, prompt=12, response=40, micro_tokens=1024),
+    "smollm2": Setup("smollm2", HALF, prompts=4, samples=8, prompt=48, response=64, micro_tokens=1024),
+}
+
+
+def vocabulary(model: str) -> list[int]:
+    """Token ids to draw from: all but the first few, which are special."""
+    folder, _ = locate(located(model), EMBEDDED_MODEL)
+    size = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    return list(range(5, size))
+
+
+def required(padding: float, mix: str) -> float:
+    """What the ratio of speeds must reach on a mix whose padding share in TRL's batch is known.
+
+    >>> required(0.0, "equal"), required(0.6, "spread")
+    (1.0, 2.25)
+    """
+    return max(1.0, SHARE / (1 - padding), TAIL_LIMIT if mix == "tail" else 0.0)
+
+
+def parity(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Largest differences over all updates of all rounds: of the loss, absolute; of the gradient norm, relative."""
+    gaps: dict[str, float] = {"loss": 0.0, "grad_norm": 0.0}
+    for mine, other in zip(ours, theirs, strict=True):
+        for a, b in zip(mine["loss"], other["loss"], strict=True):
+            gaps["loss"] = max(gaps["loss"], abs(a - b))
+        for a, b in zip(mine["grad_norm"], other["grad_norm"], strict=True):
+            gaps["grad_norm"] = max(gaps["grad_norm"], abs(a - b) / max(abs(b), 1e-12))
+    return gaps
+
+
+def measured(setup: Setup, mix: str, rounds: int, threads: int) -> dict[str, Any]:
+    """Both sides on one length mix: times, tokens per second, peaks, padding and parity."""
+    rows = material(mix, vocabulary(setup.model), setup.prompts, setup.samples, setup.prompt, setup.response)
+    longest = max(map(len, rows.responses))
+    task = {**asdict(setup), "tasks": ["recurrence"], "max_new_tokens": longest, "threads": threads,
+            "material": as_json(rows)}  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        said = duel(SIDES, task, Path(folder), rounds)
+    ours, theirs = said["ours"], said["trl"]
+    speed = {name: ratio([rows.tokens / s for s in seconds(one)], [1.0]) for name, one in said.items()}
+    padding = theirs["unseen"]["padding"]
+    gained = ratio(seconds(theirs), seconds(ours))
+    return {
+        "mix": mix,
+        "material": {"digest": rows.digest, "tokens": rows.tokens, "longest_response": longest},
+        "padding_share_of_trl": padding,
+        "seconds": {name: seconds(one) for name, one in said.items()},
+        "cpu_seconds": {name: seconds(one, "cpu_seconds") for name, one in said.items()},
+        "tokens_per_second": {name: one["of_medians"] for name, one in speed.items()},
+        "speed_ratio": gained,
+        "cpu_ratio": ratio(seconds(theirs, "cpu_seconds"), seconds(ours, "cpu_seconds")),
+        "required": required(padding, mix),
+        "peak_gib": {name: one["peak_gib"] for name, one in said.items()},
+        "loaded_gib": {name: one["ready"]["loaded_gib"] for name, one in said.items()},
+        "parity": parity([ours["unseen"], *ours["rounds"]], [theirs["unseen"], *theirs["rounds"]]),
+        "phases": [one["phases"] for one in ours["rounds"]],
+        "loss": {name: one["unseen"]["loss"] for name, one in said.items()},
+        "grad_norm": {name: one["unseen"]["grad_norm"] for name, one in said.items()},
+    }
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a mix."""
+    return pd.DataFrame(
+        {
+            "mix": one["mix"],
+            "padding": f"{one['padding_share_of_trl']:.2f}",
+            "ours tok/s": f"{one['tokens_per_second']['ours']:.0f}",
+            "TRL tok/s": f"{one['tokens_per_second']['trl']:.0f}",
+            "ratio": f"{one['speed_ratio']['of_medians']:.2f}",
+            "of minima": f"{one['speed_ratio']['of_minima']:.2f}",
+            "of CPU s": f"{one['cpu_ratio']['of_minima']:.2f}",
+            "asked": f"{one['required']:.2f}",
+            "peak GiB": f"{one['peak_gib']['ours']:.2f} / {one['peak_gib']['trl']:.2f}",
+            "loss gap": f"{one['parity']['loss']:.1e}",
+            "norm gap": f"{one['parity']['grad_norm']:.1e}",
+        }
+        for one in found
+    )
+
+
+def peer_versions() -> dict[str, str]:
+    """Versions of this process and of TRL; UserError where TRL is not installed."""
+    try:
+        return {**versions(), "trl": version("trl"), "accelerate": version("accelerate")}
+    except PackageNotFoundError:
+        raise UserError("trl is not installed; pip install -c constraints-cpu.txt -e '.[trl]'") from None
+
+
+def run(
+    out: Path,
+    model: str = "embedded",
+    mixes: tuple[str, ...] = tuple(MIXES),
+    rounds: int = 7,
+    micro_tokens: int | None = None,
+    prompts: int | None = None,
+    threads: int | None = None,
+    quick: bool = False,
+) -> None:
+    """Time a training step of both sides on every length mix, print the ratios and write everything as JSON.
+
+    Args:
+        out: The JSON file.
+        model: embedded (float32) or smollm2 (bfloat16 where the machine multiplies it in hardware; fetch it first).
+        mixes: Length mixes: equal, spread, tail.
+        rounds: Rounds in which the two sides work in turn, after one unseen.
+        micro_tokens: Our micro-batch instead of the model's default, in tokens with padding.
+        prompts: Groups of a step instead of the model's default.
+        threads: Threads of each side; default all cores.
+        quick: Two rounds on a few short responses of the last mix: tries the script, measures nothing.
+    """
+    if model not in SETUPS:
+        raise UserError(f"--model {model!r}: one of {', '.join(SETUPS)}")
+    if unknown := set(mixes) - set(MIXES):
+        raise UserError(f"--mixes {sorted(unknown)[0]!r}: of {', '.join(MIXES)}")
+    if rounds < LEAST_ROUNDS:
+        raise UserError(f"--rounds {rounds}: at least {LEAST_ROUNDS}; to try the script, --quick")
+    changes = {"micro_tokens": micro_tokens, "prompts": prompts}
+    setup = replace(SETUPS[model], **{name: x for name, x in changes.items() if x is not None})
+    if quick:
+        setup, rounds, mixes = replace(setup, prompts=2, samples=4, prompt=8, response=10), 2, mixes[-1:]
+    threads = threads or os.cpu_count() or 1
+    packages, load_before = peer_versions(), os.getloadavg()
+    found = [measured(setup, mix, rounds, threads) for mix in mixes]
+    content = {
+        "schema": SCHEMA,
+        "command": ["python", "-m", "benchmarks.training_step", *sys.argv[1:]],
+        "quick": quick,
+        "rounds": rounds,
+        "threads": threads,
+        "setup": asdict(setup),
+        "environment": {**packages, **machine()},
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+        "measurements": found,
+    }
+    write_atomically(out, json.dumps(content, indent=1) + "\n")
+    show(
+        table(found), f"{model}: a step of {setup.prompts * setup.samples} responses, {rounds} rounds in turn", console
+    )
+    say([f"load average {load_before[0]:.2f} before, {os.getloadavg()[0]:.2f} after; all times: {out}"])
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(run, prog="python -m benchmarks.training_step")
+    except UserError as error:
+        complaints.print(f"benchmarks.training_step: error: {error}", markup=False)
+        sys.exit(2)

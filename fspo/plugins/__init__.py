@@ -1,0 +1,1 @@
+"""FSPO inside other people's trainers: one file each, which alone imports that trainer."""

@@ -1,0 +1,167 @@
+"""FSPO and the suite's other methods as policy losses of verl 0.9.
+
+    actor_rollout_ref.model.external_lib=fspo.plugins.verl actor_rollout_ref.actor.policy_loss.loss_mode=fspo
+
+verl imports this module in every worker; it needs torch and verl, none of the suite's other dependencies (install the
+suite there with --no-deps). A method of ours is registered under its own name, unless verl has a loss of that name
+(gspo, cispo, sapo, dppo_tv, dppo_kl), which stays verl's. The environment variable FSPO_SETTINGS, for instance
+"fspo.c_low=0.05 fspo.c_high=0.04", also registers `fspo_as_set` with these settings: a worker that does not get the
+variable then refuses the name instead of training with the defaults. `fspo export-verl` writes such commands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import baselines
+import fspo
+from suite.arithmetic import divisor_count, masked, token_log_ratio
+from suite.types import Divisor, Level, Method, PolicyBatch, Surrogate, UserError
+
+VARIABLE, SUFFIX = "FSPO_SETTINGS", "_as_set"
+METHODS: dict[str, Method] = {
+    name: method for name, method in (fspo.METHODS | baselines.METHODS).items() if "values" not in method.needs
+}
+"""The methods that verl can be given: all whose advantages need no critic."""
+
+
+def settings(text: str) -> dict[str, dict[str, Any]]:
+    """Hyper-parameters by method out of `method.field=value method.field=value`; UserError for anything else.
+
+    >>> settings("fspo.c_low=0.05 fspo.drift=zero fspo.c_dual=none")
+    {'fspo': {'c_low': 0.05, 'drift': 'zero', 'c_dual': None}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for word in text.split():
+        target, equals, value = word.partition("=")
+        name, dot, field = target.partition(".")
+        if not (equals and dot):
+            raise UserError(f"{VARIABLE}: {word!r}: write it as method.field=value")
+        if name not in METHODS:
+            raise UserError(f"{VARIABLE}: unknown method {name!r}; there are: {', '.join(METHODS)}")
+        if field not in (known := [f.name for f in dataclasses.fields(METHODS[name].hyper)]):
+            raise UserError(f"{VARIABLE}: {name} has no setting {field!r}; it has: {', '.join(known)}")
+        found.setdefault(name, {})[field] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("none", "true", "false"):
+        return {"none": None, "true": True, "false": False}[text.lower()]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def policy_loss(method: Method) -> Callable[..., tuple[Tensor, dict[str, float]]]:
+    """The method as verl calls a loss: on one micro-batch, with the counts of the whole step in the config.
+
+    loss = -(sum_i J_i) / count * dp_size; `loss_agg_mode` is not read, for the count is the method's own. UserError for
+    a method with running estimates: verl's losses see micro-batches, never a whole step.
+    """
+    if method.reads_state(method.hyper):
+        raise UserError(
+            f"{method.name}: running estimates (fspo: drift batch or ema, target_clip_rate) need whole optimizer "
+            "steps, and verl's losses see micro-batches only; set fixed numbers"
+        )
+
+    def loss(
+        old_log_prob: Tensor,
+        log_prob: Tensor,
+        advantages: Tensor,
+        response_mask: Tensor,
+        loss_agg_mode: str = "token-mean",
+        config: Any = None,
+        rollout_is_weights: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:
+        batch = _policy_batch(method, old_log_prob, log_prob, advantages, response_mask.bool())
+        surrogate = method.surrogate(batch, method.hyper, {})
+        objective = surrogate.objective
+        if rollout_is_weights is not None:
+            objective = objective * _per_response(method, "rollout_is_weights", rollout_is_weights, batch.response_mask)
+        info = getattr(config, "global_batch_info", {})
+        scale = (info.get("dp_size") or 1) / _count(method, surrogate.divisor, batch, info)
+        return -objective.sum() * scale, _metrics(surrogate, batch)
+
+    return loss
+
+
+def _policy_batch(method: Method, old: Tensor, new: Tensor, advantages: Tensor, mask: Tensor) -> PolicyBatch:
+    """verl's padded columns as a method reads them; one advantage a response where all its tokens have the same."""
+    if new.dtype in (torch.float16, torch.bfloat16):
+        new = new.float()  # sums over a response need it
+    advantages = advantages.to(new.dtype)
+    first = _first(advantages, mask)
+    if bool(((advantages == first) | ~mask).all()):
+        advantages = first
+    elif method.level == Level.SEQUENCE:
+        raise UserError(f"{method.name}: advantages differ within a response; set algorithm.adv_estimator=rloo or grpo")
+    return PolicyBatch(new, old.to(new.dtype), advantages, mask, mask.sum(dim=1).to(new.dtype))
+
+
+def _first(x: Tensor, mask: Tensor) -> Tensor:
+    """The value at each row's first counted token, [N, 1]."""
+    return x.gather(1, mask.int().argmax(dim=1, keepdim=True))
+
+
+def _per_response(method: Method, name: str, weights: Tensor, mask: Tensor) -> Tensor:
+    first = _first(weights, mask)
+    if not bool(((weights == first) | ~mask).all()):
+        raise UserError(f"{method.name}: {name} differ within a response; set rollout_correction.rollout_is=sequence")
+    return masked(first, mask.any(dim=1, keepdim=True))[:, 0]
+
+
+def _count(method: Method, divisor: Divisor, batch: PolicyBatch, info: Mapping[str, Any]) -> float:
+    """What verl's whole step is divided by; of this batch alone where one process gives no counts."""
+    limit = info.get("loss_scale_factor") or 0
+    if divisor == Divisor.CONSTANT and not limit:
+        raise UserError(f"{method.name}: set actor_rollout_ref.actor.loss_scale_factor to the run's token limit")
+    whole = info.get("batch_num_tokens" if divisor == Divisor.TOKENS else "global_batch_size")
+    if whole is None:
+        if (info.get("dp_size") or 1) > 1:
+            raise UserError(f"{method.name}: several processes and no count of the whole step in global_batch_info")
+        return divisor_count(divisor, batch.lengths, limit)
+    return float(whole) * limit if divisor == Divisor.CONSTANT else float(whole)
+
+
+def _metrics(surrogate: Surrogate, batch: PolicyBatch) -> dict[str, float]:
+    """Shares of weights that were clipped and that left the band, and -E[log r] per token (k1)."""
+    weights = batch.lengths.sum() if surrogate.log_weight.shape[1] > 1 else torch.tensor(float(len(batch.lengths)))
+    return {
+        "actor/pg_clipfrac": float(surrogate.clipped.sum() / weights.clamp(min=1)),
+        "actor/outside_band": float(surrogate.outside_band.sum() / weights.clamp(min=1)),
+        "actor/ppo_kl": float(-token_log_ratio(batch).detach().sum() / batch.lengths.sum().clamp(min=1)),
+    }
+
+
+def register(given: str) -> list[str]:
+    """Register the methods with verl, those in `given` (the text of FSPO_SETTINGS) also with its settings.
+
+    Returns the names; registering again replaces ours, and no loss of verl's is ever replaced.
+    """
+    core: Any = import_module("verl.trainer.ppo.core_algos")
+    changed = settings(given)
+    losses = {name: policy_loss(method) for name, method in METHODS.items()}
+    for name, fields in changed.items():
+        method = METHODS[name]
+        hyper = dataclasses.replace(method.hyper, **fields)
+        losses[name + SUFFIX] = policy_loss(dataclasses.replace(method, hyper=hyper))
+    registered = []
+    for name, function in losses.items():
+        held = core.POLICY_LOSS_REGISTRY.get(name)
+        if held is None or held.__module__ == __name__:
+            core.register_policy_loss(name)(function)
+            registered.append(name)
+    return registered
+
+
+REGISTERED = register(os.environ.get(VARIABLE, ""))

@@ -1,0 +1,171 @@
+"""The processes that share one run under torchrun, and what they tell each other; a process alone tells itself.
+
+Every process holds the whole step's rollouts and a share of its responses: those at places rank, rank + count, ... of
+the step's order by length, so that shares differ by less than one longest response. What is gathered from shares comes
+back in that order, the order of a single process.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from suite.types import UserError
+
+T = TypeVar("T")
+POLL_SECONDS = 0.5
+PATIENCE = timedelta(days=2)
+"""How long a process waits for another that still works; torchrun ends all as soon as one dies."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One of `count` processes. `sharded`: they were started by torchrun, and models are cut among them."""
+
+    rank: int = 0
+    count: int = 1
+    sharded: bool = False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files, prints, grades and evaluates."""
+        return self.rank == 0
+
+    def share(self, rows: Sequence[T]) -> Sequence[T]:
+        """What this process takes of rows in order; UserError where there is not one for each process."""
+        if len(rows) < self.count:
+            raise UserError(
+                f"{len(rows)} responses in an optimizer step for {self.count} processes: lower train.mini_batches, "
+                "or start fewer"
+            )
+        return rows[self.rank :: self.count]
+
+    def rounds(self, items: Sequence[T]) -> Iterator[tuple[T, bool]]:
+        """Each item with True; then the first one with False, until every process had as many passes as any other.
+
+        A sharded model's passes are joint work: a process without items of its own still has to take part.
+        """
+        most = int(self.in_turn(torch.tensor([len(items)])).max())  # asked first: afterwards passes are under way
+        yield from ((item, True) for item in items)
+        yield from ((items[0], False) for _ in range(most - len(items)))
+
+    def sum(self, number: float) -> float:
+        """The sum over all processes, the same bits in each."""
+        if self.count == 1:
+            return number
+        return float(sum(x.item() for x in self._gathered(torch.tensor([number], dtype=torch.float64))))
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The whole step's rows, in order, from shares [n] or [n, T]; narrower ones are filled up with zeros."""
+        if self.count == 1:
+            return x
+        parts = self._gathered(x)
+        if x.dim() == 2:
+            width = max(part.shape[1] for part in parts)
+            parts = [pad(part, (0, width - part.shape[1])) for part in parts]
+        starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0).tolist()
+        longest = max(map(len, parts))
+        order = [starts[r] + k for k in range(longest) for r, part in enumerate(parts) if k < len(part)]
+        return torch.cat(parts)[torch.tensor(order, device=x.device)]
+
+    def in_turn(self, x: Tensor) -> Tensor:
+        """Every process's [n, ...] tensor, one behind the other."""
+        return x if self.count == 1 else torch.cat(self._gathered(x))
+
+    def tell(self, data: bytes | None) -> bytes:
+        """The bytes that the leading process gives."""
+        if self.count == 1:
+            assert data is not None
+            return data
+        from torch import distributed
+
+        size = torch.tensor([len(data or b"")])
+        distributed.broadcast(size, 0)
+        content = torch.empty(int(size), dtype=torch.uint8)
+        if self.leads and data:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        distributed.broadcast(content, 0)
+        return content.numpy().tobytes()
+
+    def agreed(self, answer: bool) -> bool:
+        """The leading process's answer to a question about files, which may change while the others ask."""
+        return self.tell(b"1" if answer else b"0") == b"1"
+
+    def apply(self, function: Callable[..., T], model: Any, *arguments: Any) -> T:
+        """function(model, *arguments); for a sharded model as one joint pass, in which it has its weights."""
+        return model.through(function, *arguments) if self.sharded else function(model, *arguments)
+
+    def _gathered(self, x: Tensor) -> list[Tensor]:
+        """Every process's tensor, of any sizes, by rank. They travel through host memory."""
+        from torch import distributed
+
+        def all_of(y: Tensor) -> list[Tensor]:
+            found = [torch.empty_like(y) for _ in range(self.count)]
+            distributed.all_gather(found, y)
+            return found
+
+        shapes = [tuple(shape.tolist()) for shape in all_of(torch.tensor(x.shape))]
+        sizes = [torch.Size(shape).numel() for shape in shapes]
+        flat = x.detach().cpu().flatten()
+        flat = flat.to(torch.uint8) if x.dtype == torch.bool else flat
+        found = all_of(pad(flat, (0, max(sizes) - len(flat))))
+        kept = (part[:size].reshape(shape) for part, size, shape in zip(found, sizes, shapes, strict=True))
+        return [part.to(x.device, x.dtype) for part in kept]
+
+
+ALONE = Ranks()
+
+
+@functools.cache
+def ranks_here() -> Ranks:
+    """This process among those that torchrun started; ALONE without torchrun.
+
+    On GPUs each process takes the one of its local rank, and NCCL carries the weights; small things go through gloo.
+    A process ends with torchrun, however that ended: left behind, it would go on writing.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ALONE
+    from torch import distributed
+
+    end_with(os.getppid())
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    return Ranks(distributed.get_rank(), distributed.get_world_size(), sharded=True)
+
+
+def end_with(parent: int, told: Callable[[], bool] = lambda: False) -> None:
+    """End this process, at once and whatever it does, when its parent has ended or it is told to."""
+
+    def watch() -> None:
+        while os.getppid() == parent and not told():
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def leave(ranks: Ranks) -> None:
+    """Say good-bye to the other processes at the end of a run."""
+    if ranks.sharded:
+        from torch import distributed
+
+        distributed.destroy_process_group()
+
+
+def whole(x: Tensor) -> Tensor:
+    """All of a tensor that may be cut among processes, in each of them; one that is not cut is itself."""
+    full = getattr(x, "full_tensor", None)
+    return x if full is None else full()

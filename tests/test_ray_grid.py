@@ -1,0 +1,123 @@
+"""Cells on a Ray cluster of two machines, one of which is killed: they end as they would have anywhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from conftest import REPORTED
+from suite.app import Where
+from suite.cells import stages
+from suite.cli import run_comparison
+from suite.config import CompareConfig
+from suite.folder import claim_folder
+from suite.grid import run_together
+from suite.ranks import ALONE
+from suite.ray_grid import ATTEMPTS, run_jobs_on_ray
+from suite.recipes import resolved
+from suite.results import digest, read_result
+from suite.run_log import read_log
+from suite.types import UserError
+from test_grid import Toy
+
+CELLS = ("grpo-seed0", "fspo-seed0")
+
+
+def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suite.ray_grid.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^--on ray: Ray is not installed; run `make install-ray`"):
+        run_jobs_on_ray([], Console(quiet=True))
+
+
+def test_options_of_a_cluster_are_refused_without_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--gpus-per-cell and --ray-address are for --on ray"):
+        run_comparison(smoke(), tmp_path, Where(gpus_per_cell=0.5))
+
+
+def smoke() -> CompareConfig:
+    """Two cells; long enough for one of them to be killed between two checkpoints."""
+    return resolved("smoke", ",".join(cell.partition("-")[0] for cell in CELLS), None, 4, None, None, ())
+
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: make test-ray brings it")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head without cores for cells, and two machines with two cores each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def run(jobs: list[Any], **options: Any) -> str:
+    """What a run on the cluster prints."""
+    console = Console(file=io.StringIO(), width=120)
+    run_jobs_on_ray(jobs, console, **options)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@needs_ray
+def test_a_killed_machine_changes_no_result(
+    cluster: Any, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    config, out, calm = smoke(), tmp_path / "ray", tmp_path / "calm"
+    for folder in (out, calm):
+        claim_folder(config, folder, ["fspo"], {})
+    _, (doomed, _) = machines = cluster
+    killed: list[int] = []
+
+    def kill_one_machine() -> None:
+        while not all(read_log(out / "cells" / cell) for cell in CELLS):
+            time.sleep(0.02)
+        killed.extend(len(read_log(out / "cells" / cell)) for cell in CELLS)
+        machines[0].remove_node(doomed, allow_graceful=False)
+
+    Thread(target=kill_one_machine, daemon=True).start()
+    said = run(stages(config, out))
+    assert killed, "the machine was killed while cells trained"
+    assert "again from its last checkpoint" in said, said
+    run_together(stages(config, calm), ALONE, Console(quiet=True))
+    for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
+        assert digest(read_result(out / folder)) == digest(read_result(calm / folder)), folder
+    lost = [line for line in said.splitlines() if line.startswith("lost")]
+    record_property(REPORTED, f"Ray: a machine killed after {killed} steps of {CELLS}: {lost}; digests equal")
+    assert "4 of 4 jobs are done already" in run(stages(config, out))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@needs_ray
+def test_failures_on_a_cluster_are_those_of_local_cells(cluster: Any, tmp_path: Path) -> None:
+    stage = [Toy("bad", tmp_path, "complains"), Toy("good", tmp_path)]
+    with pytest.raises(UserError, match=r"^bad: no such thing$"):
+        run([stage, [Toy("later", tmp_path)]])
+    assert [job.done() for job in stage] == [False, True]
+    assert not (tmp_path / "later").exists()
+    with pytest.raises(UserError, match=rf"victim: its workers were lost {ATTEMPTS} times \(WorkerCrashedError\)"):
+        run([[Toy("victim", tmp_path, "dies")]])
+    with pytest.raises(UserError, match="no machine of the cluster has a GPU"):
+        run([[Toy("greedy", tmp_path)]], gpus_per_cell=0.5)
+    with pytest.raises(UserError, match="a cell uses one GPU"):
+        run([[Toy("greedy", tmp_path)]], gpus_per_cell=2)
+    assert not os.path.exists(tmp_path / "greedy")
