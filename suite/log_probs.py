@@ -35,7 +35,8 @@ def log_probs_of(
 
     p = softmax(hidden weight^T + bias), entropy H = -sum_v p_v log p_v.
     """
-    chosen, found = _LogProbs.apply(hidden, weight, bias, targets, dtype, entropy)
+    at_once = LOGITS_AT_ONCE if torch.is_grad_enabled() else 0  # which a Function's forward pass cannot see
+    chosen, found = _LogProbs.apply(hidden, weight, bias, targets, dtype, entropy, at_once)
     return chosen, found if entropy else None
 
 
@@ -51,12 +52,13 @@ class _LogProbs(torch.autograd.Function):
         targets: Tensor,
         dtype: torch.dtype,
         entropy: bool,
+        at_once: int,
     ) -> tuple[Tensor, Tensor]:
         rows, exact = len(hidden), torch.float64 if dtype == torch.float64 else torch.float32
         top = hidden.new_full((rows,), torch.finfo(exact).min, dtype=exact)
         total, spread, chosen = (torch.zeros_like(top) for _ in range(3))
         tiles: list[Tensor] = []
-        room = LOGITS_AT_ONCE if any(ctx.needs_input_grad[:3]) else 0
+        room = at_once if any(ctx.needs_input_grad[:3]) else 0
         for start, end in _tiles(rows, len(weight)):
             logits = _logits(hidden, weight, bias, start, end, dtype)
             room -= logits.numel()
@@ -104,7 +106,7 @@ class _LogProbs(torch.autograd.Function):
             if of_weight is not None:
                 of_weight[start:end] = away.t() @ narrow
         first = None if of_hidden is None else of_hidden.to(hidden.dtype)
-        return first, of_weight, of_bias, None, None, None
+        return first, of_weight, of_bias, None, None, None, None
 
 
 def _tiles(rows: int, vocabulary: int) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -117,3 +119,26 @@ def test_sums_are_float32_in_every_precision(dtype: torch.dtype, error: float) -
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), value, rtol=error, atol=error)
     torch.testing.assert_close(entropy.double(), spread, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("with_gradient", [True, False])
+def test_tiles_are_kept_for_a_backward_pass_alone(monkeypatch: pytest.MonkeyPatch, with_gradient: bool) -> None:
+    """A first scoring has parameters that want gradients, and no backward pass: no tile outlives its turn."""
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+    product = log_probs._logits
+
+    def counted(*given: Any) -> Tensor:
+        gc.collect()
+        alive.append(sum(one() is not None for one in made))
+        found = product(*given)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(log_probs, "_logits", counted)
+    monkeypatch.setattr(log_probs, "TILE", 64)
+    weight = torch.randn(80, 4, requires_grad=True)
+    with torch.set_grad_enabled(with_gradient):
+        log_probs_of(torch.randn(8, 4), weight, None, torch.arange(8), dtype=torch.float32)
+    assert len(alive) == 10
+    assert max(alive) == (9 if with_gradient else 1)  # float32 tiles are their own wide copy, until the next one
