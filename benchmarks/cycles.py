@@ -22,6 +22,7 @@ import pandas as pd
 import tyro
 
 from benchmarks.duel import duel, ratio, seconds
+from benchmarks.ratios import Ratio
 from benchmarks.training_step import HALF, LEAST_ROUNDS, SIDES, peer_versions
 from suite.app import complaints, console, say
 from suite.engines import require_engine
@@ -52,7 +53,7 @@ class Setup:
 
 
 SETUPS = {
-    "embedded": Setup("embedded", "float32", max_new_tokens=96, micro_tokens=1024),
+    "embedded": Setup("embedded", "float32", max_new_tokens=96, micro_tokens=4096),
     "smollm2": Setup("smollm2", HALF, max_new_tokens=64, micro_tokens=1024),
 }
 ASKED = {("embedded", "transformers"): 1.5, ("smollm2", "transformers"): 1.5, ("smollm2", "vllm"): 2.0}
@@ -103,6 +104,12 @@ def table(found: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
+def ratio_of(setup: Setup, found: Mapping[str, Any]) -> Ratio:
+    """What the table of all benchmarks shows of it."""
+    name = f"cycle, {setup.model}, {setup.engine}"
+    return Ratio(name, "cycles an hour, ours / TRL", found["ratio"]["of_medians"], found["asked"], "higher")
+
+
 def run(
     out: Path,
     model: str = "embedded",
@@ -121,7 +128,7 @@ def run(
         engine: What draws our responses: transformers or vllm. TRL draws with transformers.
         rounds: Cycles of each side, in turn, after one unseen.
         max_new_tokens: Both sides' limit of a response instead of the model's default.
-        micro_tokens: Our micro-batch instead of the model's default, in tokens with padding.
+        micro_tokens: Our micro-batch instead of the model's default, in tokens.
         threads: Threads of each side; default all cores.
         quick: Two cycles of a few short responses: tries the script, measures nothing.
     """
@@ -146,6 +153,7 @@ def run(
         "setup": asdict(setup),
         "environment": {**packages, **machine()},
         "load_average": {"before": load_before, "after": os.getloadavg()},
+        "ratios": [asdict(ratio_of(setup, found))],
         "measurement": found,
     }
     write_atomically(out, json.dumps(content, indent=1) + "\n")

@@ -23,6 +23,7 @@ import tyro
 
 from benchmarks.duel import duel, ratio, seconds
 from benchmarks.material import MIXES, as_json, material
+from benchmarks.ratios import Ratio
 from suite.app import complaints, console, say
 from suite.environment import machine, versions
 from suite.fetch import located
@@ -59,7 +60,7 @@ class Setup:
 
 
 SETUPS = {
-    "embedded": Setup("embedded", "float32", prompts=8, samples=8, prompt=12, response=40, micro_tokens=1024),
+    "embedded": Setup("embedded", "float32", prompts=8, samples=8, prompt=12, response=40, micro_tokens=4096),
     "smollm2": Setup("smollm2", HALF, prompts=4, samples=8, prompt=48, response=64, micro_tokens=1024),
 }
 
@@ -142,6 +143,16 @@ def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
+def ratios_of(model: str, one: Mapping[str, Any]) -> tuple[Ratio, Ratio]:
+    """What the table of all benchmarks shows of one mix."""
+    name, padding = f"step, {model}, {one['mix']}", one["padding_share_of_trl"]
+    memory = one["peak_gib"]["ours"] / one["peak_gib"]["trl"]
+    return (
+        Ratio(name, "tokens/s, ours / TRL", one["speed_ratio"]["of_medians"], one["required"], "higher", padding),
+        Ratio(name, "peak memory, ours / TRL", memory, 1.0, "lower", padding),
+    )
+
+
 def peer_versions() -> dict[str, str]:
     """Versions of this process and of TRL; UserError where TRL is not installed."""
     try:
@@ -167,7 +178,7 @@ def run(
         model: embedded (float32) or smollm2 (bfloat16 where the machine multiplies it in hardware; fetch it first).
         mixes: Length mixes: equal, spread, tail.
         rounds: Rounds in which the two sides work in turn, after one unseen.
-        micro_tokens: Our micro-batch instead of the model's default, in tokens with padding.
+        micro_tokens: Our micro-batch instead of the model's default, in tokens.
         prompts: Groups of a step instead of the model's default.
         threads: Threads of each side; default all cores.
         quick: Two rounds on a few short responses of the last mix: tries the script, measures nothing.
@@ -194,6 +205,7 @@ def run(
         "setup": asdict(setup),
         "environment": {**packages, **machine()},
         "load_average": {"before": load_before, "after": os.getloadavg()},
+        "ratios": [asdict(row) for one in found for row in ratios_of(model, one)],
         "measurements": found,
     }
     write_atomically(out, json.dumps(content, indent=1) + "\n")
