@@ -262,16 +262,18 @@ def main() -> None:
     chosen = parser.parse_args()
     rounds = 1 if chosen.quick else chosen.rounds
     ratios, methods = five_methods(rounds, chosen.quick)
+    print("\n".join(map(line, ratios)), flush=True)  # as they come: the whole takes long
     steps = []
     for model in chosen.models.split(","):
         print(f"overhead of {model}", file=sys.stderr)
         steps.append(found := harness(model, min(rounds, 3), chosen.quick))
         what = f"share of a step outside forward, backward, optimizer, decoding; {model}"
         ratios.append(Ratio("overhead", what, found["overhead"], OVERHEAD_GOAL.get(model), "lower"))
+        print(line(ratios[-1]), flush=True)
     more, axes = growth(rounds, chosen.quick)
     ratios += more
     write(chosen.out, "scaling", chosen.quick, ratios, methods=methods, overhead=steps, growth=axes)
-    print("\n".join(map(line, ratios)))
+    print("\n".join(map(line, more)))
 
 
 if __name__ == "__main__":
