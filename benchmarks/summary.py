@@ -22,7 +22,7 @@ from benchmarks.ratios import Ratio
 from suite.files import write_atomically
 from suite.types import UserError
 
-EXPECTED = ("training_step", "cycles", "log_probs", "scaling", "arena", "grading")
+EXPECTED = ("training_step", "cycles", "cycles_tail", "log_probs", "scaling", "arena", "grading")
 """In the order of the table; other files follow by name."""
 
 

@@ -21,9 +21,13 @@ from transformers import TrainerCallback
 from benchmarks.duel import Bell
 from benchmarks.material import Material, deal
 from benchmarks.our_side import SEED, loaded_model
+from benchmarks.our_side import config_of as our_config
+from benchmarks.planned import end_as_planned, planned_lengths
 from suite.costs import peak_bytes
 from suite.devices import GIB
 from suite.recipes import tasks_named
+from suite.rollouts import RolloutSource
+from suite.sampling import end_token_ids
 from suite.types import Verdict
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -132,9 +136,12 @@ def recorded(task: Mapping[str, Any], rounds: Rounds) -> dict[str, Any]:
 
 
 def drawn(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Data set and reward for TRL's own sampling: the prompts of the suite's tasks, graded by the suite's graders."""
+    """Data set and reward for TRL's own sampling: the problems that the suite's side meets, graded by its graders."""
     chosen = {one.name: one for one in tasks_named(task["tasks"])}
-    problems = {p.id: p for one in chosen.values() for p in one.load("train", None)}
+    nobody: Any = None  # draws here: the source only says which problems each cycle asks
+    source = RolloutSource.of(nobody, nobody, nobody, list(chosen.values()), our_config(task), SEED, {})
+    asked = [problem for step in range(task["rounds"] + 1) for problem in source.problems_of(step)]
+    problems = {problem.id: problem for problem in asked}
 
     def reward(completions: list[str], problem: list[str], **rest: Any) -> list[float]:
         pairs = [(text, problems[name]) for text, name in zip(completions, problem, strict=True)]
@@ -145,11 +152,10 @@ def drawn(task: Mapping[str, Any]) -> dict[str, Any]:
                 found[i] = float(verdict == Verdict.CORRECT)
         return found
 
-    generator = torch.Generator().manual_seed(SEED)
-    order = torch.randperm(len(problems), generator=generator).tolist()
-    everything = list(problems.values())
-    asked = [{"prompt": chosen[p.task].render(p), "problem": p.id} for p in (everything[i] for i in order)]
-    return {"reward_funcs": reward, "rows": asked}
+    return {
+        "reward_funcs": reward,
+        "rows": [{"prompt": chosen[problem.task].render(problem), "problem": problem.id} for problem in asked],
+    }
 
 
 def play(task: Mapping[str, Any], folder: str) -> None:
@@ -159,6 +165,8 @@ def play(task: Mapping[str, Any], folder: str) -> None:
     rounds = Rounds(bell, task["updates"])
     loaded: Any = loaded_model(task)
     loaded.tokenizer.padding_side = "left"
+    if (lengths := planned_lengths(task)) is not None:
+        end_as_planned(loaded.model, lengths, end_token_ids(loaded.model, loaded.tokenizer))
     given = recorded(task, rounds) if task.get("material") else drawn(task)
     data = datasets.Dataset.from_list(given.pop("rows"))
     trainer = trainer_class(rounds)(

@@ -157,11 +157,11 @@ class RolloutSource:
         count = self.config.samples_per_problem
         problems = [p for p in asked for _ in range(count)]
         requests = []
-        for place, problem in enumerate(problems):
-            sample = place % count
-            key = derive(self.run_seed, "sample", step, problem.id, sample)
+        for problem in asked:
             prompt = encode(self.tokenizer, self.tasks[problem.task], problem, self.config.chat)
-            requests.append(SampleRequest(problem.id, sample, key, prompt))
+            for sample in range(count):
+                key = derive(self.run_seed, "sample", step, problem.id, sample)
+                requests.append(SampleRequest(problem.id, sample, key, prompt))
         rollouts = grade(
             self.tokenizer, self.tasks, problems, self.sampler.sample(requests, self.settings, on_progress)
         )

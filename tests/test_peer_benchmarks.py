@@ -12,6 +12,10 @@ import pytest
 
 from benchmarks import cycles, duel, training_step
 from benchmarks.material import MIXES, Material, as_json, deal, material
+from benchmarks.our_side import loaded_model
+from benchmarks.planned import PlannedSampler, planned_lengths
+from suite import sampling
+from suite.sampling import SampleRequest, SamplingSettings, TransformersSampler, end_token_ids
 from suite.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,6 +159,40 @@ def test_cycles_of_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "cycles an hour" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.external
+def test_with_a_mix_both_sides_write_as_many_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")
+    cycles.run(tmp_path / "p2.json", mix="tail", quick=True, threads=1)
+    content = whole(tmp_path / "p2.json")
+    planned = planned_lengths(content["setup"])
+    assert planned is not None
+    assert content["setup"]["max_new_tokens"] == max(planned) > 2 * mean(planned)
+    assert content["measurement"]["response_tokens"] == {"ours": sum(planned), "trl": sum(planned)}
+    (row,) = content["ratios"]
+    assert row["name"] == "cycle, embedded, transformers, tail"
+    assert row["goal"] == 2.0
+
+
+def test_planned_lengths_keep_noise_and_log_probs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the first end token of either, a planned response is the one that the sampler draws by itself."""
+    loaded = loaded_model({"model": "embedded", "dtype": "float32"})
+    inner = TransformersSampler(loaded.model, loaded.tokenizer)
+    prompt = tuple(loaded.tokenizer("gcd(12,18)").input_ids)
+    requests = [SampleRequest(str(i), 0, 1000 + i, prompt) for i in range(6)]
+    settings = SamplingSettings(24)
+    free = inner.sample(requests, settings)
+    monkeypatch.setattr(sampling, "_Batch", sampling._Batch)  # taken back when this test ends
+    lengths = [1, 24, 7, 3, 12, 2]
+    planned = PlannedSampler(inner, lengths).sample(requests, settings)
+    assert [len(r.response_ids) for r in planned] == lengths
+    ends = set(end_token_ids(loaded.model, loaded.tokenizer))
+    for mine, other in zip(planned, free, strict=True):
+        assert not ends & set(mine.response_ids)
+        common = min(len(mine.response_ids), len(other.response_ids) - 1)
+        assert mine.response_ids[:common] == other.response_ids[:common]
+
+
 @pytest.mark.parametrize("run", [training_step.run, cycles.run])
 def test_bad_input_is_refused_before_anything_starts(run: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--model 'other'"):
@@ -167,3 +205,5 @@ def test_bad_input_is_refused_before_anything_starts(run: Any, tmp_path: Path) -
 def test_an_unknown_mix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--mixes 'long'"):
         training_step.run(tmp_path / "out.json", mixes=("equal", "long"))
+    with pytest.raises(UserError, match="--mix 'long'"):
+        cycles.run(tmp_path / "out.json", mix="long")
