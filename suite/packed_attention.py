@@ -62,11 +62,12 @@ def _by_sequence(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int]
     widths = [size * count for size, count in runs]
     shared = key.shape[1] != query.shape[1]
     outputs = []
-    for (size, count), *states in zip(runs, *(x[0].split(widths, dim=1) for x in (query, key, value)), strict=True):
-        q, k, v = (x.unflatten(1, (count, size)).transpose(0, 1) for x in states)
-        found = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=shared)
-        outputs.append(found.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[None]
+    for (size, count), *states in zip(runs, *(x.split(widths, dim=2) for x in (query, key, value)), strict=True):
+        if count > 1:
+            states = [x[0].unflatten(1, (count, size)).transpose(0, 1) for x in states]
+        found = scaled_dot_product_attention(*states, is_causal=True, scale=scaling, enable_gqa=shared)
+        outputs.append(found if count == 1 else found.transpose(0, 1).flatten(1, 2)[None])
+    return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None) -> Tensor:

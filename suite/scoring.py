@@ -42,23 +42,18 @@ class MicroBatch:
 def pack(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.device | str) -> MicroBatch:
     """The micro-batch of the given rows."""
     chosen = [rollouts[i] for i in rows]
-    texts = [r.prompt_ids + r.response_ids for r in chosen]
-    sizes = tuple(map(len, texts))
-    longest = max(len(r.response_ids) for r in chosen)
-    mask = torch.zeros(len(chosen), longest, dtype=torch.bool)
-    source = torch.zeros(len(chosen), longest, dtype=torch.int64)
-    targets = torch.zeros_like(source)
-    start = 0
-    for i, (r, size) in enumerate(zip(chosen, sizes, strict=True)):
-        n = len(r.response_ids)
-        mask[i, :n] = True
-        source[i, :n] = torch.arange(start + len(r.prompt_ids) - 1, start + size - 1)
-        targets[i, :n] = torch.tensor(r.response_ids)
-        start += size
-    input_ids = torch.tensor([token for text in texts for token in text])[None]
-    positions = torch.cat([torch.arange(size) for size in sizes])[None]
-    ids, places, mask, source, targets = (x.to(device) for x in (input_ids, positions, mask, source, targets))
-    return MicroBatch(tuple(rows), ids, places, sizes, mask, source, targets)
+    tokens = torch.tensor([token for r in chosen for token in r.prompt_ids + r.response_ids])
+    prompts, responses = (torch.tensor([len(ids) for ids in column]) for column in
+                          zip(*((r.prompt_ids, r.response_ids) for r in chosen), strict=True))  # fmt: skip
+    sizes = prompts + responses
+    starts = sizes.cumsum(0) - sizes
+    positions = torch.arange(len(tokens)) - starts.repeat_interleave(sizes)
+    place = torch.arange(int(responses.max()))
+    mask = place < responses[:, None]
+    source = ((starts + prompts - 1)[:, None] + place) * mask
+    targets = tokens[(source + 1) * mask] * mask
+    ids, places, mask, source, targets = (x.to(device) for x in (tokens[None], positions[None], mask, source, targets))
+    return MicroBatch(tuple(rows), ids, places, tuple(sizes.tolist()), mask, source, targets)
 
 
 def micro_batches(
@@ -124,9 +119,10 @@ def _checkpointed(body: Any) -> Iterator[None]:
     transformers asks a layer's own `training` flag, which stays off elsewhere: with it, decoding would lose its cache,
     and for what is inside the layer it would turn dropout on.
     """
-    asked = [m for m in body.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    layers = body.modules() if torch.is_grad_enabled() else ()
+    asked = [m for m in layers if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
     for layer in asked:
-        layer.training = torch.is_grad_enabled()
+        layer.training = True
     try:
         yield
     finally:

@@ -220,7 +220,7 @@ def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0
     updates = config.steps * config.updates_per_rollout
 
     def adamw(parameters: Any, rate: float, extra_updates: int) -> tuple[torch.optim.AdamW, Any]:
-        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay, fused=True)
         total = updates + extra_updates
         return optimizer, get_scheduler(config.schedule, optimizer, config.warmup_updates, total)
 
