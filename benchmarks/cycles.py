@@ -150,9 +150,8 @@ def run(
     if rounds < LEAST_ROUNDS:
         raise UserError(f"--rounds {rounds}: at least {LEAST_ROUNDS}; to try the script, --quick")
     require_engine(engine)
-    changes = {"max_new_tokens": max_new_tokens, "micro_tokens": micro_tokens}
-    changes = {name: x for name, x in changes.items() if x is not None}
-    setup = replace(SETUPS[model], engine=engine, mix=mix, **changes)
+    changes = {"max_new_tokens": max_new_tokens, "micro_tokens": micro_tokens, "mix": mix}
+    setup = replace(SETUPS[model], engine=engine, **{name: x for name, x in changes.items() if x is not None})
     if quick:
         setup, rounds = replace(setup, prompts=2, samples=4, max_new_tokens=16, mean_response=6), 2
     lengths = planned_lengths(asdict(setup))
