@@ -112,7 +112,7 @@ coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the test
 mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (6 minutes on two free cores)
 	$(BIN)/python tests/mutants.py --workers $(WORKERS)
 
-# Those against TRL want it beside the core (pip install '.[peers]'), grading a folder of data sets: DATA=FOLDER.
+# Those against TRL want it beside the core (pip install '.[trl]'), grading a folder of data sets: DATA=FOLDER.
 # `bench` goes on after one that fails, and the table names what is missing.
 measure = -$(ONE_THREAD) $(BIN)/python -m benchmarks.$(1) --out results/bench/$(2).json
 

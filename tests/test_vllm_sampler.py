@@ -271,7 +271,17 @@ def test_evaluate_runs_vllm_and_leaves_no_process_behind(tmp_path: Path) -> None
     result = read_result(tmp_path / "out")
     assert result.config["engine"] == "vllm"
     assert result.environment["sampler"] == f"{require_vllm()} float32"
-    assert members(process.pid) == []
+    assert left_behind(process.pid) == []
+
+
+def left_behind(session: int) -> list[str]:
+    """The session's processes that do not end by themselves: Python's resource tracker outlives its parent a little."""
+    living = members(session)
+    for _ in range(300):
+        if living:
+            time.sleep(0.1)
+            living = members(session)
+    return living
 
 
 def members(session: int) -> list[str]:
