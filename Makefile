@@ -112,11 +112,11 @@ coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the test
 mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (6 minutes on two free cores)
 	$(BIN)/python tests/mutants.py --workers $(WORKERS)
 
-# Those against TRL want it beside the core (pip install '.[trl]'), grading a folder of data sets: DATA=FOLDER.
-# `bench` goes on after one that fails, and the table names what is missing.
+# Grading wants a folder of data sets: DATA=FOLDER. `bench` goes on after one that fails, and the table names what is missing.
 measure = -$(ONE_THREAD) $(BIN)/python -m benchmarks.$(1) --out results/bench/$(2).json
 
-bench: $(CORE)  ## every benchmark for CPUs into results/bench, then one table of ratios; wants an idle machine for an hour
+bench: $(DEV)  ## every benchmark for CPUs into results/bench, then one table of ratios; wants an idle machine for an hour
+	-$(BIN)/fspo fetch smollm2
 	$(call measure,training_step,training_step)
 	$(call measure,cycles,cycles)
 	$(call measure,cycles --mix tail,cycles_tail)
@@ -126,7 +126,8 @@ bench: $(CORE)  ## every benchmark for CPUs into results/bench, then one table o
 	$(if $(DATA),$(call measure,grading --data-dir $(DATA),grading))
 	$(BIN)/python -m benchmarks.summary --folder results/bench
 
-bench-smollm2: $(CORE)  ## steps and cycles of SmolLM2-135M against TRL (with vLLM where it is installed), then the table
+bench-smollm2: $(DEV)  ## steps and cycles of SmolLM2-135M against TRL (with vLLM where it is installed), then the table
+	-$(BIN)/fspo fetch smollm2
 	$(call measure,training_step --model smollm2 --rounds 3,training_step_smollm2)
 	$(call measure,cycles --model smollm2 --rounds 3,cycles_smollm2)
 	$(call measure,cycles --model smollm2 --rounds 3 --engine vllm --mix tail,cycles_smollm2_vllm_tail)
