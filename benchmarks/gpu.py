@@ -5,7 +5,8 @@
 
 smollm2 has its real weights, where `fspo fetch smollm2` brought them; the shapes of Qwen3 get random weights, whose
 responses end nowhere and are cut to lengths from an eighth of the limit to all of it. Weights are float32, products
-bfloat16 (autocast), as in training; the in-process sampler draws with a bfloat16 copy, vLLM where it is installed.
+bfloat16 (autocast), as in training; the in-process sampler draws with a bfloat16 copy, vLLM where it is installed. A
+decoding step is timed alone, too, with a growing and with a static cache (benchmarks/decoding.py).
 Each phase runs once before the clock. What does not run is named with the reason.
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.decoding import decoding
 from benchmarks.gpu_text import FLOPS, operations, peak_of, text
 from benchmarks.ratios import write
 from suite import packed_attention
@@ -57,10 +59,12 @@ class Work:
     micro_tokens: int = 16384
     mini_batches: int = 4
     eval_problems: int = 32
+    decoded: int = 128
+    """Tokens of a prompt, and tokens behind it, where a decoding step is timed alone."""
     rounds: int = 3
 
 
-QUICK = Work(2, 2, 16, 512, 2, 2, 1)
+QUICK = Work(2, 2, 16, 512, 2, 2, 8, 1)
 
 
 # --- the models -----------------------------------------------------------------------------------
@@ -229,6 +233,7 @@ def measured(reference: str, device: str, work: Work, precision: Any, peak: Devi
         phases.append(row)
         if sampler is None:
             sampler, rollouts = drawing, drawn
+    phases += decoding(model, work.problems * work.samples, work.decoded, work.decoded)
     rollouts = ragged(rollouts) if is_random else rollouts
     noise = null_update(model, rollouts, config, 0, PRECISIONS)
     phases += training(model, rollouts, config, shape, work, peak)

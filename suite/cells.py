@@ -21,7 +21,7 @@ from suite.fetch import located
 from suite.files import write_atomically
 from suite.frugal import FrugalSampler
 from suite.models import LoadedModel, load_model, model_digest
-from suite.null_update import TRAINED_IN, null_update
+from suite.null_update import null_update, trained_in
 from suite.online import length_logger
 from suite.ranks import ranks_here
 from suite.recipes import EMBEDDED_MODEL, left_out, method_with, overlaps_of, tasks_named
@@ -153,8 +153,8 @@ class FirstRolloutsJob:
         recorded = source_of(self.config, loaded, sampler, self.seed).record(0)
         path = recorded.write(self.folder)
         if self.seed == self.config.seeds[0]:
-            precisions = [TRAINED_IN[config.precision]]
-            null_update(loaded.model, recorded.rollouts, config, self.seed, precisions).save(self.noise)
+            noise = null_update(loaded.model, recorded.rollouts, config, self.seed, [trained_in(config)])
+            noise.save(self.noise)
         write_atomically(self.pointer, json.dumps({"file": path.name, "digest": path.stem}) + "\n")
         rewards = [r.reward or 0.0 for r in recorded.rollouts]
         return f"{len(rewards)} rollouts, reward {sum(rewards) / len(rewards):.3f}, digest {path.stem[:12]}"

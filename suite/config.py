@@ -69,6 +69,8 @@ class TrainConfig:
     """Keep only every layer's input and compute the rest again in the backward pass: less memory, a third more work."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; weights, log-softmax and sums stay float32 (bfloat16 is autocast)."""
+    float32_head: bool = False
+    """In bfloat16, multiply by the output head in float32: less noise in log-probs, a slower head."""
     sampler: Literal["transformers", "vllm"] = "transformers"
     """What draws responses, in training and in the evaluation after it; old log-probs are the trainer's either way."""
     lora_rank: int = 0

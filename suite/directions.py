@@ -53,6 +53,7 @@ class ParameterSpace:
 
     model: Any
     parts: Sequence[Part]
+    float32_head: bool = False
 
     def vectors(self, weights: Weights, count: int) -> tuple[Tensor, PolicyBatch]:
         """Weights times d log-probs / d parameters, float32 [count, D]; and all responses with their new log-probs.
@@ -63,7 +64,7 @@ class ParameterSpace:
         sizes = [p.numel() for p in parameters]
         total = torch.zeros(count, sum(sizes), device=parameters[0].device)
         for part in self.parts:
-            log_probs = score(self.model, part.micro)
+            log_probs = score(self.model, part.micro, float32_head=self.float32_head)
             scored.append(log_probs.detach())
             rows = list(weights(part.micro.rows, dataclasses.replace(part.batch, log_probs=scored[-1])))
             active = [i for i, row in enumerate(rows) if row.any()]

@@ -148,7 +148,7 @@ class LabModel:
         with learner.arithmetic():
             with torch.no_grad():
                 batch = joined(mini, [learner.score(part.micro) for part in mini])
-            model = ParameterSpace(learner.model, mini)
+            model = ParameterSpace(learner.model, mini, learner.float32_head)
             found = directions(model, self.methods, {}, max_new_tokens=limit)
             in_log_probs = directions(LogProbSpace(batch), self.methods, {}, max_new_tokens=limit)
             turns = {"log-probs": cosines(in_log_probs), "parameters": cosines(found)}

@@ -21,10 +21,9 @@ from suite.types import FinishReason, Method, Rollout
 
 MOST_TOKENS = 4096
 """Prompt and response tokens that are scored, at most: enough to measure noise, cheap on a large model."""
-HEAD = "bfloat16 body, float32 head"
-PRECISIONS = ("float32", "bfloat16 autocast", HEAD, "bfloat16")
-"""Of body and head; log-softmax and sums are float32 in all. `bfloat16 autocast` is train.precision = bfloat16."""
-TRAINED_IN = {"float32": "float32", "bfloat16": "bfloat16 autocast"}
+AUTOCAST, AUTOCAST_HEAD, HEAD = "bfloat16 autocast", "bfloat16 autocast, float32 head", "bfloat16 body, float32 head"
+PRECISIONS = ("float32", AUTOCAST, AUTOCAST_HEAD, HEAD, "bfloat16")
+"""Of body and head; log-softmax and sums are float32 in all. The weights are float32 under autocast."""
 CAST, SAMPLER = "than float32", "than the sampler"
 AT_ONCE = "all at once"
 LAYOUTS = ("again", "one by one", AT_ONCE)
@@ -64,10 +63,17 @@ def null_update(
             plain = reference
         elif plain is not None:
             found[f"{precision}: {CAST}"] = reference, plain
-        if precision == TRAINED_IN[config.precision]:
+        if precision == trained_in(config):
             sampled = np.array([x for r in chosen for x in r.sampler_log_probs], np.float32)
             found[f"{precision}: {SAMPLER}"] = reference, sampled
     return UpdateLog.concat([_as_update(chosen, seed, cell, *pair) for cell, pair in found.items()])
+
+
+def trained_in(config: TrainConfig) -> str:
+    """Which of PRECISIONS a run trains in."""
+    if config.precision == "float32":
+        return "float32"
+    return AUTOCAST_HEAD if config.float32_head else AUTOCAST
 
 
 def representative(rollouts: Sequence[Rollout]) -> list[Rollout]:
@@ -92,14 +98,15 @@ def _log_probs(model: Any, micros: Sequence[MicroBatch], precision: str) -> np.n
     rows: dict[int, np.ndarray] = {}
     for micro in micros:
         with _autocast(model, precision):
-            scored = score(cast, micro, float32_head=precision == HEAD)
+            scored = score(cast, micro, float32_head=precision in (HEAD, AUTOCAST_HEAD))
         for row, line, mask in zip(micro.rows, scored, micro.response_mask, strict=True):
             rows[row] = line[mask].cpu().numpy()
     return np.concatenate([rows[i] for i in range(len(rows))])
 
 
 def _autocast(model: Any, precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast(model.device.type, torch.bfloat16) if precision == "bfloat16 autocast" else nullcontext()
+    autocast = precision in (AUTOCAST, AUTOCAST_HEAD)
+    return torch.autocast(model.device.type, torch.bfloat16) if autocast else nullcontext()
 
 
 def _as_update(rollouts: Sequence[Rollout], seed: int, cell: str, new: np.ndarray, old: np.ndarray) -> UpdateLog:

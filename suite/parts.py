@@ -47,15 +47,10 @@ def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], sta
 
     Advantages are 0 until `credited` fills them in.
     """
-    ranks = learner.ranks
-    with learner.arithmetic():
-        old, entropy = ranks.apply(score_and_entropy, learner.model, micro)
+    old, entropy = learner.through(score_and_entropy, learner.model, micro)
     drawn = [x for i in micro.rows for x in rollouts[i].sampler_log_probs]
     sampled = torch.tensor(drawn, dtype=old.dtype, device=old.device)
-    reference = None
-    if start_model is not None:
-        with learner.arithmetic():
-            reference = ranks.apply(score, start_model, micro)
+    reference = None if start_model is None else learner.through(score, start_model, micro)
     batch = PolicyBatch(
         log_probs=old,
         old_log_probs=old,

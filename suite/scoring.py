@@ -98,9 +98,9 @@ def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> Tenso
     return _scored(model, batch, float32_head, entropy=False)[0]
 
 
-def score_and_entropy(model: Any, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+def score_and_entropy(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> tuple[Tensor, Tensor]:
     """`score`, and beside it the entropy of every response token's distribution, [n, T] in nats, without gradient."""
-    log_probs, entropy = _scored(model, batch, False, entropy=True)
+    log_probs, entropy = _scored(model, batch, float32_head, entropy=True)
     return log_probs, entropy
 
 

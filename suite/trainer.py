@@ -236,7 +236,7 @@ def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, schedule = adamw(trained, config.learning_rate, 0)
     learner = Learner(model, optimizer, schedule, config.max_grad_norm, config.kl_coefficient, config.precision)
-    learner.ranks = ranks
+    learner.float32_head, learner.ranks = config.float32_head, ranks
     if critic is not None:
         learner.critic = critic
         rate = config.learning_rate * method.hyper.critic_learning_rate_ratio

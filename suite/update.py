@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn, optim
@@ -17,6 +18,8 @@ from suite.critic import Critic
 from suite.ranks import ALONE, Ranks, whole
 from suite.scoring import MicroBatch, score
 from suite.types import Divisor, Method, PolicyBatch, State, UserError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Learner:
     max_grad_norm: float
     kl_coefficient: float
     precision: str = "float32"
+    float32_head: bool = False
     critic: Critic | None = None
     critic_optimizer: optim.Optimizer | None = None
     critic_schedule: Any = None
@@ -42,8 +46,12 @@ class Learner:
 
     def score(self, batch: MicroBatch) -> Tensor:
         """log_probs of a micro-batch."""
+        return self.through(score, self.model, batch)
+
+    def through(self, scoring: Callable[..., T], model: Any, batch: MicroBatch) -> T:
+        """What `score` or `score_and_entropy` says of a micro-batch, by this model or another, in our arithmetic."""
         with self.arithmetic():
-            return self.ranks.apply(score, self.model, batch)
+            return self.ranks.apply(partial(scoring, float32_head=self.float32_head), model, batch)
 
     def values(self, batch: MicroBatch) -> Tensor | None:
         """The critic's values of a micro-batch, or None without a critic."""

@@ -59,6 +59,7 @@ def training_lines(train: TrainConfig, method: Method, limit: int, model: str) -
         Line("train.precision", f"{ACTOR}.fsdp_config.dtype", train.precision),
         Line("train.precision", f"{DRAW}.dtype", train.precision),
         Line("train.precision", f"{ACTOR}.fsdp_config.model_dtype", "fp32", HALF if half else ""),
+        Line("train.float32_head", None, train.float32_head, "verl's head has the body's precision"),
         *_adapter_lines(train),
         Line("train.checkpoint_every", "trainer.save_freq", train.checkpoint_every),
         Line("train.overlap", None, train.overlap, "leave such problems out when you write train.parquet"),

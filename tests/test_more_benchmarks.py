@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import clock, gpu, gpu_text, log_probs, scaling, summary
+from benchmarks.decoding import GROWING, STATIC
 from benchmarks.ratios import Ratio, write
 from benchmarks.stopwatch import DECODING, WORK, Stopwatch, overhead, watched
 from small_world import small_config, small_source
@@ -178,6 +179,8 @@ def test_the_gpu_script_runs_on_a_cpu_with_the_embedded_model(tmp_path: Path, mo
     assert {"sample, transformers", "first scoring", "update", "evaluate"} <= phases.keys()
     assert all(row["tokens_per_second"] > 0 and row["peak_gib"] > 0 for row in phases.values())
     assert phases["update"]["mfu"] is None
+    decoded = [phases[name] for name in (GROWING, STATIC)]
+    assert all(row["tokens"] == 4 * 8 and row["tokens_agreed"] == 1 for row in decoded)
     assert phases["update"]["flops_mfu"] > phases["update"]["flops_mfu_done"] > 0
     assert {row["precision"] for row in embedded["null_update"]} == set(gpu.PRECISIONS)
     assert found["kernel"] == {"ran": False, "reason": "the kernel needs a CUDA device"}

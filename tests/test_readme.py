@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from benchmarks.summary import summarise
 from strategies import METHODS
 from suite.config import PROTOCOL, restored
 from suite.conformance import CHECKS
@@ -26,6 +28,21 @@ def test_the_table_is_the_reports() -> None:
     shown = README.split("<!-- table of results/demo/report.md -->")[1].split("<!-- end of table -->")[0].strip()
     assert shown.startswith("| model |")
     assert shown in REPORT
+
+
+def test_the_ratios_are_the_benchmarks_and_none_that_misses_its_goal_is_left_out() -> None:
+    part = README.split("<!-- rows of results/bench/table.md -->")[1].split("<!-- end of rows -->")[0]
+    shown = part.strip().splitlines()
+    table = (ROOT / "results/bench/table.md").read_text(encoding="utf-8").splitlines()
+    assert shown[:2] == table[:2]
+    assert set(shown) <= set(table)
+    assert {row for row in table if "ours / TRL" in row or "| no |" in row} <= set(shown)
+
+
+def test_the_table_of_ratios_is_made_of_the_benchmarks_files(tmp_path: Path) -> None:
+    for path in (ROOT / "results/bench").glob("*.json"):
+        shutil.copy(path, tmp_path)
+    assert summarise(tmp_path) == (ROOT / "results/bench/table.md").read_text(encoding="utf-8")
 
 
 def test_the_report_is_the_recipes_and_this_protocols() -> None:

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from small_world import requests, tiny
+from small_world import requests, small_config, tiny
+from strategies import METHODS
 from suite import log_probs as log_probs_module
+from suite.parts import scored
 from suite.sampling import SamplingSettings, TransformersSampler
-from suite.scoring import micro_batches, pack, score_and_entropy
+from suite.scoring import hidden_states, micro_batches, pack, score_and_entropy
+from suite.trainer import build_learner
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +53,24 @@ def test_micro_batches_hold_every_row_once_within_the_budget(world: tuple, budge
         for place, i in enumerate(part.rows):
             counted = part.targets[place][part.response_mask[place]].tolist()
             assert tuple(counted) == rollouts[i].response_ids
+
+
+def test_a_head_in_float32_is_that_for_new_old_and_start_model_alike(world: tuple) -> None:
+    """What train.float32_head says: the body's bfloat16 states, a float32 product, log_softmax."""
+    model, rollouts = world
+    batch = pack(rollouts, range(8), "cpu")
+    half = small_config(precision="bfloat16")
+    learner = build_learner(model, METHODS["fspo"], small_config(precision="bfloat16", float32_head=True))
+    with torch.no_grad(), learner.arithmetic():
+        hidden = hidden_states(model.base_model, batch)
+        plain = build_learner(model, METHODS["fspo"], half).score(batch)
+    assert hidden.dtype == torch.bfloat16
+    logits = torch.nn.functional.linear(hidden.double(), model.get_output_embeddings().weight.double())
+    chosen = torch.log_softmax(logits, dim=-1).gather(1, batch.targets[batch.response_mask][:, None])[:, 0]
+    new = learner.score(batch).detach()
+    torch.testing.assert_close(new[batch.response_mask].double(), chosen.detach(), rtol=0, atol=2e-6)
+    assert (plain - new).abs().max() > 1e-4
+    part = scored(learner, batch, rollouts, start_model=model)
+    assert torch.equal(part.batch.old_log_probs, new)
+    assert part.batch.ref_log_probs is not None
+    assert torch.equal(part.batch.ref_log_probs, new)
