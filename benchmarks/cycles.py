@@ -124,7 +124,7 @@ def run(
     model: str = "embedded",
     engine: str = "transformers",
     mix: str | None = None,
-    rounds: int = 7,
+    rounds: int = 15,
     max_new_tokens: int | None = None,
     micro_tokens: int | None = None,
     threads: int | None = None,

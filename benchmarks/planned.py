@@ -76,13 +76,15 @@ def _planned_batch(of_seed: Mapping[int, int]) -> Any:
 def _plan_vllm(of_seed: Mapping[int, int]) -> None:
     import vllm  # pyright: ignore[reportMissingImports]
 
-    parameters = vllm.SamplingParams
+    plain = vllm.SamplingParams
 
-    def planned(**options: Any) -> Any:
-        length = {seed % 2**64: length for seed, length in of_seed.items()}[options["seed"]]
-        return parameters(**{**options, "max_tokens": length, "min_tokens": length})
+    class Planned(plain):  # a class, for vLLM types others by it
+        def __post_init__(self) -> None:
+            length = {seed % 2**64: length for seed, length in of_seed.items()}[self.seed]
+            self.max_tokens = self.min_tokens = length
+            plain.__post_init__(self)
 
-    vllm.SamplingParams = planned
+    vllm.SamplingParams = Planned
 
 
 def end_as_planned(model: Any, lengths: Sequence[int], ends: Sequence[int]) -> None:

@@ -165,7 +165,7 @@ def run(
     out: Path,
     model: str = "embedded",
     mixes: tuple[str, ...] = tuple(MIXES),
-    rounds: int = 7,
+    rounds: int = 15,
     micro_tokens: int | None = None,
     prompts: int | None = None,
     threads: int | None = None,
