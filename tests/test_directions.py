@@ -242,7 +242,7 @@ def test_k_methods_cost_one_forward_pass_and_a_backward_each(scored, monkeypatch
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
     with monkeypatch.context() as patch:
-        patch.setattr("suite.directions.score", lambda *a: forwards.append(1) or score(*a))
+        patch.setattr("suite.directions.score", lambda *a, **k: forwards.append(1) or score(*a, **k))
         directions(ParameterSpace(model, parts), FIVE, {}, max_new_tokens=LIMIT, unclipped=False)
     assert len(forwards) == len(parts)
     assert sum(backwards) <= len(FIVE) * len(parts)
