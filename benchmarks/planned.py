@@ -80,8 +80,9 @@ def _plan_vllm(of_seed: Mapping[int, int]) -> None:
 
     class Planned(plain):  # a class, for vLLM types others by it
         def __post_init__(self) -> None:
-            length = {seed % 2**64: length for seed, length in of_seed.items()}[self.seed]
-            self.max_tokens = self.min_tokens = length
+            lengths = {seed % 2**64: length for seed, length in of_seed.items()}
+            assert self.seed is not None
+            self.max_tokens = self.min_tokens = lengths[self.seed]
             plain.__post_init__(self)
 
     vllm.SamplingParams = Planned

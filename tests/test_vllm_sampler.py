@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.planned import PlannedSampler
 from conftest import REPORTED
 from small_world import ODD, small_config, tiny
 from strategies import METHODS
@@ -123,6 +124,22 @@ def test_log_probs_of_drawn_tokens_are_the_trainers(
         REPORTED, f"{sampler.engine} against the trainer, |log-prob difference| of {len(found)} sampled tokens: {gap}"
     )
     assert found.max() < TOLERANCE
+
+
+def test_planned_lengths_are_kept_and_change_nothing_before_the_first_end(
+    base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Benchmarks plan the lengths of both sides' responses."""
+    import vllm  # pyright: ignore[reportMissingImports]
+
+    settings, lengths = SamplingSettings(24), [1, 24, 7, 3]
+    free = sampler.sample(asked[:4], settings)
+    monkeypatch.setattr(vllm, "SamplingParams", vllm.SamplingParams)  # taken back when this test ends
+    planned = PlannedSampler(sampler, lengths).sample(asked[:4], settings)
+    assert [len(r.response_ids) for r in planned] == lengths
+    for mine, other in zip(planned, free, strict=True):
+        common = min(len(mine.response_ids), len(other.response_ids) - 1)
+        assert mine.response_ids[:common] == other.response_ids[:common]
 
 
 def test_log_probs_at_another_temperature_are_those_drawn_from(
