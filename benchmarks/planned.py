@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.material import MIXES
-from suite import sampling
+from suite import sampling, vllm_sampler
 from suite.sampling import Sampler, SampleRequest, SamplingSettings
 from suite.types import Rollout
 
@@ -74,18 +75,14 @@ def _planned_batch(of_seed: Mapping[int, int]) -> Any:
 
 
 def _plan_vllm(of_seed: Mapping[int, int]) -> None:
-    import vllm  # pyright: ignore[reportMissingImports]
+    plain = vllm_sampler._parameters
 
-    plain = vllm.SamplingParams
+    def planned(settings: SamplingSettings, ends: list[int], seed: int) -> Any:
+        found = plain(replace(settings, max_new_tokens=of_seed[seed]), ends, seed)
+        found.min_tokens = of_seed[seed]
+        return found
 
-    class Planned(plain):  # a class, for vLLM types others by it
-        def __post_init__(self) -> None:
-            lengths = {seed % 2**64: length for seed, length in of_seed.items()}
-            assert self.seed is not None
-            self.max_tokens = self.min_tokens = lengths[self.seed]
-            plain.__post_init__(self)
-
-    vllm.SamplingParams = Planned
+    vllm_sampler._parameters = planned
 
 
 def end_as_planned(model: Any, lengths: Sequence[int], ends: Sequence[int]) -> None:

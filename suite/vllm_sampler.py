@@ -158,33 +158,35 @@ class _Engine:
         on_progress: Callable[[int], None] | None,
     ) -> list[Any]:
         """vLLM's output of every request, in order."""
-        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
-
-        def parameters(seed: int) -> Any:
-            return SamplingParams(
-                temperature=settings.temperature,
-                seed=seed % 2**64,  # vLLM takes -1 for "no seed"
-                max_tokens=settings.max_new_tokens,
-                stop=list(settings.stop),
-                stop_token_ids=ends,
-                include_stop_str_in_output=True,
-                detokenize=bool(settings.stop),
-                logprobs=0,  # of the drawn token alone
-                top_k=0,
-                top_p=1.0,
-                min_p=0.0,
-                presence_penalty=0.0,
-                frequency_penalty=0.0,
-                repetition_penalty=1.0,
-            )
-
         prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in requests]
         bar = False if on_progress is None else functools.partial(_Told, on_progress, file=io.StringIO())
-        outputs = self.llm.generate(prompts, [parameters(r.seed) for r in requests], use_tqdm=bar)
+        outputs = self.llm.generate(prompts, [_parameters(settings, ends, r.seed) for r in requests], use_tqdm=bar)
         if self.config.sleep:
             self.llm.sleep(level=1)
             self.asleep = True
         return outputs
+
+
+def _parameters(settings: SamplingSettings, ends: list[int], seed: int) -> Any:
+    """How vLLM is to draw one response."""
+    from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+
+    return SamplingParams(
+        temperature=settings.temperature,
+        seed=seed % 2**64,  # vLLM takes -1 for "no seed"
+        max_tokens=settings.max_new_tokens,
+        stop=list(settings.stop),
+        stop_token_ids=ends,
+        include_stop_str_in_output=True,
+        detokenize=bool(settings.stop),
+        logprobs=0,  # of the drawn token alone
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        repetition_penalty=1.0,
+    )
 
 
 class _Told(tqdm):

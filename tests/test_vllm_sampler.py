@@ -130,11 +130,9 @@ def test_planned_lengths_are_kept_and_change_nothing_before_the_first_end(
     base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Benchmarks plan the lengths of both sides' responses."""
-    import vllm  # pyright: ignore[reportMissingImports]
-
     settings, lengths = SamplingSettings(24), [1, 24, 7, 3]
     free = sampler.sample(asked[:4], settings)
-    monkeypatch.setattr(vllm, "SamplingParams", vllm.SamplingParams)  # taken back when this test ends
+    monkeypatch.setattr(vllm_sampler, "_parameters", vllm_sampler._parameters)  # taken back when this test ends
     planned = PlannedSampler(sampler, lengths).sample(asked[:4], settings)
     assert [len(r.response_ids) for r in planned] == lengths
     for mine, other in zip(planned, free, strict=True):
