@@ -95,8 +95,8 @@ def measured(setup: Setup, rounds: int, threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def table(found: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a side."""
+def table(found: Mapping[str, Any], in_process: bool = True) -> pd.DataFrame:
+    """One row a side; seconds on a core only where all of them are the side's own process's."""
     return pd.DataFrame(
         {
             "side": {"ours": "ours", "trl": "TRL"}[name],
@@ -105,7 +105,7 @@ def table(found: Mapping[str, Any]) -> pd.DataFrame:
             "response tokens": f"{found['response_tokens'][name]:.0f}",
             "reward": f"{found['reward'][name]:.2f}",
             "peak GiB": f"{found['peak_gib'][name]:.2f}",
-            "of CPU s": f"{found['cpu_ratio']['of_minima']:.2f}" if name == "ours" else "",
+            "of CPU s": f"{found['cpu_ratio']['of_minima']:.2f}" if name == "ours" and in_process else "",
             "ratio": f"{found['ratio']['of_medians']:.2f} (asked {found['asked']:.1f})" if name == "ours" else "",
         }
         for name in ("ours", "trl")
@@ -175,7 +175,9 @@ def run(
     write_atomically(out, json.dumps(content, indent=1) + "\n")
     responses = setup.prompts * setup.samples
     show(
-        table(found), f"{model}: cycles of {responses} responses and {setup.updates} updates, {rounds} rounds", console
+        table(found, engine == "transformers"),
+        f"{model}: cycles of {responses} responses and {setup.updates} updates, {rounds} rounds",
+        console,
     )
     phases = ", ".join(f"{name} {x:.2f} s" for name, x in found["phases"].items())
     say([f"ours: {phases}; load average {load_before[0]:.2f} before, {os.getloadavg()[0]:.2f} after; all times: {out}"])
