@@ -173,12 +173,8 @@ def run(
         "measurement": found,
     }
     write_atomically(out, json.dumps(content, indent=1) + "\n")
-    responses = setup.prompts * setup.samples
-    show(
-        table(found, engine == "transformers"),
-        f"{model}: cycles of {responses} responses and {setup.updates} updates, {rounds} rounds",
-        console,
-    )
+    what = f"cycles of {setup.prompts * setup.samples} responses and {setup.updates} updates, {rounds} rounds"
+    show(table(found, engine == "transformers"), f"{model}: {what}", console)
     phases = ", ".join(f"{name} {x:.2f} s" for name, x in found["phases"].items())
     say([f"ours: {phases}; load average {load_before[0]:.2f} before, {os.getloadavg()[0]:.2f} after; all times: {out}"])
 
