@@ -22,6 +22,33 @@ def _demand(owner: object, condition: bool, field: str, demand: str) -> None:
 
 
 @dataclass(frozen=True)
+class VllmConfig:
+    """How a vLLM engine runs. None of it changes what is drawn, except `dtype` and rounding."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of weights and arithmetic; log-probs are float32."""
+    side_by_side: int = 256
+    """Most responses drawn at once; takes the place of `SamplingSettings.batch_size`."""
+    prefix_caching: bool = True
+    """Keep keys and values of prompt starts for later prompts; forgotten whenever the weights change."""
+    compiled: bool = False
+    """Compile the model (CUDA graphs on a GPU); the start takes longer."""
+    kv_cache_gib: int = 2
+    """CPU only: room for keys and values, in GiB."""
+    tensor_parallel_size: int = 1
+    """GPU only, never tried by us: devices that share the model."""
+    gpu_memory_utilization: float = 0.45
+    """GPU only, never tried by us: share of a device's memory for the engine; the trainer needs the rest."""
+    sleep: bool = False
+    """GPU only, never tried by us: give weights and cache back to the trainer between two calls."""
+
+    def __post_init__(self) -> None:
+        for field in ("side_by_side", "kv_cache_gib", "tensor_parallel_size"):
+            _demand(self, getattr(self, field) >= 1, field, "at least 1")
+        _demand(self, 0 < self.gpu_memory_utilization <= 1, "gpu_memory_utilization", "above 0 and at most 1")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run, the same for every method of a comparison."""
 
@@ -73,6 +100,10 @@ class TrainConfig:
     """In bfloat16, multiply by the output head in float32: less noise in log-probs, a slower head."""
     sampler: Literal["transformers", "vllm"] = "transformers"
     """What draws responses, in training and in the evaluation after it; old log-probs are the trainer's either way."""
+    vllm: VllmConfig = VllmConfig()
+    """How vLLM runs where it draws: `--set train.vllm.FIELD=value`."""
+    deterministic: bool = False
+    """Only torch's deterministic algorithms, and a cuBLAS workspace of fixed size: the same bits again on a GPU, slower."""
     lora_rank: int = 0
     """Rank of the low-rank adapters that are trained in place of the weights (needs peft); 0 trains all weights."""
     lora_alpha: float = 32.0
@@ -111,33 +142,6 @@ class TrainConfig:
     def updates_per_rollout(self) -> int:
         """Optimizer steps on each rollout; with 1 every ratio is 1 and no clip acts."""
         return self.mini_batches * self.epochs
-
-
-@dataclass(frozen=True)
-class VllmConfig:
-    """How a vLLM engine runs. None of it changes what is drawn, except `dtype` and rounding."""
-
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of weights and arithmetic; log-probs are float32."""
-    side_by_side: int = 256
-    """Most responses drawn at once; takes the place of `SamplingSettings.batch_size`."""
-    prefix_caching: bool = True
-    """Keep keys and values of prompt starts for later prompts; forgotten whenever the weights change."""
-    compiled: bool = False
-    """Compile the model (CUDA graphs on a GPU); the start takes longer."""
-    kv_cache_gib: int = 2
-    """CPU only: room for keys and values, in GiB."""
-    tensor_parallel_size: int = 1
-    """GPU only, never tried by us: devices that share the model."""
-    gpu_memory_utilization: float = 0.45
-    """GPU only, never tried by us: share of a device's memory for the engine; the trainer needs the rest."""
-    sleep: bool = False
-    """GPU only, never tried by us: give weights and cache back to the trainer between two calls."""
-
-    def __post_init__(self) -> None:
-        for field in ("side_by_side", "kv_cache_gib", "tensor_parallel_size"):
-            _demand(self, getattr(self, field) >= 1, field, "at least 1")
-        _demand(self, 0 < self.gpu_memory_utilization <= 1, "gpu_memory_utilization", "above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,7 @@ def restored_training(content: Mapping[str, Any]) -> TrainConfig:
     """The TrainConfig that `plain` wrote; KeyError or TypeError for anything else."""
     train = _tuples(content)
     train["data_dir"] = None if train["data_dir"] is None else Path(train["data_dir"])
+    train["vllm"] = VllmConfig(**train.get("vllm", {}))
     return TrainConfig(**train)
 
 
