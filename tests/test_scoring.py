@@ -33,7 +33,7 @@ def test_chunks_of_the_head_change_neither_value_nor_gradient(world: tuple, monk
     batch = pack(rollouts, range(8), "cpu")
     results = []
     for limit in (2**25, 5 * model.config.vocab_size):
-        monkeypatch.setattr(log_probs_module, "LOGITS_AT_ONCE", limit)
+        monkeypatch.setitem(log_probs_module.LOGITS_AT_ONCE, "cpu", limit)
         model.zero_grad()
         log_probs, entropy = score_and_entropy(model, batch)
         (log_probs * torch.arange(log_probs.numel()).view_as(log_probs)).sum().backward()
