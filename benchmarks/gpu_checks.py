@@ -16,6 +16,7 @@ from benchmarks.gpu_phases import Row
 from suite import packed_attention
 from suite.devices import GIB
 from suite.log_probs import log_probs_of
+from suite.packed_attention import Packing
 from suite.sampling import HalfPrecisionSampler, SamplingSettings, TransformersSampler
 from suite.seeds import derive, gumbel_noise
 
@@ -80,7 +81,10 @@ def compared(device: str, heads: tuple[int, int, int]) -> Row:
 
 
 def _paths() -> dict[str, Callable[..., Tensor]]:
-    return {"split": packed_attention._by_sequence, "kernel": packed_attention._by_kernel}
+    def kernel(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None) -> Tensor:
+        return packed_attention._by_kernel(query, key, value, Packing.of(sizes, query.device), scaling)
+
+    return {"split": packed_attention._by_sequence, "kernel": kernel}
 
 
 def _states(device: str, heads: tuple[int, int, int], tokens: int) -> list[Tensor]:

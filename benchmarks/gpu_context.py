@@ -190,22 +190,20 @@ def ragged(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return found
 
 
-# --- the head's tile: the one place that knows how suite.log_probs chooses it ------------------------
+# --- the head's tile ------------------------------------------------------------------------------
 
 
 def head_tile(device: str) -> int:
     """Logits of a tile of the head on a device, as the suite chooses them."""
-    tile_of = getattr(log_probs, "tile_of", None)
-    return getattr(log_probs, "TILE") if tile_of is None else tile_of(torch.device(device))  # noqa: B009
+    return log_probs.of_device(log_probs.TILE, device)
 
 
 @contextmanager
 def head_in_tiles_of(logits: int) -> Iterator[None]:
     """The head walked in tiles of so many logits inside the block, whatever the device."""
-    name, value = ("tile_of", lambda device: logits) if hasattr(log_probs, "tile_of") else ("TILE", logits)
-    before = getattr(log_probs, name)
-    setattr(log_probs, name, value)
+    before = dict(log_probs.TILE)
+    log_probs.TILE.update(dict.fromkeys(before, logits))
     try:
         yield
     finally:
-        setattr(log_probs, name, before)
+        log_probs.TILE.update(before)

@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 from benchmarks import gpu, gpu_checks, gpu_context, gpu_profile, gpu_speed, gpu_text
 from benchmarks.decoding import GROWING, STATIC
@@ -284,7 +284,7 @@ def test_what_the_phases_say(rehearsal: tuple[Path, dict[str, Any]]) -> None:
 
 
 def test_a_run_that_is_killed_leaves_what_was_finished(tmp_path: Path) -> None:
-    """SIGKILL with phases still to come: all files are whole, those that were finished have rows, gpu.md can be made."""
+    """SIGKILL with phases still to come: all files are whole, the finished ones have rows, gpu.md can be made."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--seconds", "60", "--out", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
@@ -360,23 +360,11 @@ def test_where_memory_runs_out_half_the_tokens_are_tried(monkeypatch: pytest.Mon
         gpu_speed.training(context)
 
 
-@pytest.mark.parametrize("by_function", [False, True])
-def test_the_heads_tile_is_set_for_a_block_however_the_suite_chooses_it(
-    by_function: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(log_probs, "TILE", 2**20, raising=False)
-    monkeypatch.delattr(log_probs, "tile_of", raising=False)
-    if by_function:
-        monkeypatch.setattr(log_probs, "tile_of", lambda device: {"cpu": 2**20}[device.type], raising=False)
+def test_the_heads_tile_is_set_for_a_block() -> None:
+    before = {device: gpu_context.head_tile(device) for device in ("cpu", "cuda")}
     with gpu_context.head_in_tiles_of(7):
-        assert gpu_context.head_tile("cpu") == 7
-    assert gpu_context.head_tile("cpu") == 2**20
-
-
-class DeviceType(Enum):
-    """As torch's profiler names devices."""
-
-    CPU, CUDA = range(2)
+        assert gpu_context.head_tile("cpu") == gpu_context.head_tile("cuda") == 7
+    assert before == {device: gpu_context.head_tile(device) for device in ("cpu", "cuda")} == log_probs.TILE
 
 
 def test_a_profile_counts_every_second_of_the_device_once() -> None:
@@ -429,7 +417,7 @@ def test_the_check_of_the_kernel_can_fail(monkeypatch: pytest.MonkeyPatch) -> No
     """On a CPU with stand-ins: the same path twice is equal, a path that forgets a sequence's start is not."""
 
     def blind(q, k, v, sizes, scaling):
-        return _by_sequence(q, k, v, (sum(sizes),), scaling)
+        return _by_sequence(q, k, v, (q.shape[2],), scaling)
 
     for path, equal in ((_by_sequence, True), (blind, False)):
         monkeypatch.setattr("suite.packed_attention._by_kernel", path)
