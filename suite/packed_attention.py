@@ -65,9 +65,9 @@ def packed_attention(
         if query.shape[2] == 1 and attention_mask is not None and key.shape[1] != query.shape[1]:
             return _one_token(query, key, value, attention_mask, scaling), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    if sliding_window is not None and max(packing.sizes) > sliding_window:
+    if sliding_window is not None and (longest := max(packing.sizes)) > sliding_window:
         raise UserError(
-            f"a sequence of {max(packing.sizes)} tokens is longer than the model's attention window of {sliding_window}; "
+            f"a sequence of {longest} tokens is longer than the model's attention window of {sliding_window}; "
             "packed scoring has no windows: take shorter responses or a model with full attention"
         )
     half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
