@@ -29,7 +29,7 @@ from torch import Tensor, nn, no_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretended_kernels import AUTOCAST, KERNELS, register_autocast
+from pretended_kernels import AUTOCAST, KERNELS, autocast_for
 from pretended_rules import ALLOCATIONS, Counts, refuse, site_of_ours, tensors_of, why_the_host_waits
 
 DEVICE = torch.device("cuda", 0)
@@ -59,7 +59,7 @@ class PretendedTensor(torch.Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) not in memo:
-            made: Any = PretendedTensor(self.inner.detach().clone()).requires_grad_(self.requires_grad)
+            made: Any = self.detach().clone().requires_grad_(self.requires_grad)
             if isinstance(self, nn.Parameter):
                 made._is_param = True
             memo[id(self)] = made
@@ -127,7 +127,7 @@ class PretendedCuda(TorchDispatchMode):
             self.counts.pop()
 
     def __enter__(self) -> PretendedCuda:
-        register_autocast(PretendedTensor)
+        self._open.callback(autocast_for(PretendedTensor)._destroy)
         for name, value in _ANSWERS.items():
             self._open.enter_context(mock.patch(name, value))
         self._open.enter_context(mock.patch("torch.cuda.synchronize", self._synchronize))

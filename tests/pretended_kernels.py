@@ -24,14 +24,11 @@ LOWER = {
 WIDEST = {"addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "vdot", "tensordot", "index_put", "scatter_add"}
 """Operators that autocast on CUDA runs in the widest precision among their arguments; all others in float32."""
 CAST = (torch.float32, torch.bfloat16, torch.float16)
-_LIBRARY: list[torch.library.Library] = []
 
 
-def register_autocast(kind: type[Tensor]) -> None:
-    """Autocast on CUDA for tensors of that kind, which must have the dispatch key AUTOCAST; once a process."""
-    if _LIBRARY:
-        return
-    _LIBRARY.append(torch.library.Library("aten", "IMPL"))
+def autocast_for(kind: type[Tensor]) -> torch.library.Library:
+    """Autocast on CUDA for tensors of that kind, which must have the dispatch key AUTOCAST, until it is destroyed."""
+    library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that torch's kernel is replaced is what is wanted
         for full in torch._C._dispatch_get_registrations_for_dispatch_key("AutocastCUDA"):
@@ -39,7 +36,8 @@ def register_autocast(kind: type[Tensor]) -> None:
             name, _, overload = rest.partition(".")
             if space == "aten":
                 operator = getattr(getattr(torch.ops.aten, name), overload or "default")
-                _LIBRARY[0].impl(rest, _cast(name, operator, kind), "AutocastCUDA")
+                library.impl(rest, _cast(name, operator, kind), "AutocastCUDA")
+    return library
 
 
 def _cast(name: str, operator: Any, kind: type[Tensor]) -> Callable[..., Any]:
