@@ -284,7 +284,7 @@ def test_what_the_phases_say(rehearsal: tuple[Path, dict[str, Any]]) -> None:
 
 
 def test_a_run_that_is_killed_leaves_what_was_finished(tmp_path: Path) -> None:
-    """SIGKILL with phases still to come: all files are whole, those of finished phases have rows, gpu.md can be made."""
+    """SIGKILL with phases still to come: all files are whole, finished phases have their rows, gpu.md can be made."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--seconds", "60", "--out", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
