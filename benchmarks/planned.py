@@ -75,14 +75,14 @@ def _planned_batch(of_seed: Mapping[int, int]) -> Any:
 
 
 def _plan_vllm(of_seed: Mapping[int, int]) -> None:
-    plain = vllm_sampler._parameters
+    plain = vllm_sampler.parameters
 
     def planned(settings: SamplingSettings, ends: list[int], seed: int) -> Any:
         found = plain(replace(settings, max_new_tokens=of_seed[seed]), ends, seed)
         found.min_tokens = of_seed[seed]
         return found
 
-    vllm_sampler._parameters = planned
+    vllm_sampler.parameters = planned
 
 
 def end_as_planned(model: Any, lengths: Sequence[int], ends: Sequence[int]) -> None:

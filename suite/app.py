@@ -36,7 +36,7 @@ class Where:
     workers: int | None = None
     """Processes side by side on this machine; default one per GPU that can be seen, or one per core without any."""
     gpus_per_cell: float | None = None
-    """With --on ray: share of a GPU for each cell, 0 to 1; default 1 where the cluster has GPUs, whole ones for vLLM."""
+    """With --on ray: share of a GPU for each cell, 0 to 1; default 1 where there are any, whole ones for vLLM."""
     ray_address: str | None = None
     """With --on ray: the cluster's address; default RAY_ADDRESS, then a cluster on this machine, then a fresh one."""
 

@@ -46,10 +46,11 @@ def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
 
     Under torchrun every process has both, and the sampler is one for all.
     """
-    require_engine(config.sampler)
+    require_engine(config.sampler, vllm=config.vllm)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
-    sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, config.sampling_batch_size)
+    side_by_side = config.sampling_batch_size
+    sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, side_by_side, config.vllm)
     return loaded, shared(sampler, ranks_here())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,8 @@ from suite.types import UserError
 MEAN = "mean"
 """The primary outcome that is the mean over the evaluation sets."""
 CHECKPOINT_RULE = "Every run is evaluated once, after its last step: the best of several checkpoints is not offered."
+FOLLOWS = {"train.vllm.dtype": "train.precision", "train.vllm.side_by_side": "train.sampling_batch_size"}
+"""Settings that nobody gives, and the setting that each is equal to."""
 PROTOCOL = 1
 """Version of what the results mean; folders of another protocol are never mixed with this one's."""
 
@@ -26,21 +28,22 @@ class VllmConfig:
     """How a vLLM engine runs. None of it changes what is drawn, except `dtype` and rounding."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of weights and arithmetic; log-probs are float32."""
+    """Precision of weights and arithmetic; log-probs are float32. In a training run it is `train.precision`."""
     side_by_side: int = 256
-    """Most responses drawn at once; takes the place of `SamplingSettings.batch_size`."""
+    """Most responses drawn at once, whatever `SamplingSettings.batch_size` is. In a training run it is
+    `train.sampling_batch_size`."""
     prefix_caching: bool = True
     """Keep keys and values of prompt starts for later prompts; forgotten whenever the weights change."""
-    compiled: bool = False
-    """Compile the model (CUDA graphs on a GPU); the start takes longer."""
+    compiled: bool | None = None
+    """Compile the model and decode with CUDA graphs: a longer start, faster decoding. None: on a GPU, not on a CPU."""
     kv_cache_gib: int = 2
     """CPU only: room for keys and values, in GiB."""
     tensor_parallel_size: int = 1
-    """GPU only, never tried by us: devices that share the model."""
+    """GPU only: devices that share the model. More than 1 for a single process alone, not under torchrun."""
     gpu_memory_utilization: float = 0.45
-    """GPU only, never tried by us: share of a device's memory for the engine; the trainer needs the rest."""
-    sleep: bool = False
-    """GPU only, never tried by us: give weights and cache back to the trainer between two calls."""
+    """GPU only: share of a device's memory for the engine; the trainer needs the rest."""
+    sleep: bool | None = None
+    """GPU only: give weights and cache back to the trainer between two calls. None: on a GPU, not on a CPU."""
 
     def __post_init__(self) -> None:
         for field in ("side_by_side", "kv_cache_gib", "tensor_parallel_size"):
@@ -101,9 +104,9 @@ class TrainConfig:
     sampler: Literal["transformers", "vllm"] = "transformers"
     """What draws responses, in training and in the evaluation after it; old log-probs are the trainer's either way."""
     vllm: VllmConfig = VllmConfig()
-    """How vLLM runs where it draws: `--set train.vllm.FIELD=value`."""
+    """How vLLM runs where it draws: `--set train.vllm.FIELD=value`; `dtype` and `side_by_side` follow from the rest."""
     deterministic: bool = False
-    """Only torch's deterministic algorithms, and a cuBLAS workspace of fixed size: the same bits again on a GPU, slower."""
+    """Only torch's deterministic algorithms, a cuBLAS workspace of fixed size: the same bits again on a GPU, slower."""
     lora_rank: int = 0
     """Rank of the low-rank adapters that are trained in place of the weights (needs peft); 0 trains all weights."""
     lora_alpha: float = 32.0
@@ -137,6 +140,9 @@ class TrainConfig:
         _demand(self, len(self.tasks) > 0, "tasks", "at least one task")
         fits = self.mini_batches <= self.problems_per_step * self.samples_per_problem
         _demand(self, fits, "mini_batches", "at most problems_per_step x samples_per_problem")
+
+        derived = replace(self.vllm, dtype=self.precision, side_by_side=self.sampling_batch_size)
+        object.__setattr__(self, "vllm", derived)  # the way of a frozen dataclass to fill in what follows from the rest
 
     @property
     def updates_per_rollout(self) -> int:

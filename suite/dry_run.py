@@ -25,13 +25,14 @@ FLOAT32 = 4
 
 
 def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str], workers: str | None = None) -> list[str]:
-    """What `fspo compare` or `fspo train` would do with a resolved config, a line each, the last one beginning with "would run".
+    """What would be done with a resolved config, a line each, the last one beginning with "would run".
 
     `workers` says which processes compute, on which devices.
-    Resolving has checked names, settings, data and overlaps. UserError: an engine that is not installed, a model
-    reference that can name nothing, a folder with another comparison, too little disk for the trained models.
+    Resolving has checked names, settings, data and overlaps. UserError: an engine that is not installed or that this
+    machine cannot have as it is set, a model reference that can name nothing, a folder with another comparison, too
+    little disk for the trained models.
     """
-    require_engine(config.train.sampler)
+    require_engine(config.train.sampler, vllm=config.train.vllm)
     where, folder = model_place(config.train.model)
     goes_on = holds(config, out, code)
     return [

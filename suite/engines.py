@@ -10,14 +10,15 @@ from suite.config import VllmConfig
 from suite.ranks import ranks_here
 from suite.sampling import HalfPrecisionSampler, Sampler, TransformersSampler
 from suite.types import UserError
-from suite.vllm_sampler import VllmSampler, require_vllm
+from suite.vllm_engine import require_fitting, require_vllm
+from suite.vllm_sampler import VllmSampler
 
 ENGINES = ("transformers", "vllm")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def require_engine(engine: str, precision: str = "float32") -> None:
-    """UserError where that engine or precision is unknown, not installed or not for several processes that share a run.
+def require_engine(engine: str, precision: str = "float32", vllm: VllmConfig | None = None) -> None:
+    """UserError where that engine or precision is unknown or not installed, or no vLLM can be started as `vllm` says.
 
     Asked before anything heavy is loaded.
     """
@@ -29,18 +30,22 @@ def require_engine(engine: str, precision: str = "float32") -> None:
         if ranks_here().count > 1:
             raise UserError("sampler vllm draws for one process; under torchrun use train.sampler=transformers")
         require_vllm()
+        require_fitting(vllm or VllmConfig(), ranks_here().count)
 
 
-def sampler_for(engine: str, model: Any, tokenizer: Any, precision: str, side_by_side: int) -> Sampler:
+def sampler_for(
+    engine: str, model: Any, tokenizer: Any, precision: str, side_by_side: int, vllm: VllmConfig | None = None
+) -> Sampler:
     """A sampler of that engine and precision, which follows the model's weights as they change.
 
-    On a GPU vLLM sleeps between two calls, so that a trainer in this process has the memory.
+    Without a `vllm` of a training run nobody else wants the engine's memory: it stays awake. vLLM draws on the device
+    that it finds by itself, a GPU where it was built for one (under torchrun the process's own); the in-process sampler
+    draws where the model is.
     """
-    require_engine(engine)
+    require_engine(engine, vllm=vllm)
     if engine == "vllm":
         dtype = "bfloat16" if precision == "bfloat16" else "float32"
-        on_gpu = torch.cuda.is_available()
-        return VllmSampler(model, tokenizer, VllmConfig(dtype, side_by_side, sleep=on_gpu))
+        return VllmSampler(model, tokenizer, vllm or VllmConfig(dtype, side_by_side, sleep=False))
     if precision == "bfloat16" and model.dtype != torch.bfloat16:
         return HalfPrecisionSampler(model, tokenizer)
     return TransformersSampler(model, tokenizer)

@@ -8,10 +8,11 @@ set, batch, rate, lengths and number of samples are not public: what fills them 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import tasks
-from suite.config import MEAN, CompareConfig, EvalConfig, TrainConfig
+from suite.config import FOLLOWS, MEAN, CompareConfig, EvalConfig, TrainConfig
 from suite.models import has_fast_bfloat16
 
 Sources = Mapping[str, str]
@@ -249,20 +250,20 @@ PUBLISHED: dict[str, dict[tuple[str, str], tuple[float, str]]] = {
 
 
 def settings_of(config: CompareConfig) -> dict[str, object]:
-    """Every setting of a comparison by its path: `methods`, `train.steps`, `evaluation.samples` and their like."""
-    found: dict[str, object] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= {f"{field.name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
-        else:
-            found[field.name] = value
-    return found
+    """Every setting of a comparison by its path: `methods`, `train.steps`, `train.vllm.sleep` and their like."""
+    return dict(_settings_in(config, ""))
+
+
+def _settings_in(section: Any, prefix: str) -> Iterator[tuple[str, object]]:
+    for field in dataclasses.fields(section):
+        value, path = getattr(section, field.name), prefix + field.name
+        yield from _settings_in(value, f"{path}.") if dataclasses.is_dataclass(value) else [(path, value)]
 
 
 def provenance(name: str) -> dict[str, str]:
     """Where each setting of a recipe comes from, every setting of `settings_of` in its order."""
-    return {path: SOURCES[name].get(path, DEFAULT) for path in settings_of(RECIPES[name]())}
+    sources = {**{path: f"follows {other}" for path, other in FOLLOWS.items()}, **SOURCES[name]}
+    return {path: sources.get(path, DEFAULT) for path in settings_of(RECIPES[name]())}
 
 
 def published(name: str) -> Mapping[tuple[str, str], tuple[float, str]]:

@@ -17,7 +17,7 @@ import baselines
 import fspo
 import tasks
 from suite.cards import card_digest, setting
-from suite.config import CompareConfig, EvalConfig, TrainConfig
+from suite.config import FOLLOWS, CompareConfig, EvalConfig, TrainConfig, VllmConfig
 from suite.lora import require_peft
 from suite.plugins import imported_method, plugin_methods
 from suite.ranges import AGAIN, NO_RANGES, Range, Ranges
@@ -31,7 +31,7 @@ METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
 LM_EVAL_TASKS = tasks.LM_EVAL_TASKS
-SECTIONS = {"train": TrainConfig, "evaluation": EvalConfig}
+SECTIONS = {"train": TrainConfig, "evaluation": EvalConfig, "train.vllm": VllmConfig}
 T = typing.TypeVar("T")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -80,7 +80,9 @@ def method_with(name: str, options: Sequence[str]) -> Method:
 
 
 def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig:
-    """The config with `train.field=value` and `evaluation.field=value` applied; options of methods are kept for them.
+    """The config with `train.field=value`, `train.vllm.field=value` and `evaluation.field=value` applied.
+
+    Options of methods are kept for them.
 
     Every option is checked here, those of methods included; settings of one owner together, for a bound may only be
     possible beside its new neighbour.
@@ -91,12 +93,22 @@ def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig
         changes.setdefault(owner, {})[field] = value
     for owner, fields in changes.items():
         if owner in SECTIONS:
-            section = dataclasses.replace(getattr(config, owner), **fields)
-            config = dataclasses.replace(config, **{owner: section})
+            config = _changed(config, owner.split("."), fields)
         else:
             method_with(owner, options)
+    if "train.vllm" in changes and config.train.sampler != "vllm":
+        raise UserError(
+            f"train.vllm.{next(iter(changes['train.vllm']))} is set, but train.sampler is {config.train.sampler}; "
+            "set train.sampler=vllm, too"
+        )
     for_methods = tuple(option for option in options if _parse(option)[0] not in SECTIONS)
     return dataclasses.replace(config, options=for_methods)
+
+
+def _changed(section: T, path: Sequence[str], fields: Mapping[str, Any]) -> T:
+    """The section with the fields of one of its parts replaced, `path` being the names that lead to that part."""
+    new = {path[0]: _changed(getattr(section, path[0]), path[1:], fields)} if path else fields
+    return dataclasses.replace(section, **new)  # pyright: ignore[reportArgumentType]
 
 
 def with_ranges(ranges: Ranges, methods: Sequence[str], options: Sequence[str]) -> tuple[str, ...]:
@@ -208,7 +220,7 @@ def overlap_lines(config: CompareConfig) -> list[str]:
 
 
 def _parse(option: str) -> tuple[str, str, Any]:
-    """(owner, field, value) of `owner.field=value`; the owner is a method, `train` or `evaluation`."""
+    """(owner, field, value) of `owner.field=value`; the owner is a method or one of SECTIONS."""
     target, equals, text = option.partition("=")
     owner, dot, field = target.rpartition(".")
     if not (equals and dot):
@@ -217,7 +229,14 @@ def _parse(option: str) -> tuple[str, str, Any]:
 
 
 def _value(owner: str, field: str, text: str, where: str) -> Any:
-    """What `text` means for a field of a method, `train` or `evaluation`; `where` is what a complaint begins with."""
+    """What `text` means for a field of a method or one of SECTIONS; `where` is what a complaint begins with."""
+    if (path := f"{owner}.{field}") in FOLLOWS:
+        raise UserError(f"{where}: it follows {FOLLOWS[path]}; set that")
+    if path in SECTIONS:
+        fields = (f"{path}.{name}" for name in typing.get_type_hints(SECTIONS[path]))
+        raise UserError(
+            f"{where}: set its fields one by one ({', '.join(name for name in fields if name not in FOLLOWS)})"
+        )
     settings = SECTIONS[owner] if owner in SECTIONS else type(find_method(owner).hyper)
     kinds = typing.get_type_hints(settings)
     lookup(kinds, field, f"setting of {owner}")

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from small_world import small_config, small_source, tiny
-from suite import cli, vllm_sampler
+from suite import cli, vllm_engine, vllm_sampler
 from suite.config import VllmConfig
 from suite.engines import require_engine, sampler_for
 from suite.sampling import HalfPrecisionSampler, TransformersSampler
@@ -19,7 +19,7 @@ from suite.types import UserError
 
 @pytest.fixture
 def without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_sampler, "distributions", lambda name: iter(()))
+    monkeypatch.setattr(vllm_engine, "distributions", lambda name: iter(()))
 
 
 @pytest.mark.usefixtures("without_vllm")

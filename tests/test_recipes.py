@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from suite import cli, dry_run, lora, vllm_sampler
-from suite.config import CHECKPOINT_RULE, CompareConfig, EvalConfig, TrainConfig, plain
+from suite import cli, dry_run, lora, vllm_engine
+from suite.config import CHECKPOINT_RULE, CompareConfig, EvalConfig, TrainConfig, VllmConfig, plain
 from suite.folder import holds
 from suite.recipe_book import DEFAULT, PAPER, RECIPES, SOURCES, provenance, published, settings_of
 from suite.recipe_card import NOT_PUBLIC, recipe_card
@@ -25,7 +25,7 @@ OF_THE_PAPER = {"methods", "train.model", "evaluation.tasks"}
 
 def defaults() -> dict[str, object]:
     """The default of every setting that has one, by its path."""
-    classes = {"": CompareConfig, "train.": TrainConfig, "evaluation.": EvalConfig}
+    classes = {"": CompareConfig, "train.": TrainConfig, "train.vllm.": VllmConfig, "evaluation.": EvalConfig}
     return {
         prefix + f.name: f.default
         for prefix, config in classes.items()
@@ -186,7 +186,7 @@ def test_a_dry_run_counts_parameters_from_the_files() -> None:
 
 
 def test_a_dry_run_misses_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_sampler, "DISTRIBUTIONS", ())
+    monkeypatch.setattr(vllm_engine, "DISTRIBUTIONS", ())
     with pytest.raises(UserError, match="the engine vllm is not installed"):
         dry(changed("train.sampler=vllm"), tmp_path / "out")
 

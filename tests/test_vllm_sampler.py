@@ -32,7 +32,8 @@ from suite.scoring import pack, score
 from suite.seeds import derive
 from suite.trainer import Trainer
 from suite.types import FinishReason, Rollout, UserError
-from suite.vllm_sampler import VllmSampler, require_vllm, stop_engine
+from suite.vllm_engine import require_vllm
+from suite.vllm_sampler import VllmSampler, stop_engine
 
 
 def installed() -> bool:
@@ -132,7 +133,7 @@ def test_planned_lengths_are_kept_and_change_nothing_before_the_first_end(
     """Benchmarks plan the lengths of both sides' responses."""
     settings, lengths = SamplingSettings(24), [1, 24, 7, 3]
     free = sampler.sample(asked[:4], settings)
-    monkeypatch.setattr(vllm_sampler, "_parameters", vllm_sampler._parameters)  # taken back when this test ends
+    monkeypatch.setattr(vllm_sampler, "parameters", vllm_sampler.parameters)  # taken back when this test ends
     planned = PlannedSampler(sampler, lengths).sample(asked[:4], settings)
     assert [len(r.response_ids) for r in planned] == lengths
     for mine, other in zip(planned, free, strict=True):
