@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from suite.app import Name, Options, app, complaints, say
 from suite.config import CompareConfig, plain
-from suite.types import UserError
+from suite.types import Task, UserError
 
 if TYPE_CHECKING:
     from suite.verl_command import Prompts
@@ -48,7 +48,7 @@ def export_verl(
         gpus: Devices on the one node.
         out: Folder for METHOD.sh and the files beside them; without it, the scripts are printed.
     """
-    from suite.recipes import EMBEDDED_TASKS, tasks_named
+    from suite.recipes import EMBEDDED_TASKS
     from suite.verl_data import write_files
 
     if gpus < 1:
@@ -56,8 +56,7 @@ def export_verl(
     if data_dir is not None and out is None:
         raise UserError("--data-dir: needs --out, the folder for the Parquet files")
     config = _config(recipe, methods, seeds, steps, model, data_dir, options)
-    tasks = tasks_named(dict.fromkeys((*config.train.tasks, *config.evaluation.tasks)))
-    at_hand = out is not None and (data_dir is not None or all(task.name in EMBEDDED_TASKS for task in tasks))
+    at_hand = out is not None and (data_dir is not None or all(task.name in EMBEDDED_TASKS for task in _tasks(config)))
     reference = _reference(config.train.model)
     problems, prompts = _data(config, reference) if at_hand else (None, _unknown(config))
     scripts = _scripts(config, reference, gpus, prompts)
@@ -107,11 +106,17 @@ def _reference(model: str) -> str:
 
 
 def _unknown(config: CompareConfig) -> Prompts:
-    from suite.recipes import tasks_named
     from suite.verl_command import Prompts
     from suite.verl_data import stop_texts
 
-    return Prompts(stop=stop_texts(tasks_named((*config.train.tasks, *config.evaluation.tasks))))
+    return Prompts(stop=stop_texts(_tasks(config)))
+
+
+def _tasks(config: CompareConfig) -> list[Task]:
+    """The tasks of training and evaluation, each once."""
+    from suite.recipes import tasks_named
+
+    return tasks_named(list(dict.fromkeys((*config.train.tasks, *config.evaluation.tasks))))
 
 
 def _data(config: CompareConfig, reference: str) -> tuple[Problems, Prompts]:
@@ -163,15 +168,13 @@ def _files(
     prompts: Prompts,
 ) -> dict[str, bytes | str]:
     """Every file of the export by its name, the one that says which export it is first."""
-    from suite.recipes import tasks_named
     from suite.verl_data import parquet, reward_file, stop_file
     from suite.verl_script import VERL
 
     settings = {key: value for key, value in plain(config).items() if key != "methods"}
     manifest = {"verl": VERL, "model": reference, "gpus": gpus, "data": problems is not None, "config": settings}
-    tasks = tasks_named(dict.fromkeys((*config.train.tasks, *config.evaluation.tasks)))
     files: dict[str, bytes | str] = {MANIFEST: json.dumps(manifest, indent=1) + "\n"}
-    files["compute_score.py"] = reward_file(tasks)
+    files["compute_score.py"] = reward_file(_tasks(config))
     if prompts.stop:
         files["agent_loop.yaml"] = stop_file(prompts.stop)
     if problems is not None:

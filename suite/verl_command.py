@@ -27,20 +27,20 @@ class Prompts:
     """What is known of the prompts of a run.
 
     `longest` is the most tokens of one and `found` says how that is known; `begin` is whether the tokenizer puts a
-    begin token before a text; `stop` are the texts that end a response; `limited` is whether `evaluation.limit` is
-    applied where the evaluation file is written.
+    begin token before a text (None: not known); `stop` are the texts that end a response; `limited` is whether
+    `evaluation.limit` is applied where the evaluation file is written.
     """
 
     longest: int = 2048
     found: str = "assumed, no data being at hand; verl cuts the start of a longer prompt off and only warns"
-    begin: bool = False
+    begin: bool | None = None
     stop: tuple[str, ...] = ()
     limited: bool = False
 
     @property
     def template(self) -> str:
         """The chat template that hands a prompt through."""
-        return "{{ bos_token }}" * self.begin + BARE
+        return "{{ bos_token }}" * bool(self.begin) + BARE
 
 
 def training_lines(train: TrainConfig, method: Method, limit: int, model: str, prompts: Prompts) -> list[Line]:

@@ -60,7 +60,7 @@ class Problems:
 def problems_of(
     config: CompareConfig, training: Sequence[Task], evaluation: Sequence[Task], left_out: set[str]
 ) -> Problems:
-    """The problems of a comparison: to train on, those that the trainer takes; of each evaluation set, the first `limit`.
+    """What a comparison trains on, as the trainer takes it, and the first `evaluation.limit` of each evaluation set.
 
     UserError where a set cannot be read, is for evaluation only, or is too small for a rollout step.
     """
@@ -91,35 +91,31 @@ def tokenizer_at_hand(reference: str) -> Any:
 
 
 def measured(
-    problems: Problems, train: TrainConfig, tokenizer: Any, told: Callable[[int], None] = lambda n: None
+    problems: Problems, train: TrainConfig, tokenizer: Any, told: Callable[[int], None] = lambda count: None
 ) -> Prompts:
-    """What the prompts are like; without a tokenizer their bytes stand for tokens, of which there are never more."""
+    """What the prompts are like. No text has more tokens than bytes (and a begin token): without a tokenizer bytes
+    stand for tokens, with one a text that is too short in bytes to be the longest is not counted.
+    """
     stop = stop_texts(problems.tasks.values())
-    texts = problems.texts(tokenizer, train.chat)
+    texts = sorted(problems.texts(tokenizer, train.chat), key=_bytes, reverse=True)
     if tokenizer is None:
-        longest = 1 + max(len(text.encode()) for text in texts) + train.chat * TEMPLATE_TOKENS
+        longest = _bytes(texts[0]) + 1 + train.chat * TEMPLATE_TOKENS
         found = "bytes, of which a prompt has more than tokens: the tokenizer was not at hand"
         if train.chat:
             found += f"; {TEMPLATE_TOKENS} assumed for the chat template"
-        return Prompts(longest, found, False, stop, limited=True)
+        return Prompts(longest, found, None, stop, limited=True)
     longest = 0
-    for batch in _batches(texts):
-        ids = tokenizer(batch, add_special_tokens=not train.chat).input_ids
-        longest = max(longest, *map(len, ids))
-        told(len(batch))
+    for start in range(0, len(texts), BATCH):
+        batch = [text for text in texts[start : start + BATCH] if _bytes(text) + 1 > longest]
+        if batch:
+            longest = max(longest, *map(len, tokenizer(batch, add_special_tokens=not train.chat).input_ids))
+        told(len(texts[start : start + BATCH]))
     begin = not train.chat and tokenizer("1").input_ids[:1] == [tokenizer.bos_token_id]
     return Prompts(longest, "the longest of both files, in tokens of the model", begin, stop, limited=True)
 
 
-def _batches(texts: Iterable[str]) -> Iterable[list[str]]:
-    held: list[str] = []
-    for text in texts:
-        held.append(text)
-        if len(held) == BATCH:
-            yield held
-            held = []
-    if held:
-        yield held
+def _bytes(text: str) -> int:
+    return len(text.encode())
 
 
 def parquet(problems: Sequence[Problem], tasks: dict[str, Task], split: str, chat: bool) -> bytes:

@@ -44,7 +44,7 @@ import sys
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 run = sys.argv[1]
-base = AutoModelForCausalLM.from_pretrained(f"{run}/base", dtype="bfloat16")
+base = AutoModelForCausalLM.from_pretrained(f"{run}/base", dtype="float32")
 PeftModel.from_pretrained(base, f"{run}/base/lora_adapter").merge_and_unload().save_pretrained(f"{run}/merged")
 AutoTokenizer.from_pretrained(f"{run}/base").save_pretrained(f"{run}/merged")
 PYTHON
@@ -72,7 +72,7 @@ def script(config: CompareConfig, method: Method, lines: Sequence[Line]) -> str:
         f"{_merging(config)}done",
         "# What verl does otherwise:",
         *notes,
-        "#   the merged checkpoint has bfloat16 weights, whatever was trained",
+        "#   verl.model_merger rounds weights to bfloat16, whatever was trained",
         "# Settings without a counterpart in verl:",
         *missing,
         "",
