@@ -45,7 +45,7 @@ def load(reference: object, dtype: torch.dtype = torch.float32, embedded_folder:
 def write_gguf(path: Path, width: int = 64, layers: int = 2, heads: int = 2) -> Path:
     """A random Llama of a few thousand weights, in the layout of llama.cpp."""
     draw = np.random.default_rng(0)
-    tokens = ["<unk>", "<s>", "</s>", *map(chr, range(33, 127)), "Ġ", "Ċ", "ab"]
+    tokens = ["<unk>", "<s>", "</s>", *map(chr, range(33, 127)), "Ġ", "Ċ", "ab", "cd"]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(64)
     writer.add_embedding_length(width)
@@ -61,7 +61,7 @@ def write_gguf(path: Path, width: int = 64, layers: int = 2, heads: int = 2) -> 
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
     writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "c d"])  # transformers 5.16 and 5.17 read a list of one merge as a text
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
