@@ -149,8 +149,12 @@ bench-smollm2: $(DEV)  ## steps and cycles of SmolLM2-135M against TRL (with vLL
 	$(call measure,cycles --model smollm2 --rounds 3 --engine vllm --mix tail,cycles_smollm2_vllm_tail)
 	$(BIN)/python -m benchmarks.summary --folder results/bench
 
-bench-gpu: $(CORE)  ## sample, train and evaluate on one GPU: tokens/s, MFU, memory, noise, into results/h100
-	$(BIN)/python -m benchmarks.gpu --out results/h100
+# Installs nothing: .venv where there is one, else the python of a machine that brings torch and transformers.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_SECONDS ?= 540
+
+bench-gpu:  ## train, sample and evaluate on one GPU in under 10 minutes: tokens/s, MFU, memory, noise, into results/h100
+	$(GPU_PYTHON) -m benchmarks.gpu --seconds $(GPU_SECONDS)
 
 check: $(DEV)  ## style, types, import rules, doctests
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from suite.devices import GIB
 from suite.kv_cache import SPARE
-from suite.log_probs import LOGITS_AT_ONCE
+from suite.log_probs import LOGITS_AT_ONCE, TILE
 from suite.model_shapes import ModelShape
 
 LIBRARIES = {False: 0.5, True: 0.5}
@@ -140,11 +140,11 @@ def updating(shape: ModelShape, load: Load) -> list[Term]:
     """
     each, formula = activations_per_token(shape, load.precision, load.checkpointed)
     n, k = load.micro_rows * (load.prompt + load.response), load.micro_rows * load.response
-    logits = 20 * min(k, max(1, LOGITS_AT_ONCE // shape.vocabulary)) * shape.vocabulary
+    logits, logits_formula = _logits(shape, load, k)
     layer = 12 * n * shape.feed_forward
     passing = [Term("activations", f"n ({formula}), n = {n:,}", n * each)]
     if logits > layer:
-        passing.append(Term("logits", f"20 V min(K, 2^25 / V), K = {k:,}", logits))
+        passing.append(Term("logits", f"{logits_formula}, K = {k:,}", logits))
     else:
         passing.append(Term("backward of a layer", "12 n f", layer))
     if load.precision == "bfloat16":
@@ -165,6 +165,18 @@ def updating(shape: ModelShape, load: Load) -> list[Term]:
         kept = KEPT_FREE * sum(term.bytes for term in terms if term.sharded == divided and term.name != KEPT)
         terms.append(Term(KEPT, f"{KEPT_FREE:g} of {which}", kept, divided))
     return terms + engine
+
+
+def _logits(shape: ModelShape, load: Load, k: int) -> tuple[float, str]:
+    """Bytes of the K x V logits of a micro-batch, and their formula: those that are kept, and a tile's working memory.
+
+    On a CPU a tile is small, and 20 bytes a kept logit were measured to cover both.
+    """
+    kept = LOGITS_AT_ONCE["cuda" if load.gpu else "cpu"]
+    if not load.gpu:
+        return 20 * min(k, max(1, kept // shape.vocabulary)) * shape.vocabulary, "20 V min(K, 2^25 / V)"
+    size = 2 if load.precision == "bfloat16" else 4
+    return size * min(k * shape.vocabulary, kept) + 20 * TILE["cuda"], f"{size} min(K V, 2^28) + 20 x 2^26"
 
 
 def _engine(load: Load) -> list[Term]:
