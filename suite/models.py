@@ -149,7 +149,7 @@ def _check_scoring_path(model: Any, reference: str) -> None:
         head = model.get_output_embeddings()
         same = torch.equal(head(hidden).float(), model(input_ids=ids, use_cache=False).logits.float())
         same = same and _attends_apart(model, ids, hidden)
-    except (AttributeError, TypeError, RuntimeError) as error:
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
         raise UserError(
             f"model {reference!r}: a first scoring pass of {kind} failed on {model.device.type} in {model.dtype} "

@@ -15,6 +15,7 @@ from suite.kv_cache import growing_cache
 from suite.log_probs import of_device
 from suite.lora import merged
 from suite.seeds import gumbel_noise
+from suite.stop_texts import before_stop as before_stop
 from suite.types import FinishReason, Rollout, UserError
 
 LOOK_EVERY = {"cpu": 1, "cuda": 16}
@@ -53,15 +54,6 @@ class SamplingSettings:
         for name, lowest in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1)):
             if getattr(self, name) < lowest:
                 raise UserError(f"SamplingSettings.{name} = {getattr(self, name)}: must be at least {lowest}")
-
-
-def before_stop(text: str, stop: Sequence[str]) -> str:
-    """The response without its stop text and what its last token may hold behind it: that part answers nothing.
-
-    >>> before_stop("#### 7Question: How", ("\\n\\n", "Question:"))
-    '#### 7'
-    """
-    return text[: min((place for mark in stop if (place := text.find(mark)) >= 0), default=len(text))]
 
 
 class Sampler(Protocol):
