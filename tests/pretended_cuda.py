@@ -207,6 +207,7 @@ def _outer(x: Any, ours: Sequence[PretendedTensor], on_host: bool) -> Any:
 # --- what programs see of the device --------------------------------------------------------------
 
 _ANSWERS: dict[str, Callable[..., Any]] = {
+    "torch.cuda._lazy_init": lambda: None,
     "torch.cuda.is_available": lambda: True,
     "torch.cuda.device_count": lambda: 1,
     "torch.cuda.current_device": lambda: 0,
@@ -222,7 +223,10 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
 
 
 class _Translated(TorchFunctionMode):
-    """Names of the device, given to any function of torch, as what the dispatcher knows it by."""
+    """Names of the device, given to any function of torch, as what the dispatcher knows it by.
+
+    Inside a backward pass torch switches such modes off; there the dispatcher knows the name itself.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
