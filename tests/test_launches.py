@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from suite.packed_attention import use_packed_attention
 from suite.parts import credited, mini_batches, scored_step
 from suite.sampling import HalfPrecisionSampler, SamplingSettings, TransformersSampler
 from suite.scoring import pack, score, score_and_entropy
-from suite.trainer import build_learner
+from suite.trainer import Trainer, build_learner
 from suite.types import FinishReason, Rollout
 from suite.update import optimizer_step
 
@@ -255,3 +256,34 @@ def test_the_bfloat16_sampler_never_copies_the_float32_model(cuda: PretendedCuda
     with cuda.counting() as counts:
         HalfPrecisionSampler(model, tokenizer)
     assert counts.launches["clone"] <= len(list(model.buffers()))
+
+
+# --- a whole step ---------------------------------------------------------------------------------
+
+
+def training_step(cuda: PretendedCuda, folder: Path, updates: int, tokens: int) -> tuple[int, Counts]:
+    """Micro-batches of a training step, and what it waits for beside drawing its responses and its checkpoint."""
+    config = small_config(mini_batches=updates, tokens_per_micro_batch=tokens, steps=2, checkpoint_every=2)
+    source = small_source(config)
+    first = source.record(0)
+    source.model.to("cuda")
+    minis = mini_batches(first.rollouts, config, 0, 0, "cpu")
+    trainer = Trainer(config, METHODS["grpo"], 0, source, folder, first, on_step=stop)
+    with cuda.counting() as counts, pytest.raises(Stopped):
+        trainer.run()
+    return sum(map(len, minis)), counts
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop(step: int, numbers: object) -> None:
+    raise Stopped
+
+
+def test_a_training_step_waits_a_few_times_a_micro_batch_and_an_update(cuda: PretendedCuda, tmp_path: Path) -> None:
+    """A dozen times each, and thirty times for the numbers that are logged."""
+    for updates, tokens in ((1, 10_000), (1, 100), (4, 10_000)):
+        micro_batches, counts = training_step(cuda, tmp_path / f"{updates}-{tokens}", updates, tokens)
+        assert waits(counts) <= 30 + 12 * updates + 12 * micro_batches, counts.report()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from pretended_cuda import PretendedCuda
-from suite.packed_attention import packed_attention
+from suite.packed_attention import Packing, packed_attention
 
 
 @pytest.fixture
@@ -178,15 +178,6 @@ def test_autocast_has_cudas_lists(cuda: PretendedCuda) -> None:
     assert x.grad.tolist() == [[4.0, 4.0], [4.0, 4.0]]
 
 
-def attended(states: list[Tensor], sizes: tuple[int, ...]) -> Tensor:
-    """Packed attention of queries, keys and values [1, heads, N, e], whatever the suite calls the sizes."""
-    try:
-        from suite.packed_attention import Packing
-    except ImportError:
-        return packed_attention(None, *states, None, sizes=sizes)[0]
-    return packed_attention(None, *states, None, packing=Packing.of(sizes, states[0].device))[0]
-
-
 @pytest.mark.parametrize("shared", [1, 2, 4])
 def test_the_kernel_attends_as_its_definition_says(shared: int, cuda: PretendedCuda) -> None:
     """Against scaled dot-product attention of one sequence at a time in float32, with gradients, up to one rounding."""
@@ -200,7 +191,7 @@ def test_the_kernel_attends_as_its_definition_says(shared: int, cuda: PretendedC
     wanted = torch.cat(alone, dim=2).transpose(1, 2)
     there = [x.cuda().requires_grad_() for x in rounded]
     with cuda.counting() as counts:
-        found = attended(there, sizes)
+        found, _ = packed_attention(None, *there, None, packing=Packing.of(sizes, "cuda"))
     assert counts.launches["_varlen_attn"] == 1
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float().cpu(), wanted, rtol=2**-8, atol=1e-6)
