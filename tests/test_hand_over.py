@@ -50,7 +50,8 @@ def test_a_model_is_handed_over_whole_and_its_head_apart(source: str) -> None:
         model, tokenizer = loaded.model, loaded.tokenizer
     else:
         model, tokenizer = tiny()
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    tied: Any = model
+    assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
     with handed_over(model, torch.bfloat16, ALONE, tokenizer) as folder:
         read: dict[str, Any] = {}
         for path in folder.glob("*.safetensors"):
@@ -68,7 +69,8 @@ def test_a_model_is_handed_over_whole_and_its_head_apart(source: str) -> None:
 
 def of_two(work: Callable[[Threaded], Any]) -> list[Any]:
     """What each of two processes of a node came to: a result or an exception."""
-    room, found = Room(2), [None, None]
+    room = Room(2)
+    found: list[Any] = [None, None]
 
     def run(rank: int) -> None:
         try:
