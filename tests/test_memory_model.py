@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -39,6 +40,7 @@ LOAD = Load(
 )  # fmt: skip
 
 
+@functools.cache
 def shape(name: str = "Qwen/Qwen3-1.7B") -> ModelShape:
     return model_shape(name, EMBEDDED_MODEL)
 
@@ -149,12 +151,12 @@ LOADS = [
 
 
 def test_what_processes_divide_is_divided_and_nothing_else_is() -> None:
-    one, eight = updating(shape(), LOAD), updating(shape(), replace(LOAD, processes=8))
+    one, eight = sampling(shape(), LOAD), sampling(shape(), replace(LOAD, processes=8))
     for name in ("weights", "gradients", "AdamW states"):
         assert gib_of(eight, name) == pytest.approx(gib_of(one, name) / 8)
     assert gib_of(eight, "whole model beside its part") == gib_of(one, "weights")
-    few = replace(LOAD, processes=8, mini_batches=1)  # eight rows each, as many as one process has in a micro-batch
-    assert gib_of(updating(shape(), few), "activations") == gib_of(one, "activations")
+    long, many = replace(LOAD, response=970), replace(LOAD, response=970, processes=8)  # one row a micro-batch
+    assert gib_of(updating(shape(), long), "activations") == gib_of(updating(shape(), many), "activations")
     half = replace(LOAD, precision="bfloat16")
     copies = [gib_of(sampling(shape(), replace(half, processes=n)), "sampler's copy") for n in (1, 8)]
     assert copies == [2 * shape().parameters / GIB] * 2
@@ -170,9 +172,11 @@ def test_the_root_group_is_what_no_layer_has() -> None:
 
 @pytest.mark.parametrize("load", LOADS)
 def test_no_number_of_processes_goes_below_what_each_has_whole(load: Load) -> None:
-    """The root group, the products' weights in bfloat16 and the engine stay, however many divide the rest."""
+    """The root group, the engine, and the products' weights in bfloat16 or a whole model that draws stay whole."""
     found = shape("Qwen/Qwen3-8B")
-    whole = 4 * found.outside_layers + (2 * found.linear if load.precision == "bfloat16" else 4 * found.parameters)
+    draws = load.precision == "float32" and not (load.gpu and load.vllm_gib)
+    halves = 2 * found.linear if load.precision == "bfloat16" else 0
+    whole = 4 * found.outside_layers + (4 * found.parameters if draws else halves)
     assert total_gib(updating(found, replace(load, processes=10**6))) > whole / GIB + load.vllm_kept_gib
 
 
@@ -198,8 +202,8 @@ def test_a_phase_needs_the_sum_of_its_terms_and_never_less_than_what_stands(load
 
 def test_phases_are_compared_after_they_were_divided() -> None:
     """AdamW's step is the peak of one device, and of eight devices the pass over a micro-batch."""
-    load = replace(LOAD, gpu=True, mini_batches=1, micro_tokens=10**6)
-    one, eight = (updating(shape("Qwen/Qwen3-8B"), replace(load, processes=count)) for count in (1, 8))
+    load = replace(LOAD, gpu=True)
+    one, eight = (updating(shape(), replace(load, processes=count)) for count in (1, 8))
     assert "AdamW's step" in {term.name for term in one}
     assert "activations" not in {term.name for term in one}
     assert "AdamW's step" not in {term.name for term in eight}
@@ -215,17 +219,23 @@ def test_adapters_share_the_frozen_weights_with_the_start_model_of_one_process()
 
 
 def test_the_host_counts_some_things_a_process_and_others_once() -> None:
-    gpu = replace(LOAD, gpu=True, precision="bfloat16", vllm_gib=9.0, vllm_kept_gib=0.5)
-    small = shape()
-    many = hosting(small, replace(gpu, processes=8), 1)
-    assert gib_of(many, "whole model, which hands weights over") == 8 * 4 * small.parameters / GIB
-    few = hosting(small, replace(gpu, processes=2), 1)  # six copies of 4 N bytes are no more than a checkpoint's 24 N
-    assert gib_of(few, "checkpoint") == gib_of(hosting(small, replace(gpu, processes=4), 1), "checkpoint")
-    assert gib_of(few, "checkpoint") == 24 * small.parameters / GIB
-    cells = hosting(small, gpu, 3)
-    assert gib_of(cells, "checkpoint") == 3 * 24 * small.parameters / GIB
-    adapted = replace(gpu, lora_rank=1)  # little to write: what counts is the handing over, or loading
-    assert gib_of(hosting(small, adapted, 3), "weights while they are loaded") == 3 * 4 * small.parameters / GIB
+    """In bfloat16 vLLM's processes read one model of 4 N bytes, and those that draw by themselves have one each; a
+    checkpoint is 24 N bytes, written by one; each process has 8 N while its copy is cut.
+    """
+    n = shape().parameters
+    alone = replace(LOAD, gpu=True, precision="bfloat16")
+    engine = replace(alone, vllm_gib=9.0, vllm_kept_gib=0.5)
+    kept, written, cut = "whole model, which hands weights over", "checkpoint", "copies that are cut"
+    for count in (2, 3):
+        found = hosting(shape(), replace(engine, processes=count), 1)
+        assert (gib_of(found, kept), gib_of(found, written)) == (4 * n / GIB, 24 * n / GIB)
+    assert gib_of(hosting(shape(), replace(alone, processes=3), 1), kept) == 3 * 4 * n / GIB
+    for load in (alone, engine):
+        many = hosting(shape(), replace(load, processes=8), 1)
+        assert gib_of(many, cut) == gib_of(many, "weights while they are loaded") == 8 * 4 * n / GIB
+    assert gib_of(hosting(shape(), engine, 3), written) == 3 * 24 * n / GIB
+    adapted = replace(engine, lora_rank=1)  # little to write: loading is the peak
+    assert gib_of(hosting(shape(), adapted, 3), "weights while they are loaded") == 3 * 4 * n / GIB
 
 
 @pytest.mark.parametrize("name", DEVICES)
