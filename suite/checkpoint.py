@@ -14,6 +14,7 @@ from torch import Tensor, nn, optim
 
 from suite.files import write_atomically
 from suite.ranks import whole
+from suite.revisions import weights_changed
 from suite.sharding import put
 from suite.types import UserError
 
@@ -58,6 +59,7 @@ def load_checkpoint(
     for name, module in modules.items():
         for key, parameter in _trained(module):
             parameter.data.copy_(put(parameter.data, tensors[f"{name}.{key}"]))
+        weights_changed(module)
     for name, optimizer in optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
         places = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -11,10 +11,9 @@ from suite.ranks import ranks_here
 from suite.sampling import HalfPrecisionSampler, Sampler, TransformersSampler
 from suite.types import UserError
 from suite.vllm_engine import require_fitting, require_vllm
-from suite.vllm_sampler import VllmSampler
+from suite.vllm_sampler import PRECISIONS, VllmSampler
 
 ENGINES = ("transformers", "vllm")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def require_engine(engine: str, precision: str = "float32", vllm: VllmConfig | None = None) -> None:
@@ -45,7 +44,7 @@ def sampler_for(
     require_engine(engine, vllm=vllm)
     if engine == "vllm":
         dtype = "bfloat16" if precision == "bfloat16" else "float32"
-        return VllmSampler(model, tokenizer, vllm or VllmConfig(dtype, side_by_side, sleep=False))
+        return VllmSampler(model, tokenizer, vllm or VllmConfig(dtype, side_by_side, sleep=False), ranks_here())
     if precision == "bfloat16" and model.dtype != torch.bfloat16:
         return HalfPrecisionSampler(model, tokenizer)
     return TransformersSampler(model, tokenizer)

@@ -63,18 +63,22 @@ def machine() -> dict[str, str]:
 
 
 @contextmanager
-def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
-    """These variables for the block and the processes it starts; afterwards the earlier ones again."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
+def environment_variables(values: Mapping[str, str | None]) -> Iterator[None]:
+    """These variables, None for unset, for the block and the processes it starts; afterwards the earlier ones again."""
+
+    def put(chosen: Mapping[str, str | None]) -> None:
+        for name, value in chosen.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+    before = {name: os.environ.get(name) for name in values}
+    put(values)
+    try:
+        yield
+    finally:
+        put(before)
 
 
 def write_provenance(folder: Path, command: Sequence[str], **facts: Any) -> None:

@@ -13,7 +13,7 @@ from suite.files import folder_in_memory
 from suite.models import LoadedModel
 from suite.rollouts import data_digest, encode, prompt_text
 from suite.sample_store import REWARD, Judged, Sample, SampleStore
-from suite.sampling import Sampler, SampleRequest, SamplingSettings, before_stop
+from suite.sampling import Sampler, SampleRequest, SamplingSettings, awake, before_stop
 from suite.seeds import derive
 from suite.types import EvalResult, FinishReason, Problem, Task, UserError, Verdict
 
@@ -64,16 +64,17 @@ def evaluate(
         with folder_in_memory() as folder:
             return evaluate(sampler, tokenizer, tasks, config, data_dir, on_progress, SampleStore(folder))
     results = []
-    for task in tasks:
-        problems = evaluation_problems(task, data_dir, config.limit)
-        asked = Asked(task, problems, tokenizer, config)
-        samples = sorted(_drawn(asked, sampler, store, on_progress), key=lambda sample: sample.place)
-        judged = store.judged(task.name)
-        if judged is None:
-            judged = judgement(task, problems, samples)
-            store.judge(task.name, judged)
-        lengths, reasons = [len(s.tokens) for s in samples], [s.finish for s in samples]
-        results.append(summarise(task, problems, lengths, reasons, judged.verdicts[REWARD]))
+    with awake(sampler):
+        for task in tasks:
+            problems = evaluation_problems(task, data_dir, config.limit)
+            asked = Asked(task, problems, tokenizer, config)
+            samples = sorted(_drawn(asked, sampler, store, on_progress), key=lambda sample: sample.place)
+            judged = store.judged(task.name)
+            if judged is None:
+                judged = judgement(task, problems, samples)
+                store.judge(task.name, judged)
+            lengths, reasons = [len(s.tokens) for s in samples], [s.finish for s in samples]
+            results.append(summarise(task, problems, lengths, reasons, judged.verdicts[REWARD]))
     return results
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,9 +44,49 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     os.replace(temporary, path)
 
 
+SHARED_MEMORY = Path("/dev/shm")
+OURS = "fspo-held-"
+GRACE_SECONDS = 60
+"""Age from which a folder in memory that no living process holds is cleared away."""
+
+
 @contextmanager
 def folder_in_memory() -> Iterator[Path]:
-    """A temporary folder in shared memory where the system has it, else on disk; gone when the block ends."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="fspo-", dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
+    """A temporary folder in shared memory where the system has it, else on disk; gone when the block ends.
+
+    A process that is killed leaves its folder behind, with gigabytes of weights at worst: whoever makes the next one
+    clears it away. The lock that tells ends with its process, however that ends.
+    """
+    place = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+    _clear_abandoned(place)
+    with tempfile.TemporaryDirectory(prefix=f"{OURS}{os.getpid()}-", dir=place) as folder:
+        holder = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(holder)
+
+
+def _clear_abandoned(place: Path) -> None:
+    """Remove folders in memory of processes that were killed."""
+    for folder in place.glob(f"{OURS}*"):
+        if _abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether no living process holds the folder; False for one so young that it may not be held yet."""
+    try:
+        if time.time() - folder.stat().st_mtime < GRACE_SECONDS:
+            return False
+        holder = os.open(folder, os.O_RDONLY)
+    except OSError:  # somebody else's, or gone meanwhile
+        return False
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(holder)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
 
-from suite.sampling import Sampler, SampleRequest, SamplingSettings
+from suite.sampling import Sampler, SampleRequest, SamplingSettings, awake
 from suite.types import Rollout, UserError
 
 NO_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
@@ -22,8 +23,8 @@ def out_of_memory(error: Exception) -> bool:
 class FrugalSampler:
     """Halves the batch each time memory runs out, says so in a line, and keeps the smaller batch from then on.
 
-    `batch_size` is the batch that it came down to, None while memory has sufficed. The texts of the in-process sampler
-    stay what they would have been: they do not depend on the batch.
+    `batch_size` is the batch that it came down to, None while memory has sufficed. In float32 on a CPU the texts of the
+    in-process sampler stay what they would have been: there they do not depend on the batch.
     """
 
     inner: Sampler
@@ -34,6 +35,10 @@ class FrugalSampler:
     def engine(self) -> str:
         """Name, version and precision of what draws."""
         return self.inner.engine
+
+    def awake(self) -> AbstractContextManager[None]:
+        """As the inner sampler's."""
+        return awake(self.inner)
 
     def sample(
         self,

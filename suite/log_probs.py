@@ -16,6 +16,8 @@ from torch.nn.functional import linear
 
 TILE = {"cpu": 2**20, "cuda": 2**26}
 """Logits of one tile by kind of device: 4 MiB in float32 stay in a CPU's cache; 256 MiB fill a GPU with work."""
+ALIGNED = 128
+"""On a GPU a tile's width is a multiple of this: products of other widths run in kernels that are several times slower."""
 LOGITS_AT_ONCE = {"cpu": 2**25, "cuda": 2**28}
 """Logits that are kept for the backward pass (512 MiB in bfloat16 on a GPU); tiles beyond them are computed twice."""
 
@@ -117,6 +119,8 @@ class _LogProbs(torch.autograd.Function):
 def _tiles(hidden: Tensor, weight: Tensor) -> Iterator[tuple[int, int]]:
     """(start, end) of every tile of the vocabulary."""
     width = max(1, of_device(TILE, hidden.device.type) // max(1, len(hidden)))
+    if hidden.device.type != "cpu":
+        width = max(ALIGNED, width // ALIGNED * ALIGNED)
     return ((start, min(start + width, len(weight))) for start in range(0, len(weight), width))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from suite.revisions import weights_changed
 from suite.seeds import generator
 from suite.types import UserError
 
@@ -53,6 +54,7 @@ def add_adapters(model: Any, rank: int, alpha: float, targets: str, seed: int) -
     if any(id(layer) in ends for layer in layers.values()):
         raise UserError(f"train.lora_targets = {targets!r}: neither embeddings nor the output head; leave them out")
     model.eval()
+    weights_changed(model)
 
 
 def fold_adapters(model: Any) -> None:
@@ -64,6 +66,7 @@ def fold_adapters(model: Any) -> None:
     if hasattr(model, "peft_config"):
         del model.peft_config
     model.requires_grad_(True)
+    weights_changed(model)
 
 
 def merged(model: Any) -> Any:

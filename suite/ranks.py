@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -30,16 +31,25 @@ PATIENCE = timedelta(days=2)
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of `count` processes. `sharded`: they were started by torchrun, and models are cut among them."""
+    """One of `count` processes. `sharded`: they were started by torchrun, and models are cut among them.
+
+    `local`: its number among those of its node, which come one behind the other.
+    """
 
     rank: int = 0
     count: int = 1
     sharded: bool = False
+    local: int = 0
 
     @property
     def leads(self) -> bool:
         """Whether this process writes files, prints, grades and evaluates."""
         return self.rank == 0
+
+    @property
+    def leads_node(self) -> bool:
+        """Whether this process writes what all processes of its node read."""
+        return self.local == 0
 
     def share(self, rows: Sequence[T]) -> Sequence[T]:
         """What this process takes of rows in order; UserError where there is not one for each process."""
@@ -55,7 +65,7 @@ class Ranks:
 
         A sharded model's passes are joint work: a process without items of its own still has to take part.
         """
-        most = int(self.in_turn(torch.tensor([len(items)])).max())  # asked first: afterwards passes are under way
+        most = self.most(len(items))  # asked first: afterwards passes are under way
         yield from ((item, True) for item in items)
         yield from ((items[0], False) for _ in range(most - len(items)))
 
@@ -97,6 +107,17 @@ class Ranks:
         distributed.broadcast(content, 0)
         return content.numpy().tobytes()
 
+    def texts(self, text: str) -> list[str]:
+        """What every process says, by rank."""
+        if self.count == 1:
+            return [text]
+        letters = torch.tensor([0, *text.encode()], dtype=torch.uint8)  # the first, since nothing cannot be sent
+        return [bytes(found.tolist()[1:]).decode() for found in self._gathered(letters)]
+
+    def most(self, number: int) -> int:
+        """The largest of what every process says."""
+        return int(self.in_turn(torch.tensor([number])).max())
+
     def agreed(self, answer: bool) -> bool:
         """The leading process's answer to a question about files, which may change while the others ask."""
         return self.tell(b"1" if answer else b"0") == b"1"
@@ -124,6 +145,37 @@ class Ranks:
 
 
 ALONE = Ranks()
+NO_MEMORY, MENDABLE, OTHER = "out of memory", "user", "other"
+
+
+@contextmanager
+def together(ranks: Ranks) -> Iterator[None]:
+    """A block that every process runs: where it fails in one it fails in all, once all are through it.
+
+    A process raises its own error, or one of the same kind (out of memory, UserError, else RuntimeError) with the words
+    of the first that failed. Inside the block nobody may wait for another, except all of them.
+    """
+    if ranks.count == 1:
+        yield
+        return
+    problem = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
+    kind = ""
+    if problem is not None:
+        kind = next((k for k, t in _KINDS.items() if isinstance(problem, t)), OTHER)
+    told = ranks.texts(f"{kind}\n{problem}" if problem is not None else "")
+    if problem is not None:
+        raise problem
+    for rank, text in enumerate(told):
+        if text:
+            kind, _, words = text.partition("\n")
+            raise _KINDS.get(kind, RuntimeError)(f"process {rank}: {words}")
+
+
+_KINDS: dict[str, type[Exception]] = {NO_MEMORY: torch.OutOfMemoryError, MENDABLE: UserError}
 
 
 @functools.cache
@@ -148,7 +200,8 @@ def ranks_here() -> Ranks:
         torch.cuda.set_device(rank)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=PATIENCE)
-    return Ranks(distributed.get_rank(), distributed.get_world_size(), sharded=True)
+    local = int(os.environ["LOCAL_RANK"])
+    return Ranks(distributed.get_rank(), distributed.get_world_size(), sharded=True, local=local)
 
 
 def end_with(parent: int, told: Callable[[], bool] = lambda: False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,7 +47,7 @@ class SamplingSettings:
     temperature: float = 1.0
     """Logits are divided by it; 0 takes the most likely token."""
     batch_size: int = 256
-    """Responses drawn side by side; it changes speed and memory, never a text."""
+    """Responses drawn side by side; it changes speed and memory, and in float32 on a CPU never a text."""
     stop: tuple[str, ...] = ()
     """Texts after which a response ends (the text is kept), beside the end token."""
 
@@ -70,6 +71,14 @@ class Sampler(Protocol):
         settings: SamplingSettings,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Rollout]: ...
+
+
+def awake(sampler: Any) -> AbstractContextManager[None]:
+    """A block in which a sampler draws several times from the same weights: an engine does not sleep between.
+
+    It still notices that weights have changed, where they count their changes or a glance at them shows it.
+    """
+    return sampler.awake() if hasattr(sampler, "awake") else nullcontext()
 
 
 def check_context(requests: Sequence[SampleRequest], max_new_tokens: int, model: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.ranks import whole
+from suite.revisions import weights_changed
 
 T = TypeVar("T")
 
@@ -54,7 +55,10 @@ def gather_into(model: nn.Module, cut: nn.Module) -> None:
     together(cut)
     for mine, theirs in zip(model.parameters(), cut.parameters(), strict=True):
         if theirs.requires_grad:
-            mine.data.copy_(whole(theirs.detach()))
+            full = whole(theirs.detach())
+            if not mine.is_meta:  # a process whose own copy nobody reads
+                mine.data.copy_(full)
+    weights_changed(model)
 
 
 def together(cut: nn.Module) -> None:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from suite.ranks import Ranks
-from suite.sampling import Sampler, SampleRequest, SamplingSettings
+from suite.frugal import out_of_memory
+from suite.ranks import Ranks, together
+from suite.sampling import Sampler, SampleRequest, SamplingSettings, awake
 from suite.types import FinishReason, Rollout
 
 DONE = b""
-FINE, NO_MEMORY, FAILED = range(3)
 
 
 class SharedSampler:
-    """A sampler for the leading process; the others `serve` it. A text does not depend on who draws it.
+    """A sampler for the leading process; the others `serve` it.
 
-    Neighbours stay together, so that a prompt is prefilled by one process alone.
+    A request's noise is its own, whoever draws it; its text is the same, too, where the model's numbers do not depend
+    on the batch: in float32 on a CPU. Neighbours stay together, so that a prompt is prefilled by one process alone.
     """
 
     def __init__(self, inner: Sampler, ranks: Ranks) -> None:
@@ -41,43 +42,63 @@ class SharedSampler:
     ) -> list[Rollout]:
         """As the inner sampler, told of when all is done. Only for the leading process, inside `led`.
 
-        Raises torch.OutOfMemoryError, or RuntimeError, where any of the processes did: then none has a result.
+        What any process raises is raised in all of them, as `together` says: then none has a result.
         """
         if not requests:
             return []
-        asked = [[r.problem_id, r.sample_index, r.seed, r.prompt_ids] for r in requests]
-        self.ranks.tell(json.dumps({"requests": asked, "settings": asdict(settings)}).encode())
+        self._ask(requests=[[r.problem_id, r.sample_index, r.seed, r.prompt_ids] for r in requests],
+                  settings=asdict(settings))  # fmt: skip
         rollouts = self._drawn(requests, settings)
         if on_progress is not None:
             on_progress(len(rollouts))
         return rollouts
 
-    def serve(self) -> None:
-        """Draw what the leading process asks for, until it is done."""
-        while (message := self.ranks.tell(None)) != DONE:
-            asked = json.loads(message)
-            requests = [SampleRequest(p, s, seed, tuple(ids)) for p, s, seed, ids in asked["requests"]]
-            settings = SamplingSettings(**{**asked["settings"], "stop": tuple(asked["settings"]["stop"])})
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """The engines of all processes stay ready between calls until the block ends."""
+        self._ask(awake=True)
+        with awake(self.inner):
             try:
-                self._drawn(requests, settings)
-            except RuntimeError as error:
-                print(f"process {self.ranks.rank}: {error}", flush=True)  # the leading one decides what follows
+                yield
+            finally:
+                self._ask(awake=False)
+
+    def serve(self) -> None:
+        """Draw what the leading process asks for, until it is done. Raises at the end what drawing raised.
+
+        Only a lack of memory is not the end: the leading process may ask for less then.
+        """
+        failed: Exception | None = None
+        with ExitStack() as stack:
+            while (message := self.ranks.tell(None)) != DONE:
+                asked = json.loads(message)
+                if "awake" in asked:
+                    stack.enter_context(awake(self.inner)) if asked["awake"] else stack.close()
+                    continue
+                requests = [SampleRequest(p, s, seed, tuple(ids)) for p, s, seed, ids in asked["requests"]]
+                settings = SamplingSettings(**{**asked["settings"], "stop": tuple(asked["settings"]["stop"])})
+                try:
+                    self._drawn(requests, settings)
+                except Exception as error:
+                    print(f"process {self.ranks.rank}: {error}", flush=True)  # the leading one decides what follows
+                    failed = None if out_of_memory(error) else error
+        if failed is not None:
+            raise failed
 
     def dismiss(self) -> None:
         """Let the others go on."""
         self.ranks.tell(DONE)
+
+    def _ask(self, **what: Any) -> None:
+        self.ranks.tell(json.dumps(what).encode())
 
     def _drawn(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Rollout]:
         """All rollouts, in every process."""
         rank, count = self.ranks.rank, self.ranks.count
         ends = [len(requests) * i // count for i in range(count + 1)]
         own: list[Rollout] = []
-        problem = None
-        try:
+        with together(self.ranks):
             own = self.inner.sample(requests[ends[rank] : ends[rank + 1]], settings)
-        except RuntimeError as error:
-            problem = error
-        self._tell_problem(problem)
         columns = [[] for _ in range(4)]
         for r in own:
             for column, values in zip(
@@ -89,17 +110,6 @@ class SharedSampler:
         dtypes = torch.int64, torch.bool, torch.int64, torch.float64
         gathered = (self.ranks.in_turn(torch.tensor(c, dtype=d)) for c, d in zip(columns, dtypes, strict=True))
         return _rollouts(requests, *(x.tolist() for x in gathered))
-
-    def _tell_problem(self, problem: RuntimeError | None) -> None:
-        """Raise in every process where one of them failed."""
-        kind = FINE if problem is None else NO_MEMORY if isinstance(problem, torch.OutOfMemoryError) else FAILED
-        worst = int(self.ranks.in_turn(torch.tensor([kind])).max())
-        if problem is not None:
-            raise problem
-        if worst == NO_MEMORY:
-            raise torch.OutOfMemoryError("another process of this run was out of memory")
-        if worst == FAILED:
-            raise RuntimeError("another process of this run failed; its own words stand above")
 
 
 def _rollouts(

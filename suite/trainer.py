@@ -23,6 +23,7 @@ from suite.parts import Parts, credited, mini_batches, rewards_and_groups, score
 from suite.ranks import ALONE, Ranks
 from suite.recording import RolloutSet
 from suite.replay import UpdateLog
+from suite.revisions import follow
 from suite.rollouts import RolloutSource
 from suite.run_log import RunLog, read_log
 from suite.sharding import gather_into, shard, sharded_copy
@@ -60,11 +61,14 @@ class Trainer:
         Adapters are part of the model while it trains, and folded into its weights at the end.
         """
         model, kl, lora = self.source.model, self.config.kl_coefficient > 0, self.config.lora_rank > 0
-        if self.ranks.sharded and self.config.precision == "bfloat16":
+        handed = self.config.sampler == "vllm" or self.config.precision == "bfloat16"
+        if self.ranks.sharded and handed:
             model.to("cpu")  # from here on it hands weights to the sampler's own copy, and needs no device memory
         frozen = {id(p): p for p in model.parameters()} if lora else {}  # which the start model then shares
         self.start_model = self._start_model(frozen) if kl else None
         self.learner = build_learner(model, self.method, self.config, self.seed, self.ranks)
+        if self.ranks.sharded and self.config.sampler == "vllm" and not self.ranks.leads_node:
+            model.to("meta")  # engines read the weights of their node's first process, evaluations the leading one's
         self.state: State = {}
         first_step = self._resume()
         log = RunLog(self.folder, first_step) if self.ranks.leads else None
@@ -217,7 +221,7 @@ def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0
     With a `lora_rank` the policy gets adapters, drawn from `seed`, and nothing else of it is trained; the critic is
     a full copy of the policy's body all the same. With sharded `ranks` a copy of the policy is trained, cut among them.
     """
-    updates = config.steps * config.updates_per_rollout
+    updates, drawn_from = config.steps * config.updates_per_rollout, model
 
     def adamw(parameters: Any, rate: float, extra_updates: int) -> tuple[torch.optim.AdamW, Any]:
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay, fused=True)
@@ -235,6 +239,7 @@ def build_learner(model: Any, method: Method, config: TrainConfig, seed: int = 0
             shard(critic, ranks.count)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, schedule = adamw(trained, config.learning_rate, 0)
+    follow(drawn_from, optimizer)
     learner = Learner(model, optimizer, schedule, config.max_grad_norm, config.kl_coefficient, config.precision)
     learner.float32_head, learner.ranks = config.float32_head, ranks
     if critic is not None:

@@ -95,7 +95,11 @@ def measured(
 ) -> Prompts:
     """What the prompts are like. No text has more tokens than bytes (and a begin token): without a tokenizer bytes
     stand for tokens, with one a text that is too short in bytes to be the longest is not counted.
+
+    UserError where a chat is asked of a tokenizer without a chat template.
     """
+    if train.chat and tokenizer is not None and not tokenizer.chat_template:
+        raise UserError(f"train.chat = True: the tokenizer of {train.model} has no chat template; take another model")
     stop = stop_texts(problems.tasks.values())
     texts = sorted(problems.texts(tokenizer, train.chat), key=_bytes, reverse=True)
     if tokenizer is None:

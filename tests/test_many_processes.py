@@ -31,11 +31,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}
 
 
-def torchrun(*words: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+def torchrun(*words: str, processes: int = 2, seconds: int = 600) -> subprocess.CompletedProcess[str]:
     """A program in several processes, one thread each. One that waits for another for ever is killed and fails."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
+    )
 
 
 @pytest.fixture(scope="module")

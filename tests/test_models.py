@@ -221,7 +221,7 @@ def test_an_architecture_that_bends_its_logits_is_refused(folder: Path, attentio
         final_logit_softcapping=0.5,
     )
     Gemma2ForCausalLM(config).save_pretrained(folder)
-    with pytest.raises(UserError, match="Gemma2ForCausalLM changes its logits|Gemma2ForCausalLM failed") as caught:
+    with pytest.raises(UserError, match=r"Gemma2ForCausalLM (changes its logits|failed)") as caught:
         load(folder)
     # Newer versions of transformers refuse the bend in the attention by themselves; older ones pass it by.
     assert "changes its logits" in str(caught.value) or (attention_bend and "`softcap`" in str(caught.value))

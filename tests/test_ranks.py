@@ -101,23 +101,32 @@ class Threaded(Ranks):
         return bytes(told.tolist())
 
 
+WORDS = "its own words"
+
+
 class Failing(TransformersSampler):
     """A process without memory, or with another problem."""
 
     error: type[RuntimeError] = torch.OutOfMemoryError
 
     def sample(self, *arguments: object, **options: object) -> list[Rollout]:
-        raise self.error("its own words")
+        raise self.error(WORDS)
 
 
-def served(first: Sampler, second: Sampler, asked: list[SampleRequest], settings: SamplingSettings) -> list[Rollout]:
-    """What the leading one of two processes with these samplers gets."""
+def served(
+    first: Sampler, second: Sampler, asked: list[SampleRequest], settings: SamplingSettings
+) -> tuple[list[Rollout] | Exception, Exception | None]:
+    """What the leading one of two processes with these samplers gets or raises, and what the other one raises."""
     room = Room(2)
-    follows = []
+    ended: list[Exception | None] = []
 
     def follow() -> None:
-        with led(shared(second, Threaded(1, 2, room=room))) as leads:
-            follows.append(leads)
+        try:
+            with led(shared(second, Threaded(1, 2, room=room))) as leads:
+                assert not leads
+            ended.append(None)
+        except RuntimeError as error:
+            ended.append(error)
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -126,17 +135,20 @@ def served(first: Sampler, second: Sampler, asked: list[SampleRequest], settings
         with led(sampler) as leads:
             assert leads
             assert sampler.sample([], settings) == []
-            return sampler.sample(asked, settings)
-    finally:
-        thread.join()
-        assert follows == [False]
+            found: list[Rollout] | Exception = sampler.sample(asked, settings)
+    except RuntimeError as error:
+        found = error
+    thread.join()
+    return found, ended[0]
 
 
 def test_a_shared_sampler_draws_what_one_process_draws() -> None:
     model, tokenizer = tiny()
     inner, settings = TransformersSampler(model, tokenizer), SamplingSettings(12)
     asked = requests(tokenizer, 5, samples=3)
-    drawn, expected = served(inner, TransformersSampler(*tiny()), asked, settings), inner.sample(asked, settings)
+    (drawn, end), expected = served(inner, TransformersSampler(*tiny()), asked, settings), inner.sample(asked, settings)
+    assert end is None
+    assert isinstance(drawn, list)
     for mine, other in zip(drawn, expected, strict=True):
         assert dataclasses.replace(mine, sampler_log_probs=()) == dataclasses.replace(other, sampler_log_probs=())
         assert mine.sampler_log_probs == pytest.approx(other.sampler_log_probs, abs=1e-5)
@@ -150,9 +162,16 @@ def test_all_processes_stop_where_one_fails(who: int, error: type[RuntimeError],
     object.__setattr__(failing, "error", error)
     fine = TransformersSampler(model, tokenizer)
     first, second = (fine, failing) if who else (failing, fine)
-    with pytest.raises(error, match="its own words" if who == 0 else "another process"):
-        served(first, second, requests(tokenizer, 2), SamplingSettings(4))
-    assert ("process 1: its own words" in capfd.readouterr().out) == (who == 1)
+    found, end = served(first, second, requests(tokenizer, 2), SamplingSettings(4))
+    theirs = f"process {who}: {WORDS}"
+    assert type(found) is error
+    assert str(found) == (WORDS if who == 0 else theirs)
+    if error is torch.OutOfMemoryError:
+        assert end is None, "it would draw on, if it were asked for less"
+    else:
+        assert type(end) is error
+        assert str(end) == (WORDS if who == 1 else theirs)
+    assert f"process 1: {'' if who else 'process 0: '}{WORDS}" in capfd.readouterr().out
 
 
 def test_a_process_alone_samples_as_ever() -> None:

@@ -22,10 +22,11 @@ from conftest import REPORTED
 from small_world import ODD, small_config, tiny
 from strategies import METHODS
 from suite import vllm_sampler
-from suite.models import LoadedModel, load_model, model_digest
+from suite.models import LoadedModel, load_model
 from suite.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
 from suite.recording import RolloutSet
 from suite.results import read_result
+from suite.revisions import weights_name
 from suite.rollouts import RolloutSource, encode
 from suite.sampling import SampleRequest, SamplingSettings, TransformersSampler
 from suite.scoring import pack, score
@@ -263,7 +264,7 @@ def test_training_draws_from_todays_weights(tmp_path: Path) -> None:
 
     def keep(step: int, recorded: RolloutSet) -> None:
         assert vllm_sampler._running is not None
-        assert vllm_sampler._running.weights == model_digest(model)
+        assert vllm_sampler._running.weights == weights_name(model)
         from_start = float(gaps(start, recorded.rollouts).max())
         found.append((recorded, gaps(model, recorded.rollouts).max(), from_start))
 
