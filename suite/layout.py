@@ -67,8 +67,9 @@ class Layout:
         if not self.devices:
             return said
         each = "; ".join(f"{i + 1}: {seen}" for i, seen in enumerate(self.devices))
-        own = "a device of its own" if len(set(self.devices)) == self.workers else "devices dealt round robin"
-        return f"{said}, {own if ',' not in self.devices[0] else own.replace('a device', 'devices')} ({each})"
+        if len(set(self.devices)) < self.workers:
+            return f"{said}, devices dealt round robin ({each})"
+        return f"{said}, {'devices' if ',' in each else 'a device'} of its own for each ({each})"
 
 
 def visible_devices() -> tuple[str, ...]:

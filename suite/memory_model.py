@@ -98,10 +98,10 @@ class Load:
 
     @property
     def whole_on_device(self) -> bool:
-        """Whether each of several processes keeps the whole float32 model, which draws or hands weights over, where it
-        trains; in bfloat16 on a GPU it moves to host memory.
+        """Whether the whole float32 model stands where several processes train: it draws there, or nothing but a CPU is
+        there. One that hands weights to vLLM or to a bfloat16 copy has left the GPU.
         """
-        return self.shared and not (self.gpu and self.precision == "bfloat16")
+        return self.shared and not (self.gpu and (self.precision == "bfloat16" or self.vllm_gib > 0))
 
 
 def total_gib(terms: Sequence[Term]) -> float:

@@ -66,27 +66,27 @@ def checkpoint(shape: ModelShape, load: Load) -> Term:
 def hosting(shape: ModelShape, load: Load, cells: int) -> list[Term]:
     """Peak host memory of one machine with `cells` of a comparison at a time, beside GPUs.
 
-    Once a process: its libraries, and the whole float32 model, while it is loaded or, where processes share a run in
-    bfloat16, for all of it and twice while it is cut. Once a cell, whatever its processes: what its leading process
-    writes as a checkpoint, and the folder in shared memory that hands weights over to vLLM.
+    Once a process: its libraries, and the whole float32 model while it is loaded, which processes that share a run then
+    copy to cut the copy. Once a cell, whatever its processes: the whole model that hands weights over to vLLM, the
+    folder in shared memory for that, and what the leading process writes as a checkpoint. Where processes draw with
+    copies of their own in bfloat16, each keeps the whole model.
     """
     n, processes, vllm = shape.parameters, cells * load.processes, load.vllm_gib > 0
-    moves = load.shared and not load.whole_on_device
     engines = " and an engine of vLLM each" if vllm else ""
     words = f"{HOST_LIBRARIES:g} GiB assumed, {processes} processes{engines}"
-    terms = [Term("libraries", words, HOST_LIBRARIES * GIB * processes * (1 + vllm))]
-    each = f"4 N x {processes} processes"
-    loaded = [Term("weights while they are loaded", each, 4 * n * processes)]
-    if moves:
-        terms.append(Term("whole model, which hands weights over", each, 4 * n * processes))
-        loaded = []
+    libraries = Term("libraries", words, HOST_LIBRARIES * GIB * processes * (1 + vllm))
+    loaded = Term("weights while they are loaded", f"4 N x {processes} processes", 4 * n * processes)
     written = checkpoint(shape, load)
-    passing = [loaded, [Term(written.name, f"({written.formula}) x {cells} cells", written.bytes * cells)]]
+    later = [Term(written.name, f"({written.formula}) x {cells} cells", written.bytes * cells)]
     if vllm:
         size = 2 if load.precision == "bfloat16" else 4
-        passing.append([Term("weights for vLLM in shared memory", f"{size} N x {cells} cells", size * n * cells)])
-    if moves:
-        bodies = 4 * critic_body(shape) if load.critic else 0
-        copies = f"(4 N{' + 4 N (body)' if bodies else ''}) x {processes} processes"
-        passing.append([Term("copies that are cut", copies, (4 * n + bodies) * processes)])
-    return terms + max(passing, key=total_gib)
+        folder = Term("weights for vLLM in shared memory", f"{size} N x {cells} cells", size * n * cells)
+        later = [max(later[0], folder, key=lambda term: term.bytes)]
+    if not load.shared or load.whole_on_device:
+        return [libraries, max(loaded, later[0], key=lambda term: term.bytes)]
+    bodies = 4 * critic_body(shape) if load.critic else 0
+    copies = f"(4 N{' + 4 N (body)' if bodies else ''}) x {processes} processes"
+    keepers, who = (cells, "cells") if vllm else (processes, "processes")
+    kept = Term("whole model, which hands weights over", f"4 N x {keepers} {who}", 4 * n * keepers)
+    first = [loaded, Term("copies that are cut", copies, (4 * n + bodies) * processes)]
+    return [libraries, *max(first, [kept, *later], key=total_gib)]

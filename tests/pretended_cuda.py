@@ -211,9 +211,11 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "torch.cuda.is_available": lambda: True,
     "torch.cuda.device_count": lambda: 1,
     "torch.cuda.current_device": lambda: 0,
+    "torch.cuda.get_device_capability": lambda *a: (8, 0),
     "torch.cuda.get_device_name": lambda *a: "a pretended device",
     "torch.cuda.is_bf16_supported": lambda *a, **k: True,
     "torch.cuda.is_current_stream_capturing": lambda: False,
+    "torch.accelerator.current_accelerator": lambda *a, **k: None,  # it is asked for what has streams
     "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
     "torch.cuda.empty_cache": lambda: None,
     "torch.cuda.reset_peak_memory_stats": lambda *a: None,

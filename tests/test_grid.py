@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from suite import grid
-from suite.grid import Layout, _Speed, locked, run_jobs
+from suite.grid import _Speed, locked, run_jobs
+from suite.layout import VISIBLE, Layout
 from suite.types import UserError
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ class Toy:
 
     name: str
     home: Path
-    fate: str = "well"
+    fate: str = "well"  # or complains, dies, waits, or tells its devices and dies
     total: int = 1
 
     @property
@@ -41,8 +42,12 @@ class Toy:
     def run(self) -> str:
         if self.fate == "complains":
             raise UserError("no such thing")
-        if self.fate == "dies":
+        if self.fate == "tells and dies":
+            (self.folder / "told").write_text(os.environ[VISIBLE])
+        if self.fate.endswith("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fate == "tells":
+            (self.folder / "told").write_text(f"{os.environ[VISIBLE]} {os.getpid()}")
         with open(self.folder / "done", "x") as file:
             file.write(str(os.getpid()))
         return "fine"
@@ -79,6 +84,28 @@ def test_a_worker_that_dies_is_one_clear_line(tmp_path: Path) -> None:
         run([Toy("victim", tmp_path, "dies")])
 
 
+def told(stage: list[Toy]) -> list[str]:
+    return [(job.folder / "told").read_text() for job in stage]
+
+
+def test_every_worker_sees_its_own_devices(tmp_path: Path) -> None:
+    """Three workers on two devices, all at work at once: the third shares the first one's device."""
+    stage = [Toy(f"j{i}", tmp_path, "tells") for i in range(3)]
+    console = Console(file=io.StringIO())
+    run_jobs([stage], Layout(3, 1, ("GPU-aa", "1,2", "GPU-aa")), console)
+    assert sorted(line.split()[0] for line in told(stage)) == ["1,2", "GPU-aa", "GPU-aa"]
+    assert len({line.split()[1] for line in told(stage)}) == 3
+    assert VISIBLE not in os.environ, "nothing is changed for the process that starts them"
+
+
+def test_a_workers_death_stops_nobody_else_and_its_device_goes_to_the_next_job(tmp_path: Path) -> None:
+    stage = [Toy("victim", tmp_path, "tells and dies"), *(Toy(f"next{i}", tmp_path, "tells") for i in range(3))]
+    with pytest.raises(UserError, match=r"^victim: a worker process died .* the same command goes on from here"):
+        run_jobs([stage], Layout(1, 1, ("5",)), Console(file=io.StringIO()))
+    assert [line.split()[0] for line in told(stage)] == ["5"] * 4
+    assert len({line.split()[1] for line in told(stage[1:])}) == 1, "the process that took the place is kept"
+
+
 def test_a_held_folder_is_refused_and_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "LOCK_SECONDS", 0.2)
     with (
@@ -89,13 +116,6 @@ def test_a_held_folder_is_refused_and_freed(tmp_path: Path, monkeypatch: pytest.
         pass
     with locked(tmp_path / "cell"):
         pass
-
-
-def test_jobs_share_the_cores() -> None:
-    cores = os.cpu_count() or 1
-    assert Layout.of(1) == Layout(1, cores)
-    assert Layout.of(100) == Layout(cores, 1)
-    assert Layout.of(100, workers=3).workers == 3
 
 
 def test_the_speed_of_a_finished_bar_is_that_of_its_own_time() -> None:

@@ -77,7 +77,7 @@ WAITS: dict[str, tuple[int, Callable[[Tensor], Any]]] = {
     "nonzero": (1, lambda x: x.nonzero()),
     "a mask": (1, lambda x: x[x > 0]),
     "written by a mask": (1, lambda x: x.masked_select(x > 0)),
-    "through a mask": (1, lambda x: x.__setitem__(x > 1, 0.0)),
+    "through a mask": (1, lambda x: x.__setitem__(x > 1, x[:0])),
     "indices of the host": (1, lambda x: x[[0, 1]]),
     "equal": (1, lambda x: torch.equal(x, x)),
     "unique": (1, lambda x: torch.unique(x)),
