@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 TILE = {"cpu": 2**20, "cuda": 2**26}
 """Logits of one tile by kind of device: 4 MiB in float32 stay in a CPU's cache; 256 MiB fill a GPU with work."""
 ALIGNED = 128
-"""On a GPU a tile's width is a multiple of this: products of other widths run in kernels that are several times slower."""
+"""A tile's width on a GPU is a multiple of this: products of other widths run in far slower kernels."""
 LOGITS_AT_ONCE = {"cpu": 2**25, "cuda": 2**28}
 """Logits that are kept for the backward pass (512 MiB in bfloat16 on a GPU); tiles beyond them are computed twice."""
 
