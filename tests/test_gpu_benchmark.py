@@ -416,10 +416,13 @@ def test_the_kernel_equals_one_call_a_sequence() -> None:
 def test_the_check_of_the_kernel_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU with stand-ins: the same path twice is equal, a path that forgets a sequence's start is not."""
 
-    def blind(q, k, v, sizes, scaling):
+    def same(q, k, v, packing, scaling):
+        return _by_sequence(q, k, v, packing.sizes, scaling)
+
+    def blind(q, k, v, packing, scaling):
         return _by_sequence(q, k, v, (q.shape[2],), scaling)
 
-    for path, equal in ((_by_sequence, True), (blind, False)):
+    for path, equal in ((same, True), (blind, False)):
         monkeypatch.setattr("suite.packed_attention._by_kernel", path)
         for heads in gpu_checks.HEADS.values():
             assert gpu_checks.compared("cpu", heads)["equal"] is equal
