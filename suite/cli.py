@@ -195,7 +195,6 @@ def train(
     """
     from suite.cells import stages
     from suite.dry_run import dry_run as checked
-    from suite.folder import claim_folder
     from suite.grid import run_jobs, run_together
     from suite.layout import layout_for, processes_words
     from suite.ranges import Ranges
@@ -205,8 +204,7 @@ def train(
     ranks = ranks_here()
     console.quiet = not ranks.leads
     if dry_run and not ranks.leads:
-        leave(ranks)
-        return
+        return leave(ranks)
     given = Ranges.read(ranges)
     config = replace(resolved(recipe, method, None, steps, model, data_dir, options, given), seeds=(seed,))
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
@@ -215,12 +213,9 @@ def train(
     layout = None if ranks.sharded else layout_for(config.train, 1)
     if dry_run:
         say(checked(config, out, code_of(config), str(layout or processes_words(ranks.count))))
-        leave(ranks)
-        return
+        return leave(ranks)
     if ranks.leads:
-        if out.exists() and any(out.iterdir()) and not resume:
-            raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
-        claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
+        _claim(config, out, resume, given)
     say(given.notes(config.methods))
     tell_overlaps(config)
     if layout is None:
@@ -229,6 +224,15 @@ def train(
         run_jobs(stages(config, out), layout, console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
     leave(ranks)
+
+
+def _claim(config: CompareConfig, out: Path, resume: bool, given: Ranges) -> None:
+    """Take a folder for a cell; UserError where something is in it, unless that is to be gone on with."""
+    from suite.folder import claim_folder
+
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
 
 
 @app.command

@@ -51,16 +51,16 @@ def starting(shape: ModelShape, load: Load) -> list[Term]:
 
 
 def saving(shape: ModelShape, load: Load) -> list[Term]:
-    """Writing a checkpoint on a CPU: its tensors and its bytes beside all that stands."""
+    """Writing a checkpoint on a CPU, beside all that stands."""
     return [*standing(shape, load, trained=True), checkpoint(shape, load), *engine(load, load.vllm_kept_gib)]
 
 
 def checkpoint(shape: ModelShape, load: Load) -> Term:
-    """Host memory of the one process that writes a checkpoint: weights and both moments, as tensors and as bytes."""
+    """Host memory of the process that writes a checkpoint: weights and both moments, each three times (measured)."""
     moving, letter = trained_numbers(shape, load)
-    extra = 24 * critic_body(shape) if load.critic else 0
-    words = f"24 {letter}{' + 24 N (body)' if load.critic else ''}: weights and moments, tensors and bytes"
-    return Term("checkpoint", words, 24 * moving + extra)
+    extra = 36 * critic_body(shape) if load.critic else 0
+    words = f"36 {letter}{' + 36 N (body)' if load.critic else ''}: tensors, their bytes and the file's"
+    return Term("checkpoint", words, 36 * moving + extra)
 
 
 def hosting(shape: ModelShape, load: Load, cells: int) -> list[Term]:

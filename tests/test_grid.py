@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from rich.console import Console
@@ -22,11 +25,11 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Toy:
-    """A job that leaves a file, complains, or dies."""
+    """A job that leaves a file, tells what it sees, complains, waits for ever, or dies."""
 
     name: str
     home: Path
-    fate: str = "well"  # or complains, dies, waits, or tells its devices and dies
+    fate: str = "well"
     total: int = 1
 
     @property
@@ -42,6 +45,9 @@ class Toy:
     def run(self) -> str:
         if self.fate == "complains":
             raise UserError("no such thing")
+        if self.fate == "waits":
+            (self.folder / "told").touch()
+            signal.pause()
         if self.fate == "tells and dies":
             (self.folder / "told").write_text(os.environ[VISIBLE])
         if self.fate.endswith("dies"):
@@ -104,6 +110,22 @@ def test_a_workers_death_stops_nobody_else_and_its_device_goes_to_the_next_job(t
         run_jobs([stage], Layout(1, 1, ("5",)), Console(file=io.StringIO()))
     assert [line.split()[0] for line in told(stage)] == ["5"] * 4
     assert len({line.split()[1] for line in told(stage[1:])}) == 1, "the process that took the place is kept"
+
+
+def test_ctrl_c_ends_the_workers_and_starts_no_further_job(tmp_path: Path) -> None:
+    """Two jobs that would wait for ever, on two workers, and two that wait for a place."""
+    stage = [Toy(f"j{i}", tmp_path, "waits") for i in range(4)]
+
+    def interrupt() -> None:
+        while not all((job.folder / "told").exists() for job in stage[:2]):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(stage)
+    assert [(job.folder / "told").exists() for job in stage] == [True, True, False, False]
+    assert not multiprocessing.active_children()
 
 
 def test_a_held_folder_is_refused_and_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
