@@ -190,8 +190,8 @@ def train(
         model: Start model instead of the recipe's.
         data_dir: Folder of JSONL data sets.
         ranges: Range file of fspo calibrate; settings of --set win over it.
-        options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
-        dry_run: Only check what can be checked without the weights, and say what would run.
+        options: Settings apart from the recipe's: --set fspo.c_low=0.05 train.learning_rate=3e-5.
+        dry_run: Check all that needs no weights, and say what would run.
     """
     from suite.cells import stages
     from suite.dry_run import dry_run as checked
@@ -208,7 +208,7 @@ def train(
     given = Ranges.read(ranges)
     config = replace(resolved(recipe, method, None, steps, model, data_dir, options, given), seeds=(seed,))
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
-    responses = config.train.problems_per_step * config.train.samples_per_problem
+    jobs, responses = stages(config, out), config.train.problems_per_step * config.train.samples_per_problem
     ranks.share(range(responses // config.train.mini_batches))  # refused now, not after the base's evaluation
     layout = None if ranks.sharded else layout_for(config.train, 1)
     if dry_run:
@@ -218,10 +218,7 @@ def train(
         _claim(config, out, resume, given)
     say(given.notes(config.methods))
     tell_overlaps(config)
-    if layout is None:
-        run_together(stages(config, out), ranks, console)
-    else:
-        run_jobs(stages(config, out), layout, console)
+    run_together(jobs, ranks, console) if layout is None else run_jobs(jobs, layout, console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
     leave(ranks)
 

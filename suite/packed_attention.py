@@ -70,6 +70,8 @@ def packed_attention(
             f"a sequence of {longest} tokens is longer than the model's attention window of {sliding_window}; "
             "packed scoring has no windows: take shorter responses or a model with full attention"
         )
+    if options.get("softcap") is not None:
+        raise UserError("the model bends its attention (softcap), which packed scoring does not: take another model")
     half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
     if query.is_cuda and half in HALF:
         return _by_kernel(query.to(half), key.to(half), value.to(half), packing, scaling), None

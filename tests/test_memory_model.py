@@ -202,7 +202,7 @@ def test_a_phase_needs_the_sum_of_its_terms_and_never_less_than_what_stands(load
 
 def test_phases_are_compared_after_they_were_divided() -> None:
     """AdamW's step is the peak of one device, and of eight devices the pass over a micro-batch."""
-    load = replace(LOAD, gpu=True)
+    load = replace(LOAD, gpu=True, micro_tokens=512)
     one, eight = (updating(shape(), replace(load, processes=count)) for count in (1, 8))
     assert "AdamW's step" in {term.name for term in one}
     assert "activations" not in {term.name for term in one}
