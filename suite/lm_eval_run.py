@@ -23,6 +23,7 @@ from suite.lm_eval_model import PREFIX, Answering, fspo_tasks, native_task, requ
 from suite.printing import show
 from suite.recipes import LM_EVAL_TASKS, tasks_named
 from suite.rollouts import encode, grade
+from suite.sampling import awake
 from suite.statistics import compare
 from suite.tables import NOTHING, percent
 from suite.types import EvalResult, Problem, Task, UserError, Verdict
@@ -91,8 +92,9 @@ def run_through_lm_eval(
             bar.advance(rows[task], new)
 
         answering = Answering(sampler, loaded.tokenizer, config.seed, config.batch_size, config.chat, told)
-        found = asked_through_lm_eval(answering, chosen, config, data_dir)
-        scores = {name: _native_scores(answering, task, config, console) for name, task in own.items()}
+        with awake(sampler):
+            found = asked_through_lm_eval(answering, chosen, config, data_dir)
+            scores = {name: _native_scores(answering, task, config, console) for name, task in own.items()}
     found = [replace(each, native=scores.get(each.ours.task, {})) for each in found]
     show(agreement_table(found, config), f"{model}: avg@{config.samples} in per cent", console)
     for name in scores:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -88,6 +91,28 @@ def start_vllm(folder: Path, config: VllmConfig, context: int, device: int | Non
         except Exception as error:  # what a worker dies of arrives as a plain Exception
             reason = str(error).strip().split("\n", 1)[0][:300]
             raise UserError(f"vLLM does not start ({reason}); {INSTALL}, or choose the engine transformers") from error
+
+
+def end_vllm(llm: Any) -> None:
+    """End a vLLM and the processes of its model.
+
+    Not by its own `shutdown`, which also destroys torch's default process group, and under torchrun that is the run's.
+    """
+    core = llm.llm_engine.engine_core.engine_core
+    core.model_executor.shutdown()
+    core.scheduler.shutdown()
+    gc.unfreeze()  # it froze what was there when it started
+
+
+@contextmanager
+def telling_death(llm: Any) -> Iterator[None]:
+    """Say so where a call fails because the engine's process died: vLLM's own word for it is "cancelled"."""
+    try:
+        yield
+    except Exception as error:
+        if not llm.llm_engine.engine_core.engine_core.model_executor.is_failed:
+            raise
+        raise RuntimeError("vLLM's process died (killed, or out of memory?)") from error
 
 
 def sleeps(config: VllmConfig) -> bool:

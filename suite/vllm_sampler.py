@@ -30,7 +30,15 @@ from suite.ranks import ALONE, Ranks, together
 from suite.revisions import following, weights_name
 from suite.sampling import SampleRequest, SamplingSettings, check_context, end_token_ids
 from suite.types import FinishReason, Rollout, UserError
-from suite.vllm_engine import give_memory_back, parameters, require_vllm, sleeps, start_vllm
+from suite.vllm_engine import (
+    end_vllm,
+    give_memory_back,
+    parameters,
+    require_vllm,
+    sleeps,
+    start_vllm,
+    telling_death,
+)
 
 NO_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "transformers_version")
 SMALLEST_CONTEXT = 2048
@@ -129,7 +137,7 @@ def stop_engine() -> None:
     """End this process's engine, if it has one; the next call of a sampler starts another."""
     global _running
     if _running is not None:
-        _running.llm.llm_engine.engine_core.shutdown()
+        end_vllm(_running.llm)
         _running = None
 
 
@@ -157,15 +165,16 @@ class _Engine:
     def take(self, folder: Path, name: str) -> None:
         """Wake up, and take over the weights in the folder."""
         self.weights = None
-        if self.asleep:
-            give_memory_back()
-            self.llm.wake_up(tags=["weights"])
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        if self.asleep:
-            self.llm.wake_up(tags=["kv_cache"])
-            self.asleep = False
-        if not self.llm.reset_prefix_cache():
-            raise RuntimeError("vLLM kept its prefix cache of older weights")
+        with telling_death(self.llm):
+            if self.asleep:
+                give_memory_back()
+                self.llm.wake_up(tags=["weights"])
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+            if self.asleep:
+                self.llm.wake_up(tags=["kv_cache"])
+                self.asleep = False
+            if not self.llm.reset_prefix_cache():
+                raise RuntimeError("vLLM kept its prefix cache of older weights")
         self.weights = name
 
     def rest(self) -> None:
@@ -186,8 +195,8 @@ class _Engine:
             return []
         prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in requests]
         bar = False if on_progress is None else functools.partial(_Told, on_progress, file=io.StringIO())
-        outputs = self.llm.generate(prompts, [parameters(settings, ends, r.seed) for r in requests], use_tqdm=bar)
-        return outputs
+        with telling_death(self.llm):
+            return self.llm.generate(prompts, [parameters(settings, ends, r.seed) for r in requests], use_tqdm=bar)
 
 
 class _Told(tqdm):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
 
-from small_world import small_config, small_source, tiny
+from small_world import ODD, small_config, small_source, tiny
 from suite import cli, vllm_engine, vllm_sampler
-from suite.config import VllmConfig
+from suite.config import EvalConfig, VllmConfig
 from suite.engines import require_engine, sampler_for
+from suite.evaluate import evaluate
+from suite.frugal import FrugalSampler
 from suite.sampling import HalfPrecisionSampler, TransformersSampler
 from suite.types import UserError
 
@@ -68,3 +74,29 @@ def test_a_rollout_set_names_what_drew_it() -> None:
 def test_impossible_engine_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         VllmConfig(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+class Sleepy(TransformersSampler):
+    """A sampler that notes when it is kept awake, and what it draws."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__(model, tokenizer)
+        object.__setattr__(self, "said", [])
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        self.said.append("awake")
+        yield
+        self.said.append("asleep")
+
+    def sample(self, requests: Any, *arguments: Any) -> Any:
+        self.said.append(len(requests))
+        return super().sample(requests, *arguments)
+
+
+def test_an_evaluation_keeps_the_engine_awake_over_all_its_parts() -> None:
+    model, tokenizer = tiny()
+    sampler, config = Sleepy(model, tokenizer), EvalConfig(("odd", "again"), samples=1, batch_size=25, max_new_tokens=2)
+    again = dataclasses.replace(ODD, name="again")
+    evaluate(FrugalSampler(sampler, print), tokenizer, [ODD, again], config, None)
+    assert sampler.said == ["awake", 15, 25, 15, 25, "asleep"]

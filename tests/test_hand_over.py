@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,6 +195,10 @@ class Recorded:
 
     def __init__(self, said: list[Any]) -> None:
         self.said = said
+        executor = SimpleNamespace(is_failed=False)
+        self.llm_engine = SimpleNamespace(
+            engine_core=SimpleNamespace(engine_core=SimpleNamespace(model_executor=executor))
+        )
 
     def wake_up(self, tags: list[str] | None = None) -> None:
         self.said.append(("wake_up", tags))

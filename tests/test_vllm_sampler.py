@@ -22,13 +22,14 @@ from conftest import REPORTED
 from small_world import ODD, small_config, tiny
 from strategies import METHODS
 from suite import vllm_sampler
+from suite.hand_over import handed_over
 from suite.models import LoadedModel, load_model
 from suite.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
 from suite.recording import RolloutSet
 from suite.results import read_result
 from suite.revisions import weights_name
 from suite.rollouts import RolloutSource, encode
-from suite.sampling import SampleRequest, SamplingSettings, TransformersSampler
+from suite.sampling import SampleRequest, SamplingSettings, TransformersSampler, awake
 from suite.scoring import pack, score
 from suite.seeds import derive
 from suite.trainer import Trainer
@@ -254,6 +255,46 @@ def test_swapped_weights_answer_like_a_fresh_engine(
     fresh = other.sample(asked, greedy), other.sample(asked, drawn)
     assert fresh == swapped
     assert vllm_sampler._running is not engine
+
+
+def test_weights_under_an_old_name_would_be_noticed(
+    base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted fault: somebody changes weights, and their name stays."""
+    model, settings = moved(base.model, 0.05), SamplingSettings(16)
+    sampler.sample(asked, settings)
+    old = weights_name(base.model)
+    monkeypatch.setattr(vllm_sampler, "weights_name", lambda model: old)
+    other = VllmSampler(model, base.tokenizer)
+    assert gaps(model, other.sample(asked, settings)).max() > TOLERANCE
+    monkeypatch.undo()
+    assert gaps(model, other.sample(asked, settings)).max() < TOLERANCE
+
+
+def test_weights_are_handed_over_once_for_a_block_and_again_when_they_change_in_it(
+    base: LoadedModel, sampler: VllmSampler, asked: list[SampleRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Any] = []
+
+    def counted(*arguments: Any) -> Any:
+        handed.append(arguments[0])
+        return handed_over(*arguments)
+
+    monkeypatch.setattr(vllm_sampler, "handed_over", counted)
+    model, settings = moved(base.model, 0.05), SamplingSettings(16)
+    other = VllmSampler(model, base.tokenizer)
+    with awake(other):
+        for _ in range(3):
+            other.sample(asked[:4], settings)
+        assert len(handed) == 1
+        with torch.no_grad():
+            model.model.norm.weight.mul_(1.2)
+        assert gaps(model, other.sample(asked, settings)).max() < TOLERANCE
+        assert len(handed) == 2
+    other.sample(asked[:4], settings)
+    assert len(handed) == 3, "a digest is another name than a count of changes, once"
+    other.sample(asked[:4], settings)
+    assert len(handed) == 3
 
 
 def test_training_draws_from_todays_weights(tmp_path: Path) -> None:

@@ -184,10 +184,19 @@ def test_every_environment_variable_is_known(source: Source) -> None:
     assert [name for name in ours_of_vllm if f'"{name}"' not in known] == []
 
 
-def test_the_engine_of_this_process_can_be_ended(source: Source) -> None:
-    client = methods_of(class_in(source("v1/engine/core_client.py"), "InprocClient"))
-    (end,) = (c for c in ours("suite/vllm_sampler.py") if ast.unparse(c.func).endswith("engine_core.shutdown"))
-    assert refusal(end, client["shutdown"]) == ""
+def test_the_engine_of_this_process_can_be_ended_without_the_runs_process_group(source: Source) -> None:
+    """The parts that `end_vllm` ends, and why it does not call the engine's own `shutdown`."""
+    core = source("v1/engine/core.py")
+    assert "self.engine_core = EngineCore(" in source("v1/engine/core_client.py")
+    assert "self.model_executor = " in core
+    assert "self.scheduler" in core
+    assert "cleanup_dist_env_and_memory()" in ast.unparse(methods_of(class_in(core, "EngineCore"))["shutdown"])
+    executor = class_in(source("v1/executor/multiproc_executor.py"), "MultiprocExecutor")
+    assert "self.is_failed = " in ast.unparse(executor)
+    (end,) = (c for c in ours("suite/vllm_engine.py") if ast.unparse(c.func) == "core.model_executor.shutdown")
+    assert refusal(end, methods_of(executor)["shutdown"]) == ""
+    (end,) = (c for c in ours("suite/vllm_engine.py") if ast.unparse(c.func) == "core.scheduler.shutdown")
+    assert refusal(end, methods_of(class_in(source("v1/core/sched/scheduler.py"), "Scheduler"))["shutdown"]) == ""
 
 
 # --- the reader itself ------------------------------------------------------------------------------
