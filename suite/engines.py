@@ -26,8 +26,6 @@ def require_engine(engine: str, precision: str = "float32", vllm: VllmConfig | N
     if engine not in ENGINES:
         raise UserError(f"unknown engine {engine!r}; there are: {', '.join(ENGINES)}")
     if engine == "vllm":
-        if ranks_here().count > 1:
-            raise UserError("sampler vllm draws for one process; under torchrun use train.sampler=transformers")
         require_vllm()
         require_fitting(vllm or VllmConfig(), ranks_here().count)
 

@@ -61,6 +61,13 @@ def gather_into(model: nn.Module, cut: nn.Module) -> None:
     weights_changed(model)
 
 
+def let_go(model: nn.Module) -> None:
+    """Give a model's weights back, in place, where nobody reads them: its shape stays, and reading them fails."""
+    empty = {p: nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}  # tied ones once
+    for part in model.modules():
+        part._parameters.update({name: empty[p] for name, p in part._parameters.items() if p is not None})
+
+
 def together(cut: nn.Module) -> None:
     """Bring a cut model back to its shards, if a pass without gradients has left some of it whole."""
     from torch.distributed.fsdp import FSDPModule

@@ -26,7 +26,7 @@ from suite.replay import UpdateLog
 from suite.revisions import follow
 from suite.rollouts import RolloutSource
 from suite.run_log import RunLog, read_log
-from suite.sharding import gather_into, shard, sharded_copy
+from suite.sharding import gather_into, let_go, shard, sharded_copy
 from suite.shared_sampling import led
 from suite.types import FinishReason, Method, Rollout, State, UserError
 from suite.update import Learner, StepReport, critic_step, optimizer_step
@@ -68,7 +68,7 @@ class Trainer:
         self.start_model = self._start_model(frozen) if kl else None
         self.learner = build_learner(model, self.method, self.config, self.seed, self.ranks)
         if self.ranks.sharded and self.config.sampler == "vllm" and not self.ranks.leads_node:
-            model.to("meta")  # engines read the weights of their node's first process, evaluations the leading one's
+            let_go(model)  # engines read the weights of their node's first process, evaluations the leading one's
         self.state: State = {}
         first_step = self._resume()
         log = RunLog(self.folder, first_step) if self.ranks.leads else None

@@ -24,6 +24,7 @@ from suite.hand_over import handed_over, write_safetensors
 from suite.models import load_model
 from suite.ranks import ALONE
 from suite.recipes import EMBEDDED_MODEL
+from suite.sharding import let_go
 from suite.types import UserError
 from suite.vllm_sampler import _Engine
 from test_ranks import Room, Threaded
@@ -91,7 +92,8 @@ def test_a_node_has_one_folder_and_reads_one_model(monkeypatch: pytest.MonkeyPat
     made: list[Path] = []
     monkeypatch.setattr("suite.hand_over.folder_in_memory", lambda: Counted(made))
     model = tiny()[0]
-    nothing = tiny()[0].to("meta")  # a second process that reads its weights dies of it
+    nothing = tiny()[0]
+    let_go(nothing)  # a second process that reads its weights dies of it
 
     def work(ranks: Threaded) -> dict[str, Any]:
         with handed_over(nothing if ranks.rank else model, torch.float32, ranks) as folder:
@@ -142,7 +144,8 @@ def test_one_engine_that_fails_ends_all_and_the_folder(
 
 
 def test_a_model_that_cannot_be_written_ends_all() -> None:
-    nothing = tiny()[0].to("meta")
+    nothing = tiny()[0]
+    let_go(nothing)
 
     def work(ranks: Threaded) -> None:
         with handed_over(nothing, torch.float32, ranks):
@@ -150,6 +153,17 @@ def test_a_model_that_cannot_be_written_ends_all() -> None:
 
     found = of_two(work)
     assert all(isinstance(error, Exception) and not isinstance(error, AssertionError) for error in found)
+
+
+def test_a_model_that_let_go_of_its_weights_keeps_its_shape_and_its_ties() -> None:
+    model = tiny()[0]
+    wanted = [(name, p.shape, p.requires_grad) for name, p in model.named_parameters()]
+    model.model.norm.weight.requires_grad_(False)
+    wanted = [(name, shape, grad and name != "model.norm.weight") for name, shape, grad in wanted]
+    let_go(model)
+    assert [(name, p.shape, p.requires_grad) for name, p in model.named_parameters()] == wanted
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert all(p.is_meta for p in model.parameters())
 
 
 # --- what a killed process leaves -------------------------------------------------------------------

@@ -26,6 +26,7 @@ from suite.rollouts import encode
 from suite.sampling import SampleRequest, SamplingSettings, awake
 from suite.scoring import pack, score
 from suite.seeds import derive
+from suite.sharding import let_go
 from suite.shared_sampling import led, shared
 from suite.types import Rollout
 from suite.vllm_sampler import VllmSampler
@@ -83,7 +84,8 @@ def texts(folder: Path) -> None:
     ranks = ranks_here()
     loaded = load_model("embedded", dtype=torch.float32, device="cpu", embedded_folder=EMBEDDED_MODEL)
     model: Any = loaded.model
-    model.to("cpu" if ranks.leads else "meta")
+    if not ranks.leads:
+        let_go(model)
     sampler = shared(VllmSampler(model, loaded.tokenizer, CONFIG, ranks), ranks)
     found: dict[str, Any] = {"pids": [int(pid) for pid in ranks.texts(str(os.getpid()))]}
     with led(sampler) as leads:
