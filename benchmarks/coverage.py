@@ -4,12 +4,12 @@
 
 coverage.csv has a row for each world and number of seeds: the share of experiments whose interval holds the truth, by
 
-ours         suite.bootstrap (for one accuracy on a small set: the Wilson limits of suite.intervals)
-percentile   the plain crossed bootstrap over seeds and problems
+ours         suite.statistics.bootstrap (for one accuracy on a small set: the Wilson limits of
+suite.statistics.intervals) percentile   the plain crossed bootstrap over seeds and problems
 three_level  the same with the samples of every drawn cell drawn again (fewer experiments: it is slow)
 
-power.csv: the share called "better" when the true difference is 0, and when it is what suite.variance says that 80 %
-would find. Binomial noise of these shares: "error", one standard error.
+power.csv: the share called "better" when the true difference is 0, and when it is what suite.statistics.variance says
+that 80 % would find. Binomial noise of these shares: "error", one standard error.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from benchmarks.worlds import World
-from suite.bootstrap import _replicates, bootstrap
-from suite.environment import write_provenance
-from suite.intervals import effective_trials, wilson_limits
-from suite.statistics import verdict
-from suite.tables import write_csv
-from suite.variance import LEVEL, components, minimum_detectable, planned_error
+from suite.records.provenance import write_provenance
+from suite.report.markdown import write_csv
+from suite.statistics.bootstrap import _replicates, bootstrap
+from suite.statistics.compare import verdict
+from suite.statistics.intervals import effective_trials, wilson_limits
+from suite.statistics.variance import LEVEL, components, minimum_detectable, planned_error
 
 SEEDS = (2, 3, 4, 5, 10)
 WORLDS = [
@@ -79,7 +79,8 @@ def three_level(rng: np.random.Generator, samples: np.ndarray, repetitions: int)
 
 
 def detectable(world: World, seed: int) -> float:
-    """What suite.variance says that this design finds with 80 % power, from pilots of 400 seeds and 1,500 problems.
+    """What suite.statistics.variance says that this design finds with 80 % power, from pilots of 400 seeds and 1,500
+    problems.
 
     Six pilots, since 6 % of a detectable difference are 5 points of power. They have the effect in them (found by six
     without): near the ceiling an effect changes the noise.

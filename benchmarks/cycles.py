@@ -27,11 +27,11 @@ from benchmarks.material import MIXES
 from benchmarks.planned import planned_lengths
 from benchmarks.ratios import Ratio
 from benchmarks.training_step import HALF, LEAST_ROUNDS, SIDES, peer_versions
-from suite.app import complaints, console, say
-from suite.engines import require_engine
-from suite.environment import machine
-from suite.files import write_atomically
-from suite.printing import show
+from suite.commands.app import complaints, console, say
+from suite.policy.engines import require_engine
+from suite.records.files import write_atomically
+from suite.records.provenance import machine
+from suite.report.terminal import show
 from suite.types import UserError
 
 SCHEMA = "fspo-bench-cycles-1"

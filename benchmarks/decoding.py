@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import StaticCache
 
-from suite.costs import PEAK, SECONDS, Clock
-from suite.kv_cache import growing_cache
+from suite.policy.kv_cache import growing_cache
+from suite.records.costs import PEAK, SECONDS, Clock
 
 UNSEEN = 4
 """Tokens before the clock starts: the first ones compile the step and record its graph."""

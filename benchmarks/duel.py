@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.costs import peak_bytes
-from suite.devices import GIB
+from suite.records.costs import GIB, peak_bytes
 from suite.types import UserError
 
 MARK, GO, STOP = "@duel ", "go", "stop"

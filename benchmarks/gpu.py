@@ -27,7 +27,7 @@ import torch
 from benchmarks.gpu_context import CPU_MODELS, GPU_MODELS, SMALL, Context, Work
 from benchmarks.gpu_phases import Phase, Runner, jobs_of
 from benchmarks.gpu_text import FLOPS, PEAK_NAMES, peak_of, read, text
-from suite.files import write_atomically
+from suite.records.files import write_atomically
 from suite.types import UserError
 
 SECONDS = 540.0

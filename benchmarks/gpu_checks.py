@@ -13,11 +13,11 @@ from torch.nn.attention.varlen import varlen_attn
 
 from benchmarks.gpu_context import Context, head_in_tiles_of, head_tile, load, requests
 from benchmarks.gpu_phases import Row
-from suite import packed_attention
-from suite.devices import GIB
-from suite.log_probs import log_probs_of
-from suite.packed_attention import Packing
-from suite.sampling import HalfPrecisionSampler, SamplingSettings, TransformersSampler
+from suite.policy import packed_attention
+from suite.policy.packed_attention import Packing
+from suite.policy.sampling import HalfPrecisionSampler, SamplingSettings, TransformersSampler
+from suite.policy.vocabulary_tiles import log_probs_of
+from suite.records.costs import GIB
 from suite.seeds import derive, gumbel_noise
 
 HEADS = {

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from suite import log_probs
 from suite.config import TrainConfig
-from suite.costs import PEAK, SECONDS, Clock
-from suite.devices import Device
-from suite.fetch import cache_folder, is_fetched
-from suite.model_shapes import PUBLISHED, ModelShape, model_shape
-from suite.models import load_model
-from suite.packed_attention import PACKED
-from suite.recipe_book import TRAINED
-from suite.recipes import EMBEDDED_MODEL, tasks_named
-from suite.rollouts import encode
-from suite.sampling import SampleRequest
+from suite.experiments.recipe_book import TRAINED
+from suite.experiments.recipes import EMBEDDED_MODEL, tasks_named
+from suite.planning.devices import Device
+from suite.planning.model_shapes import PUBLISHED, ModelShape, model_shape
+from suite.policy import vocabulary_tiles
+from suite.policy.loading import load_model
+from suite.policy.packed_attention import PACKED
+from suite.policy.prompting import encode
+from suite.policy.sampling import SampleRequest
+from suite.policy.smollm2 import cache_folder, is_fetched
+from suite.records.costs import PEAK, SECONDS, Clock
 from suite.seeds import derive
 from suite.types import FinishReason, Rollout, UserError
 
@@ -195,15 +195,15 @@ def ragged(rollouts: Sequence[Rollout]) -> list[Rollout]:
 
 def head_tile(device: str) -> int:
     """Logits of a tile of the head on a device, as the suite chooses them."""
-    return log_probs.of_device(log_probs.TILE, device)
+    return vocabulary_tiles.of_device(vocabulary_tiles.TILE, device)
 
 
 @contextmanager
 def head_in_tiles_of(logits: int) -> Iterator[None]:
     """The head walked in tiles of so many logits inside the block, whatever the device."""
-    before = dict(log_probs.TILE)
-    log_probs.TILE.update(dict.fromkeys(before, logits))
+    before = dict(vocabulary_tiles.TILE)
+    vocabulary_tiles.TILE.update(dict.fromkeys(before, logits))
     try:
         yield
     finally:
-        log_probs.TILE.update(before)
+        vocabulary_tiles.TILE.update(before)

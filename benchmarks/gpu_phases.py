@@ -28,10 +28,9 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from suite.costs import peak_bytes
-from suite.devices import GIB
-from suite.environment import machine, versions
-from suite.files import write_atomically
+from suite.records.costs import GIB, peak_bytes
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
 from suite.types import UserError
 
 Row = dict[str, Any]

@@ -16,14 +16,14 @@ from benchmarks.decoding import decoding
 from benchmarks.gpu_context import Context, head_tile, invented, ragged, requests
 from benchmarks.gpu_phases import Row, error_of
 from benchmarks.gpu_text import operations
-from suite.engines import sampler_for
-from suite.parts import Parts, credited, mini_batches, scored
-from suite.recipe_book import TRAINED
-from suite.recipes import METHODS, tasks_named
-from suite.sampling import SampleRequest, SamplingSettings
-from suite.trainer import build_learner
+from suite.experiments.recipe_book import TRAINED
+from suite.experiments.recipes import METHODS, tasks_named
+from suite.policy.engines import sampler_for
+from suite.policy.sampling import SampleRequest, SamplingSettings
+from suite.training.step_batches import Parts, credited, mini_batches, scored
+from suite.training.trainer import build_learner
+from suite.training.update import Learner, optimizer_step
 from suite.types import Rollout, State, UserError
-from suite.update import Learner, optimizer_step
 
 HALVINGS = 3
 """Sizes of a micro-batch that are tried where memory runs out: all, a half, a quarter."""
@@ -145,7 +145,7 @@ def _drawn(context: Context, engine: str) -> Row:
 def evaluation(context: Context) -> list[Row]:
     """An evaluation, drawn and graded: response tokens a second, memory."""
     from suite.config import EvalConfig
-    from suite.evaluate import evaluate
+    from suite.evaluation.evaluate import evaluate
 
     work, loaded = context.work, context.loaded()
     sampler = sampler_for("transformers", loaded.model, loaded.tokenizer, context.precision, 256)
@@ -196,7 +196,7 @@ def noise(context: Context) -> list[Row]:
 
     Rollouts are those that the sampler drew in this process; without them random tokens, which no sampler scored.
     """
-    from suite.null_update import PRECISIONS, SAMPLER, noise_table, null_update
+    from suite.replay.null_update import PRECISIONS, SAMPLER, noise_table, null_update
 
     rollouts = context.drawn.get(context.reference or "")
     log = null_update(context.loaded().model, rollouts or of_work(context), context.config(), 0, PRECISIONS)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from suite.devices import DEVICES, Device
-from suite.model_shapes import ModelShape
+from suite.planning.devices import DEVICES, Device
+from suite.planning.model_shapes import ModelShape
 from suite.types import Rollout, UserError
 
 FLOPS = (

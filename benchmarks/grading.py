@@ -31,8 +31,8 @@ from typing import Any
 import psutil
 
 from benchmarks.ratios import Ratio
-from suite.environment import machine, versions
-from suite.files import write_atomically
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
 from suite.types import UserError, Verdict
 from tasks import grading, symbolic
 from tasks.jsonl import read_problems

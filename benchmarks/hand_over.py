@@ -18,18 +18,18 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from suite.app import complaints
+from suite.commands.app import complaints
 from suite.config import TrainConfig, VllmConfig
-from suite.environment import machine, versions
-from suite.fetch import located
-from suite.files import write_atomically
-from suite.models import load_model
-from suite.recipe_book import TRAINED
-from suite.recipes import EMBEDDED_MODEL, METHODS
-from suite.sampling import SampleRequest, SamplingSettings
-from suite.trainer import build_learner
+from suite.experiments.recipe_book import TRAINED
+from suite.experiments.recipes import EMBEDDED_MODEL, METHODS
+from suite.policy.loading import load_model
+from suite.policy.sampling import SampleRequest, SamplingSettings
+from suite.policy.smollm2 import located
+from suite.policy.vllm_sampler import VllmSampler
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
+from suite.training.trainer import build_learner
 from suite.types import UserError
-from suite.vllm_sampler import VllmSampler
 
 
 def measured(model: str, precision: Literal["float32", "bfloat16"], rounds: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Hidden states and head are random, the chosen tokens drawn from what they say, i
 `forward` is a first scoring (log-probs and entropy, no gradient), `both` an update's (log-probs, then the gradients of
 hidden states and head). Sides:
 
-ours     suite.log_probs.log_probs_of: tiles of the vocabulary, no logits kept beyond 128 MiB
+ours     suite.policy.vocabulary_tiles.log_probs_of: tiles of the vocabulary, no logits kept beyond 128 MiB
 plain    all logits, log_softmax in float32, gather
 trl      all logits, TRL's selective_log_softmax and entropy_from_logits, as its trainers call them
 liger    Liger's fused linear cross entropy, -log p of each token; it has no entropy, and gradients of the sum alone
@@ -34,9 +34,9 @@ from torch.nn.functional import linear
 
 from benchmarks.clock import interleaved
 from benchmarks.ratios import Ratio, line, write
-from suite.costs import Clock, peak_bytes
-from suite.log_probs import log_probs_of
-from suite.models import has_fast_bfloat16
+from suite.policy.loading import has_fast_bfloat16
+from suite.policy.vocabulary_tiles import log_probs_of
+from suite.records.costs import Clock, peak_bytes
 
 SEQUENCE = 128
 MIB = 2**20
@@ -207,7 +207,9 @@ def memory_apart(case: Case, sides: Iterable[str]) -> dict[str, dict[str, dict[s
     """`memory` of every pass and side, each in a process that has imported everything and done nothing else."""
     context = multiprocessing.get_context("forkserver")
     installed = [module for module in ("trl.trainer.utils",) if "trl" in sides]
-    context.set_forkserver_preload(["benchmarks.clock", "benchmarks.ratios", "suite.log_probs", *installed])
+    context.set_forkserver_preload(
+        ["benchmarks.clock", "benchmarks.ratios", "suite.policy.vocabulary_tiles", *installed]
+    )
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
         return {
             kind: {side: processes.submit(memory, case, side, kind).result() for side in sides}

@@ -20,14 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from suite.devices import GIB
-from suite.environment import machine, versions
-from suite.files import write_atomically
-from suite.memory_model import KEPT, Load, sampling, total_gib, updating
-from suite.model_shapes import model_shape
-from suite.ranks import leave, ranks_here
-from suite.recipe_book import TRAINED
-from suite.recipes import EMBEDDED_MODEL, method_with
+from suite.experiments.recipe_book import TRAINED
+from suite.experiments.recipes import EMBEDDED_MODEL, method_with
+from suite.planning.memory_model import KEPT, Load, sampling, total_gib, updating
+from suite.planning.model_shapes import model_shape
+from suite.policy.ranks import leave, ranks_here
+from suite.records.costs import GIB
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
 from suite.types import UserError
 
 MOST_GIB = 5.0
@@ -110,9 +110,9 @@ def measured(case: Case) -> Mapping[str, float]:
 
 def run_case(case: Case) -> dict[str, float]:
     """Do the work of a case in this process."""
-    from suite.cells import load
     from suite.config import TrainConfig
-    from suite.costs import peak_bytes
+    from suite.experiments.start import load
+    from suite.records.costs import peak_bytes
 
     config = TrainConfig(
         TRAINED,
@@ -145,10 +145,10 @@ def _update(case: Case, config: Any, loaded: Any, sampler: Any) -> None:
     """Score a step of random rollouts and take one epoch of updates on it, as the trainer does."""
     import torch
 
-    from suite.parts import credited, mini_batches, scored_step
-    from suite.trainer import build_learner
+    from suite.training.step_batches import credited, mini_batches, scored_step
+    from suite.training.trainer import build_learner
+    from suite.training.update import optimizer_step
     from suite.types import FinishReason, Rollout
-    from suite.update import optimizer_step
 
     vocabulary, method = loaded.model.config.vocab_size, method_with(case.method, ())
     responses = torch.randint(5, vocabulary, (case.rows, case.response), generator=torch.Generator().manual_seed(1))
@@ -175,10 +175,10 @@ def _update(case: Case, config: Any, loaded: Any, sampler: Any) -> None:
 
 def _sample(case: Case, config: Any, loaded: Any, sampler: Any) -> None:
     """Draw responses to random prompts, four to a prompt. No token ends one: all go up to the limit, as predicted."""
-    import suite.sampling
-    from suite.sampling import SampleRequest, SamplingSettings
+    import suite.policy.sampling
+    from suite.policy.sampling import SampleRequest, SamplingSettings
 
-    suite.sampling.end_token_ids = lambda model, tokenizer: [-1]
+    suite.policy.sampling.end_token_ids = lambda model, tokenizer: [-1]
     prompts = _prompts(case, loaded.model.config.vocab_size)
     requests = [SampleRequest(str(i // 4), i % 4, i, prompts[i // 4]) for i in range(case.rows)]
     sampler.sample(requests, SamplingSettings(case.response, batch_size=case.rows))

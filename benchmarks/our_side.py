@@ -18,17 +18,16 @@ from benchmarks.duel import Bell
 from benchmarks.material import Material
 from benchmarks.planned import PlannedSampler, planned_lengths
 from suite.config import TrainConfig
-from suite.costs import SECONDS, peak_bytes
-from suite.devices import GIB
-from suite.engines import sampler_for
-from suite.fetch import located
-from suite.models import LoadedModel, load_model
-from suite.recipes import EMBEDDED_MODEL, METHODS, tasks_named
-from suite.recording import RolloutSet
-from suite.rollouts import RolloutSource
-from suite.sampling import SamplingSettings, TransformersSampler
-from suite.trainer import Trainer
-from suite.update import StepReport
+from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, tasks_named
+from suite.policy.engines import sampler_for
+from suite.policy.loading import LoadedModel, load_model
+from suite.policy.sampling import SamplingSettings, TransformersSampler
+from suite.policy.smollm2 import located
+from suite.records.costs import GIB, SECONDS, peak_bytes
+from suite.records.rollout_set import RolloutSet
+from suite.training.rollout_source import RolloutSource
+from suite.training.trainer import Trainer
+from suite.training.update import StepReport
 
 SEED = 0
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

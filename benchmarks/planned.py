@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.material import MIXES
-from suite import sampling, vllm_sampler
-from suite.sampling import Sampler, SampleRequest, SamplingSettings
+from suite.policy import sampling, vllm_sampler
+from suite.policy.sampling import Sampler, SampleRequest, SamplingSettings
 from suite.types import Rollout
 
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from suite.environment import machine, versions
-from suite.files import write_atomically
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
 
 
 @dataclass(frozen=True)

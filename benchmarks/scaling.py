@@ -31,19 +31,19 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from benchmarks.clock import Program, interleaved
 from benchmarks.ratios import Ratio, line, write
 from benchmarks.stopwatch import INSIDE_DECODING, WORK, Stopwatch, WatchedSampler, overhead, watched
-from suite.cells import load, source_of
 from suite.config import CompareConfig, EvalConfig, TrainConfig
-from suite.models import has_fast_bfloat16
-from suite.online import length_logger
-from suite.parts import Parts, credited, mini_batches, scored
-from suite.recipe_book import FIVE, TRAINED
-from suite.recipes import METHODS, recipe
-from suite.recording import RolloutSet
-from suite.rollouts import RolloutSource
-from suite.run_log import RunLog
-from suite.trainer import Trainer, build_learner
+from suite.experiments.recipe_book import FIVE, TRAINED
+from suite.experiments.recipes import METHODS, recipe
+from suite.experiments.start import load, source_of
+from suite.policy.loading import has_fast_bfloat16
+from suite.records.rollout_set import RolloutSet
+from suite.records.run_log import RunLog
+from suite.replay.length_log import length_logger
+from suite.training.rollout_source import RolloutSource
+from suite.training.step_batches import Parts, credited, mini_batches, scored
+from suite.training.trainer import Trainer, build_learner
+from suite.training.update import optimizer_step
 from suite.types import FinishReason, Rollout, State
-from suite.update import optimizer_step
 
 OVERHEAD_GOAL = {"embedded": None, "smollm2": 0.05}
 DOUBLING_GOAL = 2.1

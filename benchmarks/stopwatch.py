@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from suite import scoring
-from suite.sampling import Sampler, SampleRequest, SamplingSettings
+from suite.policy import scoring
+from suite.policy.sampling import Sampler, SampleRequest, SamplingSettings
 from suite.types import Rollout
 
 FORWARD, BACKWARD, OPTIMIZER, CLIPPING, DECODING = "forward", "backward", "optimizer", "gradient norm", "decoding"

@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmarks.gpu_text import markdown
 from benchmarks.ratios import Ratio
-from suite.files import write_atomically
+from suite.records.files import write_atomically
 from suite.types import UserError
 
 EXPECTED = ("training_step", "cycles", "cycles_tail", "log_probs", "scaling", "arena", "grading")

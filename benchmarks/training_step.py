@@ -24,13 +24,13 @@ import tyro
 from benchmarks.duel import duel, ratio, seconds
 from benchmarks.material import MIXES, as_json, material
 from benchmarks.ratios import Ratio
-from suite.app import complaints, console, say
-from suite.environment import machine, versions
-from suite.fetch import located
-from suite.files import write_atomically
-from suite.models import has_fast_bfloat16, locate
-from suite.printing import show
-from suite.recipes import EMBEDDED_MODEL
+from suite.commands.app import complaints, console, say
+from suite.experiments.recipes import EMBEDDED_MODEL
+from suite.policy.loading import has_fast_bfloat16, locate
+from suite.policy.smollm2 import located
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
+from suite.report.terminal import show
 from suite.types import UserError
 
 SCHEMA = "fspo-bench-training-step-1"

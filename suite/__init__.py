@@ -1,1 +1,1 @@
-"""The arena: sampling, scoring, training, evaluation and comparison of policy-gradient methods."""
+"""Train policy-gradient methods on identical rollouts and compare them. Each folder is a room with a docstring."""

@@ -35,7 +35,7 @@ class Counts:
     sites: Counter[str] = field(default_factory=Counter)
 
     def waits_of(self, *files: str) -> int:
-        """How often the host waited because of a line in one of these files, such as "suite/update.py"."""
+        """How often the host waited because of a line in one of these files, such as "suite/training/update.py"."""
         return sum(count for site, count in self.sites.items() if site.startswith(tuple(f"{f}:" for f in files)))
 
     def report(self) -> str:

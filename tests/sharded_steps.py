@@ -16,15 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from small_world import small_config, tiny
-from suite.checkpoint import load_checkpoint, save_checkpoint
-from suite.parts import credited, mini_batches, scored_step
-from suite.probes import with_hyper
-from suite.ranks import ALONE, Ranks, leave, ranks_here, whole
-from suite.recipes import METHODS
-from suite.sharding import sharded_copy
-from suite.trainer import build_learner
+from suite.experiments.recipes import METHODS
+from suite.methods.trial_batches import with_hyper
+from suite.policy.ranks import ALONE, Ranks, leave, ranks_here, whole
+from suite.training.checkpoint import load_checkpoint, save_checkpoint
+from suite.training.sharding import sharded_copy
+from suite.training.step_batches import credited, mini_batches, scored_step
+from suite.training.trainer import build_learner
+from suite.training.update import Learner, critic_step, optimizer_step
 from suite.types import FinishReason, Rollout, Verdict
-from suite.update import Learner, critic_step, optimizer_step
 
 LENGTHS = (1, 24, 2, 3, 24, 17, 1, 9, 5, 6, 2)
 LIMIT = 24

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from suite.config import TrainConfig
-from suite.rollouts import RolloutSource
-from suite.sampling import SampleRequest, TransformersSampler
+from suite.experiments.embedded.tiny_model import TinyShape, character_tokenizer, tiny_qwen3
+from suite.policy.sampling import SampleRequest, TransformersSampler
 from suite.seeds import derive
-from suite.tiny_model import TinyShape, character_tokenizer, tiny_qwen3
-from suite.trainer import Trainer
+from suite.training.rollout_source import RolloutSource
+from suite.training.trainer import Trainer
 from suite.types import Method, Problem, Task, Verdict
 
 SHAPE = TinyShape(width=64, layers=2, heads=2, head_size=32, feed_forward=96, max_positions=96)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import baselines
 import fspo
-from oracles import Row
-from suite.probes import SPREADS, random_batch
+from methods import Row
+from suite.methods.trial_batches import SPREADS, random_batch
 from suite.types import Growth, Level, Method, PolicyBatch
 
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}

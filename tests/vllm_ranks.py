@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 
-from suite import vllm_sampler
 from suite.config import VllmConfig
-from suite.models import load_model
-from suite.ranks import leave, ranks_here
-from suite.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
-from suite.revisions import following
-from suite.rollouts import encode
-from suite.sampling import SampleRequest, SamplingSettings, awake
-from suite.scoring import pack, score
+from suite.experiments.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
+from suite.policy import vllm_sampler
+from suite.policy.loading import load_model
+from suite.policy.prompting import encode
+from suite.policy.ranks import leave, ranks_here
+from suite.policy.revisions import following
+from suite.policy.sampling import SampleRequest, SamplingSettings, awake
+from suite.policy.scoring import pack, score
+from suite.policy.vllm_sampler import VllmSampler
 from suite.seeds import derive
-from suite.sharding import let_go
-from suite.shared_sampling import led, shared
+from suite.training.sharding import let_go
+from suite.training.shared_sampling import led, shared
 from suite.types import Rollout
-from suite.vllm_sampler import VllmSampler
 
 CONFIG = VllmConfig(kv_cache_gib=1)
 GREEDY, SEEDED = SamplingSettings(24, temperature=0), SamplingSettings(24)

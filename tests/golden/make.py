@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from suite.golden import GOLDEN, ROLLOUTS
-from suite.replay import UpdateLog
+from suite.records.update_log import UpdateLog
+from suite.replay.pinned_numbers import GOLDEN, ROLLOUTS
 
 if __name__ == "__main__":
     log = UpdateLog.load(Path(sys.argv[1]))

@@ -1,0 +1,69 @@
+"""The command that evaluates one model, by ourselves or through lm-eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from suite.commands.app import app, console
+
+
+@app.command
+def evaluate(
+    model: str = "embedded",
+    tasks: str | None = None,
+    data_dir: Path | None = None,
+    limit: int | None = None,
+    samples: int = 4,
+    temperature: float = 1.0,
+    max_new_tokens: int | None = None,
+    chat: bool = False,
+    seed: int = 0,
+    precision: str | None = None,
+    engine: str = "transformers",
+    batch_size: int | None = None,
+    through: str | None = None,
+    lm_eval_native: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Evaluate one model: avg@k on every set with 95 % intervals. Run again to go on where it stopped.
+
+    Args:
+        model: embedded, smollm2, a local folder, a .gguf file or a hub id.
+        tasks: Comma-separated evaluation sets; default the embedded ones.
+        data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
+        limit: Use only the first problems of each set.
+        samples: Responses per problem.
+        temperature: Sampling temperature; 0 takes the most likely token.
+        max_new_tokens: Token limit instead of each task's own.
+        chat: Ask through the chat template instead of few-shot prompts.
+        seed: Seed of the decoding noise.
+        precision: float32 or bfloat16; default float32 for the embedded model and without bfloat16 hardware.
+        engine: What draws: transformers (in this process) or vllm. Their noise differs, so their samples do too.
+        batch_size: Responses asked for at a time; default 512 for the embedded model, 256 with vllm, else 64.
+        through: lm-eval: it asks and scores the same sets, and its numbers are shown beside ours.
+        lm_eval_native: The same, and what lm-eval's own tasks say where it has them (their data come from the hub).
+        out: Folder for the result and every sample; default results/runs/evaluate-MODEL-..., named by all of the above.
+    """
+    from suite.commands.evaluate_lm_eval import require_way, run_through_lm_eval
+    from suite.commands.evaluate_model import run_evaluation
+    from suite.config import EvalConfig
+    from suite.experiments.recipes import EMBEDDED_TASKS
+    from suite.policy.loading import has_fast_bfloat16
+
+    require_way(through)
+    embedded = model == "embedded"
+    config = EvalConfig(
+        tasks=EMBEDDED_TASKS if tasks is None else tuple(tasks.split(",")),
+        samples=samples,
+        limit=limit,
+        seed=seed,
+        temperature=temperature,
+        batch_size=batch_size or (512 if embedded else 256 if engine == "vllm" else 64),
+        max_new_tokens=max_new_tokens,
+        chat=chat,
+    )
+    precision = precision or ("bfloat16" if has_fast_bfloat16() and not embedded else "float32")
+    if through or lm_eval_native:
+        run_through_lm_eval(model, config, precision, engine, data_dir, out, lm_eval_native, console)
+    else:
+        run_evaluation(model, config, precision, engine, data_dir, out, console)

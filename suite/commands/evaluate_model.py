@@ -1,0 +1,107 @@
+"""`fspo evaluate`: one model on some sets, a table, and every sample in a folder to go on from and to go back to."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from suite.config import PROTOCOL, EvalConfig, plain
+from suite.evaluation.evaluate import evaluate, manifest_of
+from suite.evaluation.sample_store import FOLDER, MANIFEST, SampleStore
+from suite.experiments.local_jobs import progress_bar
+from suite.experiments.recipes import tasks_named
+from suite.experiments.start import model_for_evaluation
+from suite.policy.engines import require_engine, sampler_for
+from suite.policy.halving_sampler import FrugalSampler
+from suite.policy.sampling import Sampler
+from suite.records.files import digest_of, locked, write_atomically
+from suite.records.provenance import machine, versions
+from suite.records.result import FILE, write_result
+from suite.report import tables
+from suite.report.markdown import markdown, write_csv
+from suite.report.terminal import show
+from suite.statistics.compare import compare
+from suite.types import EvalResult, RunResult, Task, UserError
+
+RUNS = Path("results/runs")
+
+
+def run_evaluation(
+    model: str,
+    config: EvalConfig,
+    precision: str,
+    engine: str,
+    data_dir: Path | None,
+    out: Path | None,
+    console: Console,
+) -> None:
+    """Sample, grade, print the table; keep samples, result.json, table.md and accuracy.csv in the folder.
+
+    Without `out` the folder is named by the model and by all that is asked of it, so that the same command finds what
+    it left. What is there already is neither drawn nor graded again.
+    """
+    require_engine(engine, precision)
+    chosen = tasks_named(config.tasks)
+    for task in chosen:
+        task.load("eval", data_dir)
+    loaded = model_for_evaluation(model, precision)
+    sampler = FrugalSampler(
+        sampler_for(engine, loaded.model, loaded.tokenizer, precision, config.batch_size),
+        lambda line: console.print(line, highlight=False, markup=False),
+    )
+    manifest = manifest_of(loaded, sampler.engine, chosen, config, data_dir, {**versions(), **machine()})
+    out = out or RUNS / f"evaluate-{_slug(model)}-{digest_of(manifest['asked'])[:8]}"
+    if (out / FILE).exists() and not (out / FOLDER / MANIFEST).exists():
+        raise UserError(f"{out}: holds a result already, but not its samples; choose another --out")
+    with locked(out):
+        store = SampleStore(out / FOLDER)
+        store.claim(manifest)
+        evals = _with_bars(sampler, loaded.tokenizer, chosen, config, data_dir, store, console)
+        accuracies = compare(evals, [], seed=config.seed).accuracies
+        table = tables.evaluation_table(accuracies, evals)
+        show(table, f"{model}: avg@{config.samples} in per cent, 95 % intervals over problems", console)
+        if not (out / FILE).exists():
+            digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
+            settings = {"model": model, "precision": precision, "engine": engine, **plain(config)}
+            environment = {**versions(), **machine(), "sampler": sampler.engine}
+            write_csv(out / "accuracy.csv", accuracies)
+            write_atomically(out / "table.md", markdown(table))
+            result = RunResult(PROTOCOL, "evaluation", config.seed, settings, evals, {}, digests, {}, environment)
+            write_result(result, out)
+    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say(f"result, table and samples: {out}")
+    say(f"to read them: fspo samples {out} --wrong")
+
+
+def _with_bars(
+    sampler: Sampler,
+    tokenizer: Any,
+    chosen: Sequence[Task],
+    config: EvalConfig,
+    data_dir: Path | None,
+    store: SampleStore,
+    console: Console,
+) -> tuple[EvalResult, ...]:
+    """The evaluation with a bar a task."""
+    with progress_bar(console, "samples") as bar:
+        rows = {}
+
+        def on_progress(task: str, new: int, total: int) -> None:
+            if task not in rows:  # what was there before is no speed
+                rows[task] = bar.add_task(task, total=total, completed=new, kept=new)
+                if new:
+                    console.print(f"{task}: {new} of {total} samples are there already", highlight=False)
+            else:
+                bar.advance(rows[task], new)
+
+        return tuple(evaluate(sampler, tokenizer, chosen, config, data_dir, on_progress, store))
+
+
+def _slug(model: str) -> str:
+    """A model reference as part of a folder's name."""
+    return re.sub(r"[^a-z0-9.]+", "-", Path(model).name.lower()).strip("-.") or "model"

@@ -1,0 +1,54 @@
+"""The commands that read finished comparisons: their report, the paper's claims, before against after."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import tyro
+
+from suite.commands.app import app, console
+from suite.types import UserError
+
+Folder = tyro.conf.Positional[Path | None]
+
+
+@app.command
+def report(folder: Folder = None, /, compare: tuple[Path, Path] | None = None, out: Path | None = None) -> None:
+    """Make tables, figures and pages of a finished comparison again, from its stored results alone.
+
+    Args:
+        folder: The comparison's folder.
+        compare: Instead: two comparisons of the same methods, before and after a change, and what it moved.
+        out: With --compare: folder for changes.md and changes.csv.
+    """
+    from suite.findings.before_after import changes_between
+    from suite.findings.comparison import Report
+    from suite.report.tables import changes_table
+    from suite.report.terminal import print_report, show
+    from suite.report.write import write_changes, write_report
+
+    if (folder is None) == (compare is None):
+        raise UserError("give one folder of a comparison, or --compare BEFORE AFTER")
+    if compare is not None:
+        found = changes_between(*compare)
+        show(changes_table(found), f"{compare[1]} minus {compare[0]}, points", console)
+        if out is not None:
+            console.print(f"table: {write_changes(found, out, ['fspo', *sys.argv[1:]])}", highlight=False)
+        return
+    assert folder is not None
+    made = Report.at(folder)
+    print_report(made, write_report(made), console)
+
+
+@app.command
+def claims(folder: tyro.conf.Positional[Path], /) -> None:
+    """Print each claim of FSPO's abstract with what a finished comparison measured and a computed verdict.
+
+    Args:
+        folder: The comparison's folder.
+    """
+    from suite.findings.comparison import Report
+    from suite.report.terminal import print_claims
+
+    print_claims(Report.at(folder).claims, console)

@@ -1,0 +1,248 @@
+"""The jobs of a comparison: evaluate the base model, record the first rollouts of a seed, train and evaluate a cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from suite.config import PROTOCOL, CompareConfig, plain
+from suite.evaluation.canary import check_canary
+from suite.evaluation.evaluate import evaluate, manifest_of
+from suite.evaluation.sample_store import FOLDER as SAMPLES
+from suite.evaluation.sample_store import SampleStore
+from suite.experiments.recipes import left_out, method_with, tasks_named
+from suite.experiments.start import environment_of, load, source_of
+from suite.methods.cards import card_digest
+from suite.policy.halving_sampler import FrugalSampler
+from suite.policy.loading import LoadedModel, model_digest
+from suite.policy.ranks import ranks_here
+from suite.policy.sampling import Sampler
+from suite.records.costs import PEAK, SECONDS, Clock
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
+from suite.records.result import BASE, FILE, curves_of, write_result
+from suite.records.rollout_set import RolloutSet
+from suite.records.run_log import read_log
+from suite.replay.length_log import length_logger
+from suite.replay.null_update import null_update, trained_in
+from suite.training.rollout_source import RolloutSource
+from suite.training.shared_sampling import led
+from suite.training.trainer import Trainer
+from suite.types import EvalResult, Method, RunResult, Verdict
+
+CANARY = "canary"
+"""Where a result's environment says whether the start model still gave the answers it gave for the base."""
+
+
+def mean_accuracy(evals: Sequence[EvalResult]) -> float:
+    """Mean over the sets of the share of correct responses."""
+    shares = []
+    for result in evals:
+        verdicts = [v for row in result.verdicts for v in row]
+        shares.append(sum(v == Verdict.CORRECT for v in verdicts) / len(verdicts))
+    return sum(shares) / len(shares)
+
+
+@dataclass(frozen=True)
+class BaseJob:
+    """Evaluate the start model: the row every method is compared with."""
+
+    config: CompareConfig
+    out: Path
+
+    name = BASE
+    total = 1
+
+    @property
+    def folder(self) -> Path:
+        return self.out / BASE
+
+    def done(self) -> bool:
+        return (self.folder / FILE).exists()
+
+    def finished_units(self) -> int:
+        return 0
+
+    def run(self) -> str:
+        loaded, sampler = load(self.config.train)
+        with led(sampler) as leads:
+            return self._evaluated(loaded, sampler) if leads else ""
+
+    def _evaluated(self, loaded: LoadedModel, sampler: Sampler) -> str:
+        canary = canary_of(self.config, self.out, loaded, sampler)
+        evals, costs = timed_evaluation(self.config, loaded, sampler, self.folder)
+        digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
+        environment = environment_of(sampler) | {CANARY: canary}
+        result = RunResult(PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, environment)
+        write_result(result, self.folder)
+        return f"accuracy {mean_accuracy(evals):.3f}"
+
+
+@dataclass(frozen=True)
+class FirstRolloutsJob:
+    """Record the rollouts that all methods of one seed start from."""
+
+    config: CompareConfig
+    out: Path
+    seed: int
+
+    total = 1
+
+    @property
+    def name(self) -> str:
+        return f"rollouts seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "rollouts" / f"seed{self.seed}"
+
+    @property
+    def pointer(self) -> Path:
+        """The file that says which rollout set is this seed's first."""
+        return self.folder / "first.json"
+
+    def done(self) -> bool:
+        return self.pointer.exists()
+
+    def finished_units(self) -> int:
+        return 0
+
+    @property
+    def noise(self) -> Path:
+        """The null update on the rollouts of the first seed."""
+        return self.out / "null-update.safetensors"
+
+    def run(self) -> str:
+        loaded, sampler = load(self.config.train)
+        with led(sampler) as leads:
+            return self._recorded(loaded, sampler) if leads else ""
+
+    def _recorded(self, loaded: LoadedModel, sampler: Sampler) -> str:
+        config = self.config.train
+        recorded = source_of(self.config, loaded, sampler, self.seed).record(0)
+        path = recorded.write(self.folder)
+        if self.seed == self.config.seeds[0]:
+            noise = null_update(loaded.model, recorded.rollouts, config, self.seed, [trained_in(config)])
+            noise.save(self.noise)
+        write_atomically(self.pointer, json.dumps({"file": path.name, "digest": path.stem}) + "\n")
+        rewards = [r.reward or 0.0 for r in recorded.rollouts]
+        return f"{len(rewards)} rollouts, reward {sum(rewards) / len(rewards):.3f}, digest {path.stem[:12]}"
+
+    def read(self) -> tuple[RolloutSet, str]:
+        """The recorded set and its digest."""
+        found = json.loads(self.pointer.read_text(encoding="utf-8"))
+        return RolloutSet.read(self.folder / found["file"]), found["digest"]
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """Train one method with one seed from the shared first rollouts, then evaluate it."""
+
+    config: CompareConfig
+    out: Path
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "cells" / f"{self.method}-seed{self.seed}"
+
+    @property
+    def total(self) -> int:
+        """Training steps, and one unit for the evaluation."""
+        return self.config.train.steps + 1
+
+    def done(self) -> bool:
+        return (self.folder / FILE).exists()
+
+    def finished_units(self) -> int:
+        return len(read_log(self.folder))
+
+    def run(self) -> str:
+        loaded, sampler = load(self.config.train)
+        with led(sampler) as leads:
+            canary = canary_of(self.config, self.out, loaded, sampler) if leads else ""
+        first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
+        source = source_of(self.config, loaded, sampler, self.seed)
+        method = method_with(self.method, self.config.options)
+        logger = length_logger(method, source.settings.max_new_tokens)
+        trainer = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger)
+        trainer.ranks = ranks_here()
+        log = trainer.run()
+        facts = {"first_rollouts": first_digest}, {CANARY: canary}
+        with led(sampler) as leads:
+            return self._finished(loaded, source, method, log, *facts) if leads else ""
+
+    def _finished(
+        self,
+        loaded: LoadedModel,
+        source: RolloutSource,
+        method: Method,
+        log: Sequence[Mapping[str, float]],
+        digests: Mapping[str, str],
+        environment: Mapping[str, str],
+    ) -> str:
+        """Evaluate the trained model, keep it, and write the result."""
+        evals, costs = timed_evaluation(self.config, loaded, source.sampler, self.folder)
+        loaded.model.save_pretrained(self.folder / "model")
+        loaded.tokenizer.save_pretrained(self.folder / "model")
+        costs |= {name: sum(row[name] for row in log) for name in log[0] if name.startswith(SECONDS)}
+        costs |= {name: max(row[name] for row in log) for name in log[0] if name.startswith(PEAK)}
+        costs["tokens"] = sum(row["tokens/sampled"] for row in log)
+        result = RunResult(
+            protocol=PROTOCOL,
+            method=self.method,
+            seed=self.seed,
+            config={
+                **plain(self.config.train),
+                "hyper": plain(method.hyper),
+                "evaluation": plain(self.config.evaluation),
+                "left_out": left_out(self.config),
+            },
+            evals=evals,
+            curves=curves_of(log),
+            digests={
+                **{"card": card_digest(method), **source.digests, **digests},
+                "final_model": model_digest(loaded.model),
+            },
+            costs=costs,
+            environment=environment_of(source.sampler) | dict(environment),
+        )
+        write_result(result, self.folder)
+        (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        start, end = (sum(row["reward/mean"] for row in part) / len(part) for part in (log[:3], log[-3:]))
+        return f"reward {start:.3f} -> {end:.3f}, accuracy {mean_accuracy(evals):.3f}"
+
+
+def canary_of(config: CompareConfig, out: Path, loaded: LoadedModel, sampler: Sampler) -> str:
+    """What `check_canary` says of the start model in this process."""
+    chosen = tasks_named(config.evaluation.tasks)
+    return check_canary(out / BASE, loaded, sampler, chosen, config.evaluation, config.train.data_dir)
+
+
+def timed_evaluation(
+    config: CompareConfig, loaded: LoadedModel, sampler: Sampler, folder: Path
+) -> tuple[tuple[EvalResult, ...], dict[str, Any]]:
+    """The evaluations of the model as it is now, with what they cost.
+
+    Samples are kept in the folder; an evaluation that was killed goes on with them.
+    """
+    clock = Clock()
+    chosen, data_dir = tasks_named(config.evaluation.tasks), config.train.data_dir
+    frugal = FrugalSampler(sampler, lambda line: print(f"{folder.name}: {line}", flush=True))
+    now = replace(loaded, digest=model_digest(loaded.model))
+    store = SampleStore(folder / SAMPLES)
+    store.claim(manifest_of(now, sampler.engine, chosen, config.evaluation, data_dir, {**versions(), **machine()}))
+    evals = evaluate(frugal, loaded.tokenizer, chosen, config.evaluation, data_dir, store=store)
+    clock.lap("evaluate")
+    costs: dict[str, Any] = dict(clock.costs)
+    if frugal.batch_size is not None:
+        costs["evaluation_batch"] = frugal.batch_size
+    return tuple(evals), costs

@@ -1,0 +1,35 @@
+"""The jobs of a comparison in order, and what its finished ones left on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from suite.config import CompareConfig
+from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
+from suite.experiments.recipes import method_with
+from suite.records.result import BASE, read_result
+from suite.types import RunResult, UserError
+
+
+def stages(config: CompareConfig, out: Path) -> list[list[Any]]:
+    """The jobs of a comparison: base and first rollouts, then all cells (those with a critic, the slowest, first)."""
+    cells = [CellJob(config, out, method, seed) for method in config.methods for seed in config.seeds]
+    cells.sort(key=lambda job: "values" not in method_with(job.method, config.options).needs)
+    return [[BaseJob(config, out), *(FirstRolloutsJob(config, out, seed) for seed in config.seeds)], cells]
+
+
+def replayed_cells(config: CompareConfig, out: Path) -> list[Path]:
+    """Folders of the cells whose update logs replays read, method by method."""
+    return [CellJob(config, out, method, seed).folder for method in config.methods for seed in config.replayed]
+
+
+def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[RunResult]]:
+    """The base model's result and every cell's, read from disk and checked; UserError while some are missing."""
+    jobs = stages(config, out)
+    waiting = [job.name for stage in jobs for job in stage if not job.done()]
+    if waiting:
+        raise UserError(f"{out}: not finished ({', '.join(waiting[:3])}, {len(waiting)} jobs); run fspo compare again")
+    runs = [read_result(job.folder) for job in jobs[1]]
+    order = {method: i for i, method in enumerate(config.methods)}
+    return read_result(out / BASE), sorted(runs, key=lambda run: (order[run.method], run.seed))

@@ -1,0 +1,211 @@
+"""Cells on the local cores: processes that survive Ctrl-C, a kill and a worker's death without mixing files."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from pathlib import Path
+from queue import PriorityQueue
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from suite.experiments.layouts import VISIBLE, Layout
+from suite.policy.ranks import POLL_SECONDS, Ranks, end_with
+from suite.records.files import locked
+from suite.types import UserError
+
+
+class Job(Protocol):
+    """One unit of work with a folder of its own. `total` counts its units; `finished_units()` reads them from disk."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def total(self) -> int: ...
+    def finished_units(self) -> int: ...
+    def done(self) -> bool: ...
+    def run(self) -> str: ...
+
+
+class _Speed(ProgressColumn):
+    """How many units a second were done since the start; `kept` ones were there before."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields.get("kept", 0)
+        seconds = task.finished_time if task.finished else task.elapsed  # a finished one waits for the others
+        if not done or not seconds:
+            return Text("")
+        return Text(f"{done / seconds:{'.0f' if done > 9 * seconds else '.2f'}} {self.unit}/s")
+
+
+def progress_bar(console: Console | None = None, unit: str | None = None) -> Progress:
+    """The one look of every progress bar of the suite, with time left and, where a unit is named, units a second."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *([] if unit is None else [_Speed(unit)]),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _start_worker(parent: int, stop: Any, threads: int, devices: str | None) -> None:
+    """See only these devices, limit the threads, leave Ctrl-C to the parent, and end when it ends or says stop."""
+    if devices is not None:
+        os.environ[VISIBLE] = devices  # before anything in this process asks CUDA for its devices
+    import torch
+
+    assert devices is None or not torch.cuda.is_initialized()
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent, lambda: stop.value != 0)
+
+
+def run_job(job: Job) -> tuple[str, float]:
+    """Run a job in this process, alone in its folder: what it says of itself, and its seconds."""
+    start = time.perf_counter()
+    with locked(job.folder):
+        return job.run(), time.perf_counter() - start
+
+
+def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) -> None:
+    """Run the jobs that are not done, stage after stage, and show progress. A failed job does not stop its stage.
+
+    Raises UserError for the first failed job after its stage; KeyboardInterrupt ends the workers at once, and what
+    they had finished stays.
+    """
+    workers = _Workers(layout)
+    threads = ThreadPoolExecutor(layout.workers)
+    try:
+        run_stages(stages, console, threads, workers.run)
+    finally:
+        workers.stop()
+        threads.shutdown(wait=True, cancel_futures=True)
+        workers.join()
+
+
+class _Workers:
+    """A process for each place of a layout, started with its first job and kept for the next ones.
+
+    A place keeps its devices: where its process died, its next job starts another one there.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.context = multiprocessing.get_context("spawn")
+        self.stopped = self.context.RawValue("b", 0)  # no Event: its lock outlives a worker that is killed in a wait
+        self.layout = layout
+        self.pools: dict[int, ProcessPoolExecutor] = {}
+        self.free: PriorityQueue[int] = PriorityQueue()
+        for place in range(layout.workers):
+            self.free.put(place)
+
+    def run(self, job: Job) -> tuple[str, float]:
+        """A job in the first free place; BrokenProcessPool where its process dies."""
+        place = self.free.get()
+        try:
+            if self.stopped.value:
+                raise BrokenProcessPool("stopped")
+            return self._pool(place).submit(run_job, job).result()
+        except BrokenProcessPool:
+            if place in self.pools:
+                self.pools.pop(place).shutdown()
+            raise
+        finally:
+            self.free.put(place)
+
+    def stop(self) -> None:
+        """End all processes at once; no further one starts."""
+        self.stopped.value = 1
+
+    def join(self) -> None:
+        """Wait for the end of all processes, when nobody runs jobs any more."""
+        for pool in self.pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _pool(self, place: int) -> ProcessPoolExecutor:
+        if place not in self.pools:
+            seen = self.layout.devices[place] if self.layout.devices else None
+            arguments = (os.getpid(), self.stopped, self.layout.threads, seen)
+            self.pools[place] = ProcessPoolExecutor(1, self.context, initializer=_start_worker, initargs=arguments)
+        return self.pools[place]
+
+
+def run_stages(
+    stages: Sequence[Sequence[Job]], console: Console, pool: Executor, run: Callable[[Job], tuple[str, float]]
+) -> None:
+    """`run` the jobs that are not done in a pool, stage after stage, as `run_jobs` says."""
+    todo = [[job for job in stage if not job.done()] for stage in stages]
+    skipped = sum(map(len, stages)) - sum(map(len, todo))
+    if skipped:
+        console.print(f"{skipped} of {sum(map(len, stages))} jobs are done already")
+    if any(todo):
+        with progress_bar(console) as bar:
+            for stage in todo:
+                _run_stage(pool, run, stage, bar)
+
+
+def run_together(stages: Sequence[Sequence[Job]], ranks: Ranks, console: Console) -> None:
+    """Run the jobs that are not done one after another, each by all the processes that torchrun started."""
+    for job in (job for stage in stages for job in stage):
+        if ranks.agreed(job.done()):
+            continue
+        start = time.perf_counter()
+        with locked(job.folder) if ranks.leads else nullcontext():
+            line = job.run()
+        console.print(f"{job.name:<16} {line}  ({time.perf_counter() - start:.0f} s)", highlight=False)
+
+
+def _run_stage(pool: Executor, run: Callable[[Job], tuple[str, float]], jobs: Sequence[Job], bar: Progress) -> None:
+    overall = bar.add_task(f"{len(jobs)} jobs", total=sum(job.total for job in jobs))
+    waiting: dict[Future[tuple[str, float]], Job] = {pool.submit(run, job): job for job in jobs}
+    failures: list[tuple[Job, BaseException]] = []
+    while waiting:
+        finished, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+        for future in finished:
+            job = waiting.pop(future)
+            if (error := future.exception()) is not None:
+                failures.append((job, error))
+                bar.console.print(f"[red]failed[/red]  {job.name}: {error}", highlight=False)
+            else:
+                line, seconds = future.result()
+                bar.console.print(f"{job.name:<16} {line}  ({seconds:.0f} s)", highlight=False)
+        bar.update(overall, completed=sum(_units(job) for job in jobs))
+    bar.remove_task(overall)
+    if failures:
+        job, error = failures[0]
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(f"{job.name}: a worker process died (out of memory?); the same command goes on from here")
+        if isinstance(error, UserError):
+            raise UserError(f"{job.name}: {error}") from error
+        raise error
+
+
+def _units(job: Job) -> int:
+    return job.total if job.done() else min(job.finished_units(), job.total)

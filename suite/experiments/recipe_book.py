@@ -1,0 +1,279 @@
+"""The recipes, and where every setting of theirs comes from.
+
+A recipe is a function that returns a complete config. The mapping below it says who chose what: the paper (arXiv
+2509.09177), another study, or we. A setting that stands in no mapping has the suite's default. The paper's training
+set, batch, rate, lengths and number of samples are not public: what fills them in is ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tasks
+from suite.config import FOLLOWS, MEAN, CompareConfig, EvalConfig, TrainConfig
+from suite.policy.loading import has_fast_bfloat16
+
+Sources = Mapping[str, str]
+"""Where settings come from, by their path, such as `train.steps`."""
+OURS = "ours"
+PAPER = "paper (arXiv 2509.09177)"
+HISPO = "HISPO study"
+DEFAULT = "default of the suite"
+FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
+TRAINED = tuple(name for name in tasks.EMBEDDED_TASKS if tasks.TASKS[name].trainable)
+
+
+def demo() -> CompareConfig:
+    """Five methods, three seeds, the embedded model and tasks: the comparison behind `make demo` [ours]."""
+    train = TrainConfig(TRAINED, steps=16, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=4096)
+    return CompareConfig("demo", FIVE, (0, 1, 2), train, EvalConfig(tasks.EMBEDDED_TASKS, batch_size=256))
+
+
+DEMO: Sources = {
+    "name": OURS,
+    "methods": "ours: the paper's baselines RLOO, GRPO and GSPO, and PPO",
+    "seeds": OURS,
+    "train.tasks": OURS,
+    "train.steps": OURS,
+    "train.learning_rate": "ours: 3e-4 collapses every method on these tasks",
+    "train.max_new_tokens": OURS,
+    "train.tokens_per_micro_batch": OURS,
+    "evaluation.tasks": OURS,
+    "evaluation.batch_size": OURS,
+}
+
+
+def demo_large() -> CompareConfig:
+    """The demo with ten seeds, and with LUSPO and CTPO beside its five methods [ours]. About an hour on two cores."""
+    return dataclasses.replace(
+        demo(), name="demo-large", methods=(*FIVE, "luspo", "ctpo"), seeds=tuple(range(10)), replay_seeds=2
+    )
+
+
+DEMO_LARGE: Sources = {
+    **DEMO,
+    "methods": "ours: those of demo, and FSPO's relatives LUSPO and CTPO",
+    "replay_seeds": "ours: update logs of ten seeds need too much memory",
+}
+
+
+def smoke() -> CompareConfig:
+    """Two methods, one seed, three steps: does everything run? [ours]"""
+    train = TrainConfig(TRAINED, steps=3, problems_per_step=8, mini_batches=4, checkpoint_every=1)
+    evaluation = EvalConfig(tasks.EMBEDDED_TASKS, samples=2, limit=12)
+    return CompareConfig("smoke", ("grpo", "fspo"), (0,), train, evaluation)
+
+
+SMOKE: Sources = dict.fromkeys(
+    ("name", "methods", "seeds", "train.tasks", "train.steps", "train.problems_per_step", "train.mini_batches",
+     "train.checkpoint_every", "evaluation.tasks", "evaluation.samples", "evaluation.limit"), OURS,
+)  # fmt: skip
+
+
+def smollm2_svamp() -> CompareConfig:
+    """SmolLM2-135M-Instruct on one-step word problems, few-shot prompts [ours]. Hours on a CPU; for a GPU."""
+    train = TrainConfig(
+        model="smollm2",
+        tasks=("svamp",),
+        steps=100,
+        problems_per_step=4,
+        samples_per_problem=8,
+        mini_batches=4,
+        learning_rate=2e-6,
+        sampling_batch_size=64,
+        tokens_per_micro_batch=4096,
+        precision="bfloat16" if has_fast_bfloat16() else "float32",
+    )
+    evaluation = EvalConfig(tasks=("svamp",), samples=4, limit=16, batch_size=64)
+    return CompareConfig("smollm2-svamp", FIVE, (0, 1, 2), train, evaluation)
+
+
+SMOLLM2: Sources = dict.fromkeys(
+    ("name", "methods", "seeds", "train.model", "train.tasks", "train.steps", "train.problems_per_step",
+     "train.samples_per_problem", "train.mini_batches", "train.learning_rate", "train.sampling_batch_size",
+     "train.tokens_per_micro_batch", "evaluation.tasks", "evaluation.samples", "evaluation.limit",
+     "evaluation.batch_size"), OURS,
+) | {"train.precision": "ours: bfloat16 where this machine multiplies it in hardware"}  # fmt: skip
+
+
+def smollm2_gsm8k() -> CompareConfig:
+    """SmolLM2-135M-Instruct on grade-school word problems of several steps [ours]. For a GPU; it solves few of them."""
+    base = smollm2_svamp()
+    train = dataclasses.replace(base.train, tasks=("gsm8k",), problems_per_step=16)
+    evaluation = dataclasses.replace(base.evaluation, tasks=("gsm8k",), limit=128)
+    return dataclasses.replace(base, name="smollm2-gsm8k", train=train, evaluation=evaluation)
+
+
+def qwen3_1_7b_dapo() -> CompareConfig:
+    """The paper's smaller model on DAPO-Math-17k, with the paper's baselines and sets; all other settings [ours]."""
+    train = TrainConfig(
+        model="Qwen/Qwen3-1.7B-Base",
+        tasks=("dapo_math_17k",),
+        steps=200,
+        problems_per_step=64,
+        mini_batches=8,
+        learning_rate=1e-6,
+        warmup_updates=80,
+        schedule="constant_with_warmup",
+        max_new_tokens=4096,
+        tokens_per_micro_batch=8192,
+        activation_checkpointing=True,
+        precision="bfloat16",
+        sampler="vllm",
+    )
+    evaluation = EvalConfig(tasks=("math500", "aime24", "aime25"), samples=8, max_new_tokens=4096)
+    methods, seeds = ("rloo", "grpo", "gspo", "fspo"), (0, 1, 2)
+    return CompareConfig("qwen3-1.7b-dapo", methods, seeds, train, evaluation, primary="math500")
+
+
+QWEN3: Sources = {
+    "name": OURS,
+    "methods": PAPER,
+    "seeds": OURS,
+    "primary": "ours: AIME's 30 problems alone have a standard error of 8 points",
+    "train.model": PAPER,
+    "train.tasks": "ours: the training set is not public",
+    "train.steps": OURS,
+    "train.problems_per_step": OURS,
+    "train.mini_batches": "ours: at least 4 updates a rollout, or no clip acts",
+    "train.learning_rate": OURS,
+    "train.warmup_updates": OURS,
+    "train.schedule": OURS,
+    "train.max_new_tokens": OURS,
+    "train.tokens_per_micro_batch": OURS,
+    "train.activation_checkpointing": "ours: less memory for about a third more work",
+    "train.precision": OURS,
+    "train.sampler": OURS,
+    "evaluation.tasks": PAPER,
+    "evaluation.samples": OURS,
+    "evaluation.max_new_tokens": OURS,
+}
+
+
+def qwen3_8b_dapo() -> CompareConfig:
+    """The paper's larger model, where it reports the largest gains; settings as for the smaller one [ours].
+
+    Weights, gradients and AdamW's moments in float32 take 131 GB: more than one device has. --set train.lora_rank=32
+    trains adapters instead.
+    """
+    base = qwen3_1_7b_dapo()
+    return dataclasses.replace(
+        base, name="qwen3-8b-dapo", train=dataclasses.replace(base.train, model="Qwen/Qwen3-8B-Base")
+    )
+
+
+def hispo_1_7b() -> CompareConfig:
+    """The published small-budget study, for one GPU of 32 GB: rank-1 adapters, 4 updates a rollout, acc@8.
+
+    The study trains on the MATH training set, which the suite does not have: numbers beside its own are near
+    relatives, not a reproduction.
+    """
+    train = TrainConfig(
+        model="Qwen/Qwen3-1.7B-Base",
+        tasks=("dapo_math_17k",),
+        steps=100,
+        problems_per_step=32,
+        mini_batches=4,
+        learning_rate=2e-5,
+        lora_rank=1,
+        max_new_tokens=4096,
+        sampling_batch_size=128,
+        tokens_per_micro_batch=8192,
+        activation_checkpointing=True,
+        precision="bfloat16",
+        sampler="vllm",
+    )
+    evaluation = EvalConfig(tasks=("math500", "aime24", "aime25"), samples=8, max_new_tokens=4096, batch_size=128)
+    return CompareConfig("hispo-1.7b", ("grpo", "gspo", "fspo"), (0, 1, 2), train, evaluation, primary="math500")
+
+
+HISPO_1_7B: Sources = {
+    "name": OURS,
+    "methods": f"{HISPO} for GRPO and GSPO, with the ranges of our cards; FSPO is added by us",
+    "seeds": OURS,
+    "primary": "ours: AIME's 30 problems alone have a standard error of 8 points",
+    "train.model": HISPO,
+    "train.tasks": "ours, in place of the study's MATH training set",
+    "train.steps": OURS,
+    "train.problems_per_step": OURS,
+    "train.mini_batches": f"{HISPO}: 4 updates a rollout; as mini-batches of one epoch is our reading",
+    "train.learning_rate": "ours: about ten times that of full training",
+    "train.lora_rank": HISPO,
+    "train.lora_alpha": OURS,
+    "train.lora_targets": OURS,
+    "train.max_new_tokens": f"{HISPO}: 512 / 4,096 tokens, read by us as prompt / response; the suite cuts no prompt",
+    "train.sampling_batch_size": OURS,
+    "train.tokens_per_micro_batch": OURS,
+    "train.activation_checkpointing": "ours: less memory for about a third more work",
+    "train.precision": OURS,
+    "train.sampler": OURS,
+    "evaluation.tasks": HISPO,
+    "evaluation.samples": f"{HISPO}: acc@8, read by us as avg@8",
+    "evaluation.max_new_tokens": f"{HISPO}: as in training",
+    "evaluation.temperature": OURS,
+    "evaluation.batch_size": OURS,
+}
+
+RECIPES: dict[str, Callable[[], CompareConfig]] = {
+    "demo": demo,
+    "demo-large": demo_large,
+    "smoke": smoke,
+    "smollm2-svamp": smollm2_svamp,
+    "smollm2-gsm8k": smollm2_gsm8k,
+    "qwen3-1.7b-dapo": qwen3_1_7b_dapo,
+    "qwen3-8b-dapo": qwen3_8b_dapo,
+    "hispo-1.7b": hispo_1_7b,
+}
+SOURCES: dict[str, Sources] = {
+    "demo": DEMO,
+    "demo-large": DEMO_LARGE,
+    "smoke": SMOKE,
+    "smollm2-svamp": SMOLLM2,
+    "smollm2-gsm8k": SMOLLM2,
+    "qwen3-1.7b-dapo": QWEN3,
+    "qwen3-8b-dapo": QWEN3,
+    "hispo-1.7b": HISPO_1_7B,
+}
+PUBLISHED: dict[str, dict[tuple[str, str], tuple[float, str]]] = {
+    "hispo-1.7b": {
+        ("grpo", "math500"): (64.70, f"{HISPO}, acc@8"),
+        ("grpo", "aime24"): (5.42, f"{HISPO}, acc@8"),
+        ("grpo", "aime25"): (4.58, f"{HISPO}, acc@8"),
+        ("gspo", "math500"): (65.55, f"{HISPO}, acc@8"),
+        ("gspo", "aime24"): (5.42, f"{HISPO}, acc@8"),
+        ("gspo", "aime25"): (5.83, f"{HISPO}, acc@8"),
+    },
+}
+"""Public numbers by recipe, then by (method, set): per cent, and whose. FSPO's paper has published none."""
+
+
+def settings_of(config: CompareConfig) -> dict[str, object]:
+    """Every setting of a comparison by its path: `methods`, `train.steps`, `train.vllm.sleep` and their like."""
+    return dict(_settings_in(config, ""))
+
+
+def _settings_in(section: Any, prefix: str) -> Iterator[tuple[str, object]]:
+    for field in dataclasses.fields(section):
+        value, path = getattr(section, field.name), prefix + field.name
+        yield from _settings_in(value, f"{path}.") if dataclasses.is_dataclass(value) else [(path, value)]
+
+
+def provenance(name: str) -> dict[str, str]:
+    """Where each setting of a recipe comes from, every setting of `settings_of` in its order."""
+    sources = {**{path: f"follows {other}" for path, other in FOLLOWS.items()}, **SOURCES[name]}
+    return {path: sources.get(path, DEFAULT) for path in settings_of(RECIPES[name]())}
+
+
+def published(name: str) -> Mapping[tuple[str, str], tuple[float, str]]:
+    """Public numbers to set beside a recipe's: (method, set) to (per cent, whose); empty for other names."""
+    return PUBLISHED.get(name, {})
+
+
+def primary_sentence(config: CompareConfig) -> str:
+    """The primary outcome in words, as it is declared before the run."""
+    sets = ", ".join(config.evaluation.tasks)
+    several = len(config.evaluation.tasks) > 1
+    what = config.primary if config.primary != MEAN else f"the mean over {sets}" if several else sets
+    return f"Primary outcome: avg@{config.evaluation.samples} on {what}, each method against the base model and FSPO."

@@ -1,0 +1,124 @@
+"""Recording a bank: train a policy for some steps and keep its rollouts and what every update said of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from suite.config import CompareConfig, plain
+from suite.experiments.layouts import layout_for
+from suite.experiments.local_jobs import run_jobs
+from suite.experiments.recipes import method_with
+from suite.experiments.start import load, source_of
+from suite.methods.cards import card_digest
+from suite.policy.loading import model_digest
+from suite.policy.lora import merged
+from suite.records.bank import Bank, Recorded
+from suite.records.files import write_atomically
+from suite.records.provenance import machine, versions
+from suite.records.rollout_set import RolloutSet
+from suite.records.run_log import read_log
+from suite.records.update_log import UpdateLog
+from suite.training.trainer import Trainer
+from suite.types import UserError
+
+NO_METHOD = "none"
+"""The driver that clips nothing: the sequence ratio as it is."""
+FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class RecordJob:
+    """Train one policy in a working folder beside the bank, keeping rollouts, updates and the policies' digests."""
+
+    config: CompareConfig
+    out: Path
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.recording") / self.name
+
+    @property
+    def total(self) -> int:
+        return self.config.train.steps
+
+    def done(self) -> bool:
+        return (self.folder / FINISHED).exists()
+
+    def finished_units(self) -> int:
+        return len(read_log(self.folder))
+
+    def run(self) -> str:
+        loaded, sampler = load(self.config.train)
+        source = source_of(self.config, loaded, sampler, self.seed)
+        driver = "no_clip" if self.method == NO_METHOD else self.method
+
+        def keep(step: int, recorded: RolloutSet) -> None:
+            write_atomically(self.folder / "rollouts" / f"step-{step:05d}.safetensors", recorded.to_bytes())
+            write_atomically(self.folder / "policies" / f"step-{step:05d}", model_digest(merged(loaded.model)))
+
+        method = method_with(driver, self.config.options)
+        log = Trainer(self.config.train, method, self.seed, source, self.folder, on_rollouts=keep).run()
+        facts = {
+            "recipe": self.config.name,
+            "train": plain(self.config.train),
+            "seed": self.seed,
+            "driver": {"method": driver, "card": card_digest(method), "hyper": plain(method.hyper)},
+            "digests": {**source.digests, "final_model": model_digest(loaded.model)},
+            "environment": {**versions(), **machine()},
+        }
+        write_atomically(self.folder / FINISHED, json.dumps(facts, indent=1) + "\n")
+        return f"{len(log)} steps, reward {log[0]['reward/mean']:.3f} -> {log[-1]['reward/mean']:.3f}"
+
+    def files(self) -> list[Recorded]:
+        """What the bank keeps of it: a rollout set and an update log for every step."""
+        kept = []
+        for path in sorted((self.folder / "rollouts").glob("step-*.safetensors")):
+            step = int(path.stem.removeprefix("step-"))
+            policy = (self.folder / "policies" / path.stem).read_text(encoding="utf-8")
+            updates = self.folder / "updates" / path.name
+            rows = {"rollouts": self.config.train.problems_per_step * self.config.train.samples_per_problem}
+            rows["updates"] = len(UpdateLog.load(updates))
+            for kind, source in (("rollouts", path), ("updates", updates)):
+                kept.append(Recorded(kind, source.read_bytes(), self.seed, step, rows[kind], policy))
+        return kept
+
+
+def record(
+    config: CompareConfig,
+    out: Path,
+    method: str,
+    command: Sequence[str],
+    console: Console,
+    ranges: Mapping[str, str] | None = None,
+) -> Bank:
+    """Record the recipe's policy driven by `method` ("none": without clip) for every seed of the config; appends.
+
+    `ranges` says which range file settings came from, for the manifest.
+    Interrupted recordings go on where they stopped. UserError where a recording is in the bank already.
+    """
+    bank = Bank.open_or_new(out)
+    jobs = [RecordJob(config, out, method, seed) for seed in config.seeds]
+    for job in jobs:
+        if job.name in bank.recordings:
+            raise UserError(f"{out}: holds the recording {job.name} already; choose other --seeds or another --method")
+    run_jobs([jobs], layout_for(config.train, len(jobs)), console)
+    for job in jobs:
+        facts = json.loads((job.folder / FINISHED).read_text(encoding="utf-8"))
+        facts |= {"command": list(command), **({"ranges": dict(ranges)} if ranges else {})}
+        bank = bank.append(job.name, facts, job.files())
+        shutil.rmtree(job.folder)
+    if not any(jobs[0].folder.parent.iterdir()):
+        jobs[0].folder.parent.rmdir()
+    return bank

@@ -1,0 +1,50 @@
+"""What a job starts from: the start model and its sampler, its rollouts, and where it runs."""
+
+from __future__ import annotations
+
+import torch
+
+from suite.config import CompareConfig, TrainConfig
+from suite.experiments.recipes import EMBEDDED_MODEL, overlaps_of, tasks_named
+from suite.policy.deterministic import compute_deterministically
+from suite.policy.engines import require_engine, sampler_for
+from suite.policy.loading import LoadedModel, load_model
+from suite.policy.ranks import ranks_here
+from suite.policy.sampling import Sampler
+from suite.policy.smollm2 import located
+from suite.policy.vllm_sampler import PRECISIONS
+from suite.records.provenance import machine, versions
+from suite.training.rollout_source import RolloutSource
+from suite.training.shared_sampling import shared
+
+
+def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
+    """The start model in float32 on the best device, and a sampler of the configured engine and precision.
+
+    Under torchrun every process has both, and the sampler is one for all.
+    """
+    require_engine(config.sampler, vllm=config.vllm)
+    compute_deterministically(config.deterministic)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
+    side_by_side = config.sampling_batch_size
+    sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, side_by_side, config.vllm)
+    return loaded, shared(sampler, ranks_here())
+
+
+def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
+    """Where the rollouts of a training run come from: its tasks without what the evaluation sets hold too."""
+    digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
+    chosen, held_out = tasks_named(config.train.tasks), {found.train.id for found in overlaps_of(config)}
+    return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config.train, seed, digests, held_out)
+
+
+def environment_of(sampler: Sampler) -> dict[str, str]:
+    """Versions, machine and engine of this process, and with how many others it works."""
+    return {**versions(), **machine(), "sampler": sampler.engine, "processes": str(ranks_here().count)}
+
+
+def model_for_evaluation(model: str, precision: str) -> LoadedModel:
+    """The named model in that precision, on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_model(located(model), dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)

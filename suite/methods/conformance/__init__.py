@@ -1,0 +1,43 @@
+"""What every method owes, whatever its equation: the properties behind `fspo check`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from suite.methods.conformance import bands, batches, credits, gradients
+from suite.methods.conformance.violation import Violation
+from suite.types import Method
+
+CHECKS: Mapping[str, Callable[[Method], None]] = {
+    **batches.CHECKS,
+    **gradients.CHECKS,
+    **bands.CHECKS,
+    **credits.CHECKS,
+}
+"""What is checked -> function that raises Violation where a method breaks it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One property of one method: `reason` is None where it holds; `example` the smallest batch where it does not."""
+
+    method: str
+    check: str
+    reason: str | None = None
+    example: str = ""
+
+
+def conformance(method: Method) -> list[Outcome]:
+    """Every property of CHECKS for one method. A method that raises fails the check at hand; nothing is swallowed."""
+    outcomes = []
+    for name, check in CHECKS.items():
+        try:
+            check(method)
+        except Violation as violation:
+            outcomes.append(Outcome(method.name, name, violation.reason, violation.example))
+        except Exception as error:
+            outcomes.append(Outcome(method.name, name, f"raised {type(error).__name__}: {error}"))
+        else:
+            outcomes.append(Outcome(method.name, name))
+    return outcomes

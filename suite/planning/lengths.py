@@ -1,0 +1,79 @@
+"""What a plan can know of texts before anything starts: prompts on this machine are counted, others assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from suite.config import CompareConfig
+from suite.experiments.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
+from suite.planning.cost_model import Lengths
+from suite.policy.prompting import encode
+from suite.policy.smollm2 import cache_folder, is_fetched
+from suite.types import Problem, Task
+
+ASSUMED_PROMPT = (200, 1000)
+"""Mean and longest prompt where no text is at hand: assumed (ours)."""
+ASSUMED_PROBLEMS = 300
+"""Problems of an evaluation set that is not at hand: assumed (ours)."""
+MEAN_OF_LIMIT = 0.5
+"""Mean response over its limit where nothing is said: assumed (ours)."""
+LOOKED_AT = 256
+
+
+def model_folder(reference: str) -> Path | None:
+    """Where a model lies on this machine, without fetching it; None for one that does not."""
+    if reference == "embedded":
+        return EMBEDDED_MODEL
+    if reference.lower() == "smollm2":
+        folder = cache_folder() / "smollm2"
+        return folder if is_fetched(folder) else None
+    folder = Path(reference).expanduser()
+    return folder if (folder / "config.json").is_file() else None
+
+
+def problems_at_hand(task: Task, split: str, data_dir: Path | None) -> Sequence[Problem] | None:
+    """The problems of a generated set, or of one in the data folder; None for a set that only the hub has."""
+    here = task.name in EMBEDDED_TASKS or data_dir is not None
+    return task.load(split, data_dir) if here else None
+
+
+def lengths_of(config: CompareConfig, response: float | None) -> Lengths:
+    """Prompts counted with the model's tokenizer where both are at hand; `response` is the mean, None to assume it."""
+    chosen, folder = tasks_named(config.train.tasks), model_folder(config.train.model)
+    limit = config.train.max_new_tokens or max(task.max_new_tokens for task in chosen)
+    prompts = _counted(config, chosen, folder)
+    mean, longest = (sum(prompts) / len(prompts), max(prompts)) if prompts else ASSUMED_PROMPT
+    words = f"prompts {mean:.0f} tokens, at most {longest} ({'counted' if prompts else 'assumed'})"
+    likely = min(limit, response if response is not None else MEAN_OF_LIMIT * limit)
+    said = "as given" if response is not None else "assumed: half of the limit"
+    return Lengths(mean, longest, likely, limit, f"{words}; responses {likely:.0f} ({said}), limit {limit}")
+
+
+def _counted(config: CompareConfig, chosen: Sequence[Task], folder: Path | None) -> list[int]:
+    """Tokens of up to LOOKED_AT prompts of each training set; none where a set or the tokenizer is not here."""
+    found = [(task, problems_at_hand(task, "train", config.train.data_dir)) for task in chosen]
+    if folder is None or any(problems is None for _, problems in found):
+        return []
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return [
+        len(encode(tokenizer, task, problem, config.train.chat))
+        for task, problems in found
+        for problem in (problems or ())[:LOOKED_AT]
+    ]
+
+
+def questions_of(config: CompareConfig) -> tuple[int, str]:
+    """Problems of all evaluation sets, and which of them are assumed, in words."""
+    total, assumed, limit = 0, [], config.evaluation.limit
+    for task in tasks_named(config.evaluation.tasks):
+        problems = problems_at_hand(task, "eval", config.train.data_dir)
+        if problems is None:
+            assumed.append(task.name)
+        count = ASSUMED_PROBLEMS if problems is None else len(problems)
+        total += min(count, limit) if limit else count
+    words = f", {', '.join(assumed)} assumed to have {ASSUMED_PROBLEMS}" if assumed and not limit else ""
+    return total, f"{total} problems in {len(config.evaluation.tasks)} evaluation sets{words}"

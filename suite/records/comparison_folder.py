@@ -1,0 +1,77 @@
+"""The folder of a comparison: which comparison it holds, and that it holds no other."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from suite.config import PROTOCOL, CompareConfig, plain, restored
+from suite.records.files import flat, write_atomically
+from suite.records.provenance import versions
+from suite.records.result import check_protocol
+from suite.types import UserError
+
+CONFIG_FILE = "comparison.json"
+
+
+def claim_folder(
+    config: CompareConfig,
+    out: Path,
+    command: Sequence[str],
+    code: Mapping[str, str],
+    ranges: Mapping[str, str] | None = None,
+) -> None:
+    """Write the resolved config into the folder, or check that it holds this very comparison.
+
+    `code` digests each method's source. `ranges` says which range file settings came from; the config has the settings
+    themselves, so that no result depends on the file being kept. Raises UserError, and writes nothing, where `holds`
+    does.
+    """
+    if holds(config, out, code):
+        return
+    content = {"protocol": PROTOCOL, "config": plain(config), "command": shlex.join(command), "versions": versions()}
+    content["code"] = dict(code)
+    if ranges:
+        content["ranges"] = dict(ranges)
+    write_atomically(out / CONFIG_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
+    """Whether the folder holds this very comparison already; False where it is empty or absent. Writes nothing.
+
+    Raises UserError when it has results of another protocol or configuration, or of a method that was another one.
+    """
+    path = out / CONFIG_FILE
+    wanted = json.loads(json.dumps(plain(config)))
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            check_protocol(found["protocol"], path)
+            known = json.loads(json.dumps(plain(restored(found["config"]))))  # younger settings had their defaults
+            written = found.get("code", {})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
+        for name, value in flat(wanted).items():
+            if flat(known).get(name) != value:
+                old = flat(known).get(name)
+                raise UserError(f"{out}: holds a comparison with {name} = {old!r}, not {value!r}; choose another --out")
+        for name, digest in code.items():
+            if written.get(name, digest) != digest:
+                raise UserError(f"{out}: holds results of {name} before its code changed; choose another --out")
+        return True
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
+    return False
+
+
+def stored_config(out: Path) -> CompareConfig:
+    """The config of the comparison in a folder. Raises UserError where there is none, or one of another protocol."""
+    path = out / CONFIG_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        check_protocol(found["protocol"], path)
+        return restored(found["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error

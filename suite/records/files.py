@@ -1,0 +1,116 @@
+"""Files that are whole or absent, and the digests that name their content."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from suite.types import UserError
+
+LOCK_SECONDS = 10.0
+
+
+def digest_of(content: Any) -> str:
+    """sha256 (hex) of the canonical JSON of plain data: sorted keys, no spaces, floats by their shortest repr."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def canonical_json(content: Any) -> str:
+    """JSON text that is equal for equal content. NaN and infinity are refused with ValueError."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested plain data by their path, `{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    items: dict[str, Any] = {}
+    for key, value in content.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader, or a crash, sees the old file or the whole new one and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+SHARED_MEMORY = Path("/dev/shm")
+OURS = "fspo-held-"
+GRACE_SECONDS = 60
+"""Age from which a folder in memory that no living process holds is cleared away."""
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A temporary folder in shared memory where the system has it, else on disk; gone when the block ends.
+
+    A process that is killed leaves its folder behind, with gigabytes of weights at worst: whoever makes the next one
+    clears it away. The lock that tells ends with its process, however that ends.
+    """
+    place = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+    _clear_abandoned(place)
+    with tempfile.TemporaryDirectory(prefix=f"{OURS}{os.getpid()}-", dir=place) as folder:
+        holder = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(holder)
+
+
+def _clear_abandoned(place: Path) -> None:
+    """Remove folders in memory of processes that were killed."""
+    for folder in place.glob(f"{OURS}*"):
+        if _abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether no living process holds the folder; False for one so young that it may not be held yet."""
+    try:
+        if time.time() - folder.stat().st_mtime < GRACE_SECONDS:
+            return False
+        holder = os.open(folder, os.O_RDONLY)
+    except OSError:  # somebody else's, or gone meanwhile
+        return False
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(holder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; a held one is waited for, then refused with UserError.
+
+    The lock is the kernel's: it is gone as soon as its process is, however that ended.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{folder}: another process works here; wait for it or stop it") from None
+                time.sleep(0.1)
+        yield

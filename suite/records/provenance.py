@@ -1,0 +1,87 @@
+"""Where a number was made: versions, commit, machine. Never part of a digest that two machines should share."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.records.files import write_atomically
+
+PACKAGES = ("fspo-suite", "torch", "transformers", "tokenizers", "math-verify", "numpy")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of this suite and of the libraries that can move a number, and the commit of a source checkout."""
+    found = {"python": platform.python_version(), "commit": commit()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@functools.cache
+def commit() -> str:
+    """The checkout's commit, with `+changes` if the working tree differs; `none` outside a git checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "none"
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def machine() -> dict[str, str]:
+    """Processor, system and accelerator of this process."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        "accelerator": device,
+    }
+
+
+@contextmanager
+def environment_variables(values: Mapping[str, str | None]) -> Iterator[None]:
+    """These variables, None for unset, for the block and the processes it starts; afterwards the earlier ones again."""
+
+    def put(chosen: Mapping[str, str | None]) -> None:
+        for name, value in chosen.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    before = {name: os.environ.get(name) for name in values}
+    put(values)
+    try:
+        yield
+    finally:
+        put(before)
+
+
+def write_provenance(folder: Path, command: Sequence[str], **facts: Any) -> None:
+    """Write made.json beside results that are no run: the command, what it was made from, versions and machine."""
+    content = {"command": shlex.join(command), **facts, "versions": versions(), "machine": machine()}
+    write_atomically(folder / "made.json", json.dumps(content, indent=1, default=str) + "\n")

@@ -1,0 +1,73 @@
+"""A finished cell on disk: result.json, with a digest over everything that must not change from run to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from suite.config import PROTOCOL
+from suite.records.costs import COSTS
+from suite.records.files import digest_of, write_atomically
+from suite.types import EvalResult, RunResult, UserError, Verdict
+
+OUTSIDE_DIGEST = ("costs", "environment")
+FILE = "result.json"
+
+BASE = "base"
+
+
+def curves_of(log: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
+    """One list a logged number, one entry a step; None where a step does not have it. Costs are left out."""
+    names = dict.fromkeys(name for row in log for name in row if name != "step" and not name.startswith(COSTS))
+    return {name: [None if (x := row.get(name)) is None or x != x else x for row in log] for name in names}
+
+
+def digest(result: RunResult) -> str:
+    """sha256 over protocol, method, seed, config, evaluations, curves and digests; costs and environment stay out."""
+    content = dataclasses.asdict(result)
+    return digest_of({key: value for key, value in content.items() if key not in OUTSIDE_DIGEST})
+
+
+def write_result(result: RunResult, folder: Path) -> None:
+    """Write result.json with the result's digest."""
+    content = {**dataclasses.asdict(result), "digest": digest(result)}
+    write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_result(folder: Path) -> RunResult:
+    """Read result.json and check it. Another protocol, a broken file or an altered one raises UserError."""
+    path = folder / FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        expected = content.pop("digest")
+        check_protocol(content["protocol"], path)
+        content["evals"] = tuple(_eval(e) for e in content["evals"])
+        result = RunResult(**content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a result of this suite ({error}); move it away to make it again") from error
+    if digest(result) != expected:
+        raise UserError(f"{path}: altered after it was written (its digest differs); move it away to make it again")
+    return result
+
+
+def check_protocol(found: Any, path: Path) -> None:
+    """Refuse results whose numbers mean something else than this version's."""
+    if found != PROTOCOL:
+        raise UserError(
+            f"{path}: results of protocol {found}, this version writes protocol {PROTOCOL}; choose another --out folder"
+        )
+
+
+def _eval(content: dict[str, Any]) -> EvalResult:
+    return EvalResult(
+        task=content["task"],
+        task_version=content["task_version"],
+        data_digest=content["data_digest"],
+        problem_ids=tuple(content["problem_ids"]),
+        verdicts=tuple(tuple(Verdict(v) for v in row) for row in content["verdicts"]),
+        lengths=tuple(tuple(row) for row in content["lengths"]),
+        truncated_share=content["truncated_share"],
+    )

@@ -1,0 +1,262 @@
+"""Length fairness: who is clipped, by response length. Tables with intervals, LRE, and the cosine bound.
+
+A frame of responses has one row per response and method: method, range, seed, problem_id, length, truncated, sign (of
+the advantage), outside_band and clipped (0 or 1, or the share of the response's tokens for a token ratio).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from suite.replay.resampling import (
+    LEVEL,
+    Sums,
+    bin_labels,
+    bin_of,
+    bootstrap_sums,
+    cluster_ids,
+    interval,
+    quantile_edges,
+    slope,
+    whole,
+)
+
+GROUP = ["method", "range"]
+TRUNCATED = "truncated"
+"""Label of the bin of responses that were cut at the token limit."""
+
+
+# --- the numbers ----------------------------------------------------------------------------------
+
+
+def length_reweighting_error(acceptance: np.ndarray, responses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """LRE, in its largest and its response-weighted mean form; 0 means that clipping treats all lengths alike.
+
+        max_l |a(l) / abar - 1|,     sum_l p(l) |a(l) / abar - 1|,     abar = sum_l p(l) a(l)
+
+    Both arguments [..., bins]; empty bins do not count; nan where nothing is accepted at all.
+    The largest form is biased upwards by noise in thin bins: compare it with `lre_noise` of `fairness_summary`.
+
+    >>> [x.round(3).item() for x in length_reweighting_error(np.array([0.9, 0.6]), np.array([100, 50]))]
+    [0.25, 0.167]
+
+    Source: the paper defines an LRE; this form is ours.
+    """
+    acceptance, responses = np.broadcast_arrays(np.asarray(acceptance, float), np.asarray(responses, float))
+    counts = responses > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = responses / responses.sum(-1, keepdims=True)
+        mean = np.where(counts, weights * acceptance, 0.0).sum(-1, keepdims=True)
+        errors = np.where(counts, np.abs(acceptance / mean - 1), 0.0)
+        largest = np.where(counts.any(-1), errors.max(-1), np.nan)[()]
+    return largest, (weights * errors).sum(-1)
+
+
+def cosine_bound(concentration: float, lre: float) -> float:
+    """Lower bound on the cosine between the clipped and the true update; nan where the bound says nothing.
+
+        cos >= sqrt(1 - (K LRE)^2)   if K LRE < 1,     K = sum_l p(l) |g(l)| / |g|
+
+    for an update that scales each length's contribution by a(l) / abar. LRE must be the largest form.
+
+    Source: arXiv 2509.09177 states that a small LRE bounds the cosine; this bound is ours.
+    """
+    error = concentration * lre
+    return math.sqrt(1 - error**2) if 0 <= error < 1 else math.nan
+
+
+def update_concentration(shares: np.ndarray, updates: np.ndarray) -> float:
+    """K, how much the updates of different lengths cancel: 1 when they all point one way, large when they cancel.
+
+        K = sum_l p(l) |g(l)| / |sum_l p(l) g(l)|
+
+    shares [bins], updates [bins, parameters]; inf where they cancel to 0. Source: ours.
+    """
+    total = np.linalg.norm(shares @ updates)
+    return float(shares @ np.linalg.norm(updates, axis=1) / total) if total > 0 else math.inf
+
+
+# --- the tables -----------------------------------------------------------------------------------
+
+
+def _cluster_sums(frame: pd.DataFrame, edges: np.ndarray, count: int) -> Sums:
+    """Per cluster: counts and flag sums of every length bin (truncated responses last), and the sums of the slopes."""
+    finished = ~frame["truncated"].to_numpy(bool)
+    length = frame["length"].to_numpy(float)
+    where = np.full(len(frame), len(edges) - 1)
+    where[finished] = bin_of(length[finished], edges)
+    gradient = frame["sign"].to_numpy() != 0
+    outside, clipped = frame["outside_band"].to_numpy(float), frame["clipped"].to_numpy(float)
+    cluster = frame["cluster"].to_numpy()
+
+    def add(values: np.ndarray, place: np.ndarray, width: int) -> np.ndarray:
+        return np.bincount(cluster * width + place, values, count * width).reshape(count, width)
+
+    bins, one, doublings = len(edges), np.zeros(len(frame), int), np.log2(length)
+    sums = {
+        "responses": add(np.ones(len(frame)), where, bins),
+        "length": add(length, where, bins),
+        "outside": add(outside, where, bins),
+        "gradients": add(gradient, where, bins),
+        "clipped": add(clipped * gradient, where, bins),
+    }
+    for name, y, rows in (("outside_", outside, finished), ("clipped_", clipped, finished & gradient)):
+        parts = {"n": rows, "x": doublings, "xx": doublings**2, "y": y, "xy": doublings * y}
+        sums |= {name + key: add(np.where(rows, value, 0.0), one, 1) for key, value in parts.items()}
+    return sums
+
+
+def _shares(sums: Sums) -> dict[str, np.ndarray]:
+    """Every number of the two tables, from summed clusters [..., width]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        outside, clipped = sums["outside"] / sums["responses"], sums["clipped"] / sums["gradients"]
+        accepted, gradients = 1 - clipped[..., :-1], sums["gradients"][..., :-1]
+        mean = np.nansum(accepted * gradients, axis=-1, keepdims=True) / gradients.sum(-1, keepdims=True)
+        relative = (1 - clipped) / mean
+        largest, average = length_reweighting_error(accepted, gradients)
+        return {
+            "outside_band": outside,
+            "clipped": clipped,
+            "acceptance": 1 - clipped,
+            "relative_acceptance": relative,
+            "mean_outside_band": sums["outside"].sum(-1) / sums["responses"].sum(-1),
+            "mean_clipped": sums["clipped"].sum(-1) / sums["gradients"].sum(-1),
+            "outside_slope": slope(sums, "outside_"),
+            "clipped_slope": slope(sums, "clipped_"),
+            "lre_max": largest,
+            "lre_mean": average,
+        }
+
+
+Measured = tuple[tuple[str, str], np.ndarray, Sums, dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def _measure(
+    frame: pd.DataFrame, edges: np.ndarray | None, bins: int, rng: np.random.Generator, repetitions: int
+) -> Iterator[Measured]:
+    """(method, range), bin edges, sums, numbers and their replicates, for every method and range of the frame."""
+    if frame.empty:
+        raise ValueError("no responses to measure: were all updates the first of their rollout?")
+    if edges is None:
+        binned = whole(frame)
+        edges = quantile_edges(np.asarray((frame if binned.empty else binned)["length"]), bins)
+    edges = np.asarray(edges)
+    clusters_of = cluster_ids(frame)
+    frame, count = frame.assign(cluster=clusters_of), int(clusters_of.max()) + 1
+    groups: list[tuple[Any, pd.DataFrame]] = list(frame.groupby(GROUP, sort=False))
+    clusters = [_cluster_sums(part, edges, count) for _, part in groups]
+    replicates = bootstrap_sums(clusters, rng, repetitions)
+    for (name, _), sums, drawn in zip(groups, clusters, replicates, strict=True):
+        total = {key: block.sum(axis=0) for key, block in sums.items()}
+        yield name, edges, total, _shares(total), _shares(drawn)
+
+
+def clip_by_length(
+    per_response: pd.DataFrame,
+    *,
+    rng: np.random.Generator,
+    edges: np.ndarray | None = None,
+    bins: int = 6,
+    repetitions: int = 2000,
+) -> pd.DataFrame:
+    """Clip shares by response length: one row per method, range and length bin, truncated responses in the last bin.
+
+    `outside_band` counts all responses. `clipped` and `acceptance` = 1 - clipped count those with a gradient (advantage
+    not 0): easy problems are short and all-equal rewards have no gradient to clip, which would pass for fairness.
+    `relative_acceptance` is a(l) / abar. Each with a 95 % interval (`_low`, `_high`): percentiles of a bootstrap over
+    (seed, problem) clusters; nan where `repetitions` is 0. `edges` fixes the bins; otherwise `bins` quantiles of the
+    lengths. Raises ValueError for an empty frame. Source: ours.
+    """
+    rows = []
+    for name, cuts, total, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
+        labels = [*bin_labels(cuts), TRUNCATED]
+        limits = {key: interval(drawn[key]) for key in ("outside_band", "clipped", "acceptance", "relative_acceptance")}
+        for i, label in enumerate(labels):
+            if total["responses"][i] == 0:
+                continue
+            row = dict(zip(GROUP, name, strict=True)) | {"bin": label, "truncated": label == TRUNCATED}
+            row |= {"responses": int(total["responses"][i]), "with_gradient": int(total["gradients"][i])}
+            row["mean_length"] = total["length"][i] / total["responses"][i]
+            for key, (low, high) in limits.items():
+                row |= {key: shares[key][i], f"{key}_low": low[i], f"{key}_high": high[i]}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def fairness_summary(
+    per_response: pd.DataFrame,
+    *,
+    rng: np.random.Generator,
+    edges: np.ndarray | None = None,
+    bins: int = 6,
+    repetitions: int = 2000,
+) -> pd.DataFrame:
+    """How evenly each method clips: one row per method and range, with 95 % intervals and a computed sentence.
+
+    mean_outside_band, mean_clipped over all responses (clipped: over those with a gradient); outside_slope and
+    clipped_slope per doubling of the length; lre_max and lre_mean of the acceptance. Slopes and LRE leave truncated
+    responses out; intervals of LRE are those of `lre_intervals`. `lre_noise` is the 95th percentile of the largest LRE
+    that equal acceptance would show with this many responses: an lre_max below it is no evidence of unfairness.
+    Arguments as `clip_by_length`. Source: ours.
+    """
+    rows = []
+    for name, _, total, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
+        row: dict[str, Any] = dict(zip(GROUP, name, strict=True)) | {"responses": int(total["responses"].sum())}
+        row["truncated_share"] = total["responses"][-1] / total["responses"].sum()
+        plain = ("mean_outside_band", "mean_clipped", "outside_slope", "clipped_slope")
+        limits: dict[str, tuple[Any, Any]] = {key: interval(drawn[key]) for key in plain}
+        limits |= lre_intervals(
+            shares["relative_acceptance"][:-1], drawn["relative_acceptance"][:, :-1], total["gradients"][:-1]
+        )
+        for key, (low, high) in limits.items():
+            row |= {key: float(shares[key]), f"{key}_low": float(low), f"{key}_high": float(high)}
+        centred = drawn["relative_acceptance"] - shares["relative_acceptance"]
+        largest = np.nan_to_num(np.abs(centred[:, :-1])).max(axis=1)
+        row["lre_noise"] = float(np.quantile(largest, LEVEL)) if len(largest) else math.nan
+        rows.append(row | {"sentence": slope_sentence(row)})
+    return pd.DataFrame(rows)
+
+
+def lre_intervals(relative: np.ndarray, drawn: np.ndarray, responses: np.ndarray) -> dict[str, tuple[float, float]]:
+    """95 % intervals of both forms of LRE, by name, from a(l) / abar [bins] and its replicates [repetitions, bins].
+
+        |r(l) - measured r(l)| <= w se(l) for all l at once in 95 % of replicates,     r = a / abar
+        LRE between the largest (mean) of max(|r(l) - 1| - w se(l), 0) and that of |r(l) - 1| + w se(l)
+
+    A percentile interval would lie above its estimate: resampling adds noise to every bin, and a largest deviation
+    only grows with noise. This one contains its estimate, reaches 0 where no bin stands out, and covers at least as
+    often as it says. Empty bins do not count; nan without replicates. Source: ours.
+    """
+    used = np.asarray(responses) > 0
+    if not len(drawn) or not used.any():
+        return dict.fromkeys(("lre_max", "lre_mean"), (math.nan, math.nan))
+    found, replicates = relative[used], drawn[:, used]
+    error = np.nanstd(replicates, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        furthest = np.nan_to_num(np.abs(replicates - found) / error).max(axis=1)
+    width = np.quantile(furthest, LEVEL) * error
+    low, high = np.maximum(np.abs(found - 1) - width, 0.0), np.abs(found - 1) + width
+    share = responses[used] / responses[used].sum()
+    return {"lre_max": (float(low.max()), float(high.max())), "lre_mean": (float(share @ low), float(share @ high))}
+
+
+def slope_sentence(row: Mapping[str, Any]) -> str:
+    """What the slope of the outside-band share supports: it rises, it falls, or none was found.
+
+    >>> slope_sentence({"outside_slope": 0.05, "outside_slope_low": 0.04, "outside_slope_high": 0.06})
+    'outside-band share rises with length: +5.0 points per doubling [+4.0, +6.0]'
+    """
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    middle, low, high = (round(100 * row[f"outside_slope{end}"], 1) + 0.0 for end in ("", "_low", "_high"))
+    if row.get("mean_outside_band") == 0:
+        return "no slope found: no response left the band"
+    if math.isnan(middle) or math.isnan(low):
+        return "no slope found: the lengths do not vary"
+    rises, falls = row["outside_slope_low"] > 0, row["outside_slope_high"] < 0
+    head = f"outside-band share {'rises' if rises else 'falls'} with length" if rises or falls else "no slope found"
+    return f"{head}: {middle:+.1f} points per doubling [{low:+.1f}, {high:+.1f}]"

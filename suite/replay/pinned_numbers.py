@@ -1,0 +1,163 @@
+"""Golden replays: pinned numbers of every method on a committed rollout set, and what moved since."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from suite.arithmetic import divisor_count
+from suite.methods.cards import card_digest
+from suite.methods.trial_batches import gradient, judged
+from suite.records.files import write_atomically
+from suite.records.update_log import UpdateLog
+from suite.replay.one_method import policy_batch
+from suite.types import CreditInput, Level, Method, PolicyBatch, UserError
+
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
+ROLLOUTS = "rollouts.safetensors"
+PINNED = "pinned.json"
+CHANGELOG = "CHANGELOG.md"
+TOLERANCE = 1e-10
+"""Largest relative difference that is no movement: float64 sums differ in the last digits between machines."""
+MAX_NEW_TOKENS = 96
+"""The token limit that the rollouts were drawn with; what a constant divisor is made of."""
+
+Numbers = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One number of one method that is not what was pinned."""
+
+    method: str
+    number: str
+    pinned: Any
+    today: Any
+
+    def line(self) -> str:
+        """One row of the table: pinned, today, and by how much."""
+        change = ""
+        if isinstance(self.pinned, float) and isinstance(self.today, float):
+            relative = (self.today - self.pinned) / abs(self.pinned) if self.pinned else float("inf")
+            change = f"  ({relative:+.3g} relative)"
+        return f"{self.method:<16} {self.number:<28} {_shown(self.pinned)} -> {_shown(self.today)}{change}"
+
+
+class Movements(list[Movement]):
+    """What moved, method by method."""
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods that moved, in order."""
+        return list(dict.fromkeys(m.method for m in self))
+
+    def table(self) -> list[str]:
+        """One line a number that moved; empty when nothing did."""
+        return [f"{'method':<16} {'number':<28} pinned -> today", *(m.line() for m in self)] if self else []
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def golden_batch(method: Method, log: UpdateLog) -> PolicyBatch:
+    """The golden rollouts in float64 with the method's own advantages, and a made-up critic where it needs one."""
+    batch = policy_batch(log, np.arange(len(log)))
+    batch = dataclasses.replace(
+        batch,
+        log_probs=batch.log_probs.double(),
+        old_log_probs=batch.old_log_probs.double(),
+        lengths=batch.lengths.double(),
+    )
+    place = torch.arange(batch.response_mask.shape[1], dtype=torch.float64).expand(batch.response_mask.shape)
+    values = 0.5 - 0.01 * place
+    groups = torch.from_numpy(np.unique(log.problem_ids, return_inverse=True)[1])
+    seen = CreditInput(torch.from_numpy(log.reward).double(), groups, batch.response_mask, values)
+    credit = method.credit(seen, method.hyper)
+    return dataclasses.replace(
+        batch,
+        advantages=credit.advantages,
+        returns=credit.returns,
+        values=values,
+        old_values=values + 0.3 * torch.sin(place),
+    )
+
+
+def measured(method: Method, log: UpdateLog) -> Numbers:
+    """What is pinned of one method: its card, its numbers as one optimizer step would see them, and its estimates."""
+    batch = golden_batch(method, log)
+    found, slope = judged(method, batch), gradient(method, batch)
+    weights = batch.response_mask.sum() if method.level == Level.TOKEN else torch.tensor(len(log))
+    count = divisor_count(found.divisor, batch.lengths, MAX_NEW_TOKENS)
+    numbers: dict[str, Any] = {
+        "card": card_digest(method),
+        "objective": float(found.objective.sum() / count),
+        "unclipped": float(found.unclipped.sum() / count),
+        "gradient_norm": float(slope.norm() / count),
+        "outside_band_fraction": float(found.outside_band.sum() / weights),
+        "clipped_fraction": float(found.clipped.sum() / weights),
+        "hyper": dataclasses.asdict(method.hyper),
+    }
+    if method.value_loss is not None:
+        numbers["value_loss"] = float(method.value_loss(batch, method.hyper).sum() / batch.response_mask.sum())
+    if method.observe is not None:
+        numbers |= {f"observed_{k}": v for k, v in method.observe(batch, method.hyper, {}).items()}
+    return numbers
+
+
+def measure(methods: Mapping[str, Method], folder: Path) -> dict[str, Numbers]:
+    """Today's numbers of all methods on the folder's rollouts."""
+    log = UpdateLog.load(folder / ROLLOUTS)
+    return {name: measured(method, log) for name, method in methods.items()}
+
+
+def read_pinned(folder: Path) -> dict[str, Numbers]:
+    """The pinned numbers. UserError where there are none: outside a checkout, say."""
+    try:
+        return json.loads((folder / PINNED).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / PINNED}: no pinned numbers ({error}); use a checkout or give --golden") from error
+
+
+def differences(pinned: Mapping[str, Numbers], today: Mapping[str, Numbers]) -> Movements:
+    """Every number that is not what was pinned; a method that came or went is one movement."""
+    moved = Movements()
+    for name in dict.fromkeys([*pinned, *today]):
+        if name not in today or name not in pinned:
+            known = name in pinned
+            moved.append(Movement(name, "method", "pinned" if known else "absent", "absent" if known else "new"))
+            continue
+        was, now = _flat(pinned[name]), _flat(today[name])
+        for number in dict.fromkeys([*was, *now]):
+            a, b = was.get(number), now.get(number)
+            if a != b and not (isinstance(a, float) and isinstance(b, float) and abs(a - b) <= TOLERANCE * abs(a)):
+                moved.append(Movement(name, number, a, b))
+    return moved
+
+
+def _flat(numbers: Numbers) -> dict[str, Any]:
+    hyper = {f"hyper.{key}": value for key, value in numbers.get("hyper", {}).items()}
+    return {key: value for key, value in numbers.items() if key != "hyper"} | hyper
+
+
+def pin_numbers(folder: Path, today: Mapping[str, Numbers], moved: Movements, changelog: Path | None = None) -> None:
+    """Pin today's numbers. UserError, and nothing written, unless the newest CHANGELOG section has a line marked
+    [numbers] that names every method that moved."""
+    path = changelog or GOLDEN.parent.parent / CHANGELOG
+    sections = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    entries = [entry for entry in re.split(r"^- ", sections[1], flags=re.MULTILINE) if "[numbers]" in entry]
+    named = set(re.findall(r"\w+", " ".join(entries)))
+    if missing := [name for name in moved.methods if name not in named]:
+        raise UserError(
+            f"{path.name}: no entry marked [numbers] in its newest section names {', '.join(missing)}; say there what "
+            "moved and why, then pin again"
+        )
+    write_atomically(folder / PINNED, json.dumps(today, indent=1, sort_keys=True) + "\n")

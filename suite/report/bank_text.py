@@ -1,0 +1,246 @@
+"""A lab in words: every section with its table, its figure and the sentence that the numbers support."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from suite.experiments.recipes import METHODS
+from suite.findings.bank_model import bound_sentence, turn_table
+from suite.findings.bank_questions import DRAWN, QUESTIONS, Lab
+from suite.methods.cards import card_digest, hyper_line
+from suite.replay.growth import growth_sentence
+from suite.replay.null_update import LAYOUTS
+from suite.replay.update_directions import OWN
+from suite.report import tables
+from suite.report.markdown import markdown
+from suite.statistics.frames import NOTHING, names_of, numbers_of, percent, select
+
+RIVALS = ("rloo", "gspo")
+FEWEST = 0.01
+"""Share outside the band below which a setting is not called even: nothing can be uneven where nothing is clipped."""
+
+ALIKE = 0.05
+"""Relative slopes that differ by less than this per doubling are not told apart."""
+
+
+def verdict(lab: Lab) -> str:
+    """Whether FSPO's LRE is below half of RLOO's and GSPO's at the matched clip rate, with intervals apart.
+
+    `lre_max` of every method beside `lre_noise`, what equal acceptance would show by chance.
+    """
+    arena = lab.arena
+    rows = {row["method"]: row for row in arena.fairness.to_dict("records") if row["range"] == "matched"}
+    mine = rows["fspo"]
+    parts, holds = [], True
+    for rival in RIVALS:
+        its = rows[rival]
+        half, apart = mine["lre_max"] < its["lre_max"] / 2, mine["lre_max_high"] < its["lre_max_low"]
+        holds &= half and apart
+        relation = "below half of" if half else "not below half of"
+        parts.append(
+            f"{relation} {rival}'s {its['lre_max']:.3f} [{its['lre_max_low']:.3f}, {its['lre_max_high']:.3f}], "
+            f"intervals {'apart' if apart else 'overlap'}"
+        )
+    head = "holds" if holds else "does not hold on this bank"
+    why = "" if holds else f"; {_why(lab, mine)}"
+    own = f"FSPO's LRE {mine['lre_max']:.3f} [{mine['lre_max_low']:.3f}, {mine['lre_max_high']:.3f}]"
+    return f"The claim {head}: at {arena.target:.3f} clipped, {own} is {' and '.join(parts)}{why}."
+
+
+def _why(lab: Lab, mine: dict) -> str:
+    """What stands in the way of the claim: too few responses, or a spread of S that is not constant per root token."""
+    spread = select(lab.arena.growth_bins, sign="all")["spread"].to_numpy(float)
+    low, high = float(np.nanmin(spread)), float(np.nanmax(spread))
+    return (
+        f"equal acceptance would show {mine['lre_noise']:.3f} by chance with this many responses, and std(S) / sqrt(L) "
+        f"goes from {low:.3g} to {high:.3g} over the length bins, where the theory has one number"
+    )
+
+
+def page_text(lab: Lab) -> str:
+    """The page as Markdown."""
+    log = lab.arena.log
+    sections = [
+        "# What each clip does to the same responses",
+        f"{len(lab.bank.recordings)} recordings, {len(log)} judged responses of {log.lengths.min()} to "
+        f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). The first update of a rollout has ratio "
+        "1 and is left out.",
+        f"**{verdict(lab)}**",
+        *_clipping(lab),
+        *_growth(lab),
+        "## FSPO's settings",
+        *_questions(lab),
+        "## Who carries the gradient",
+        _weights(lab),
+        *_directions(lab),
+        "## Who clips the same responses",
+        "Jaccard index of the clipped sets at matched ranges; by sign and length in `overlap_by_length.csv`.",
+        markdown(_shortened(lab.arena.overlaps.reset_index(names=""))),
+        *_noise(lab),
+        "## How this was made",
+        *_provenance(lab),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _clipping(lab: Lab) -> Iterator[str]:
+    arena = lab.arena
+    by_range = {span: select(arena.fairness, range=span) for span in ("default", "matched")}
+    yield "## Who is clipped, by length"
+    yield "![clip by length](clip_by_length.png)\n\n![acceptance](acceptance.png)"
+    yield f"Every method at the range where it clips {arena.target:.3f} of the responses with a gradient:"
+    yield markdown(tables.fairness_table(by_range["matched"]).drop(columns="range"))
+    yield "Every method at its own range:"
+    yield markdown(tables.fairness_table(by_range["default"]).drop(columns="range"))
+    yield "\n".join(f"- {name} has no matched range: {reason}" for name, reason in arena.matching[1].items())
+    yield "Both signs of the advantage apart, and bins of powers of two: `clip_by_length_and_sign.csv`."
+
+
+def _growth(lab: Lab) -> Iterator[str]:
+    arena = lab.arena
+    yield "## Is S what the theory says?"
+    yield "![growth](growth.png)"
+    yield "\n".join(f"- {growth_sentence(row)}" for row in arena.growth.to_dict("records"))
+    yield markdown(arena.growth.round(5))
+    yield "Update by update, drift and sigma grow as the policy leaves the one that drew the responses:"
+    yield "![updates](updates.png)"
+    yield "What the normal tail predicts from these, with every method's own band, against what was measured:"
+    yield "![predicted](predicted.png)"
+    yield "\n".join(f"- {line}" for line in predicted_sentences(arena.predicted))
+
+
+def predicted_sentences(predicted: pd.DataFrame) -> list[str]:
+    """A line per method and range: measured and predicted share outside the band, and the bin that is furthest off."""
+    lines = []
+    for method, span in ((m, s) for s in ("default", "matched") for m in DRAWN):
+        part = select(predicted, method=method, range=span, truncated=False)
+        if part.empty:
+            continue
+        responses, outside, tail = (numbers_of(part, name) for name in ("responses", "outside_band", "predicted"))
+        measured, expected = (float(responses @ x / responses.sum()) for x in (outside, tail))
+        worst = part.iloc[int(np.abs(outside - tail).argmax())]
+        lines.append(
+            f"{method}, {span} range: {percent(measured)} % outside, the normal tail predicts "
+            f"{percent(expected)} %; furthest off at {worst['bin']} tokens: "
+            f"{percent(worst['outside_band'], worst['outside_band_low'], worst['outside_band_high'])} % "
+            f"against {percent(worst['predicted'])} %"
+        )
+    return lines
+
+
+def _questions(lab: Lab) -> Iterator[str]:
+    yield (
+        "A setting that clips more has larger slopes. `relative slope` is the slope as a share of what is outside the "
+        "band: 0 is even, +0.5 says that a doubling of the length adds half of it."
+    )
+    for question in QUESTIONS:
+        part = select(lab.variants, range=question)
+        relative = (part["outside_slope"] / part["mean_outside_band"]).to_numpy()
+        table = tables.fairness_table(part).drop(columns="range")
+        table.insert(4, "relative slope", [NOTHING if math.isnan(x) else f"{x:+.2f}" for x in relative])
+        yield f"### {question}"
+        yield markdown(table)
+        enough = part["mean_outside_band"].to_numpy() >= FEWEST
+        if not enough.any():
+            yield f"- no setting leaves {FEWEST:.0%} outside its band"
+            continue
+        sizes = np.where(enough, np.abs(relative), np.nan)
+        if np.nanmax(sizes) - np.nanmin(sizes) < ALIKE:
+            yield f"- all alike for what they clip: {np.nanmin(sizes):.2f} to {np.nanmax(sizes):.2f} per doubling"
+            continue
+        best = int(np.nanargmin(sizes))
+        row = part.iloc[best]
+        yield f"- evenest for what it clips: {row['method']} ({relative[best]:+.2f} per doubling), {row['sentence']}"
+
+
+def _weights(lab: Lab) -> str:
+    whole = select(lab.arena.weights, bin="all", sign="all")
+    columns = ["method", "ess_weight", "ess_gradient", "mean_weight", "weight_q01", "weight_q99", "loss_scale"]
+    return (
+        "Effective sample size as a share of the responses, over importance weights and over gradient norms; "
+        "`loss_scale` is what the clip leaves of the summed gradient norms. Shares by length: `weights.csv`.\n\n"
+        + markdown(_shortened(pd.DataFrame(whole[columns])))
+    )
+
+
+def _directions(lab: Lab) -> Iterator[str]:
+    yield "## Which way the update turns"
+    yield "Cosine of the clipped update with the method's own unclipped one, in log-prob space, over the updates:"
+    yield markdown(_shortened(lab.turns))
+    yield (
+        "The bound that LRE gives holds for an update that scales each length as a whole (`scaled`). A real clip "
+        "picks responses within a length by their ratio and sign; `departure` is how far it is from such a "
+        "scaling, and `violated` the share of updates whose cosine lies below the bound. Means over the updates:"
+    )
+    yield markdown(_shortened(lab.bounds))
+    if lab.model is None:
+        return
+    cosine, bound, gap = lab.model.turns
+    updates = sorted(set(cosine["update"].tolist()))
+    yield "### On the model itself"
+    yield (
+        f"Gradients of every method at update{'s' if len(updates) > 1 else ''} {', '.join(map(str, updates))} of the "
+        f"first recorded rollouts, with the driver's steps taken again (their log-probs differ from the recorded ones "
+        f"by at most {gap:.2g} nats). Mean cosine with the method's own unclipped update:"
+    )
+    yield markdown(_shortened(turn_table(cosine, OWN)))
+    numbers = ["lre", "concentration", "bound", "scaled", "cosine", "departure", "violated"]
+    means = bound.groupby(["space", "method"], sort=False)[numbers].mean()
+    yield markdown(_shortened(pd.DataFrame(means).reset_index()))
+    yield bound_sentence(bound)
+
+
+def _noise(lab: Lab) -> Iterator[str]:
+    if lab.noise is None or lab.noise_clips is None:
+        return
+    yield "## The null update"
+    yield (
+        "The start model scores the same responses twice. Nothing was learned, so every ratio should be 1: what is "
+        "not is noise, in nats. `sigma` is what it adds to the spread of S per square root of a token."
+    )
+    yield markdown(tables.noise_table(lab.noise))
+    yield (
+        "Share of responses (of a token ratio: of tokens) that this noise alone puts outside the band, in per cent. By "
+        "precision: the worst change of layout or padding. Then: where old log-probs come from elsewhere."
+    )
+    yield markdown(noise_clip_table(lab.noise_clips))
+
+
+def noise_clip_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Rows methods; per precision the largest share over the layouts, then every other change, in per cent."""
+    rows = []
+    for method in names_of(found, "method"):
+        mine, row = select(found, method=method), {"method": method}
+        for precision in names_of(mine, "precision"):
+            shares = [select(mine, precision=precision, change=change) for change in LAYOUTS]
+            row[precision] = percent(numbers_of(pd.concat(shares), "outside_band").max())
+        for other in mine.to_dict("records"):
+            if other["change"] not in LAYOUTS:
+                row[f"{other['precision']}: {other['change']}"] = percent(other["outside_band"])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _provenance(lab: Lab) -> Iterator[str]:
+    yield "\n".join(
+        f"- {name}: `{' '.join(facts.get('command', []))}`, driven by {facts['driver']['method']} "
+        f"(card {facts['driver']['card']}), start model {facts['digests']['model'][:12]}, "
+        f"torch {facts['environment'].get('torch', '?')}"
+        for name, facts in lab.bank.recordings.items()
+    )
+    yield "Methods (card digest) at their own range:"
+    yield "\n".join(f"- {name} ({card_digest(m)}): {hyper_line(m)}" for name, m in METHODS.items())
+
+
+def _shortened(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(frame).map(_short)
+
+
+def _short(value: object) -> object:
+    if not isinstance(value, float):
+        return value
+    return NOTHING if math.isnan(value) else f"{value:.3g}"

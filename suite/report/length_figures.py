@@ -1,0 +1,119 @@
+"""The figures this project is about: who is clipped by response length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from suite.report.style import INK, SOFT, Colours, length_axis, markers, method_colours, style
+from suite.statistics.frames import names_of, numbers_of, select
+
+
+def clip_figure(
+    by_length: pd.DataFrame, summary: pd.DataFrame, *, colours: Colours | None = None, rows: Sequence[str] | None = None
+) -> Figure:
+    """Who is clipped, by response length: one column per method, one row per range.
+
+    Solid: share outside the band, with its 95 % interval. Dashed: clipped share (the side that the min makes active).
+    The open mark at the right is the truncated responses' own bin. Frames as `suite.replay.fairness.clip_by_length` and
+    `fairness_summary` return them; LRE stands in every panel with the level that chance alone would reach.
+    """
+    methods, ranges = names_of(by_length, "method"), list(rows or names_of(by_length, "range"))
+    colours = colours or method_colours(methods)
+    with style():
+        figure = Figure(figsize=(max(1.72 * len(methods) + 0.4, 5.0), 2.05 * len(ranges) + 0.75), layout="constrained")
+        grid = figure.subplots(len(ranges), len(methods), squeeze=False, sharex=True, sharey="row")
+        for i, span in enumerate(ranges):
+            for axes, method in zip(grid[i], methods, strict=True):
+                part = select(by_length, method=method, range=span)
+                numbers = select(summary, method=method, range=span)
+                if not part.empty:
+                    _clip_panel(axes, part, colours[method])
+                if not numbers.empty:
+                    _write_numbers(axes, {str(k): v for k, v in numbers.iloc[0].items()})
+                if i == 0:
+                    axes.set_title(method, color=colours[method], fontsize=11)
+            grid[i, 0].set_ylabel(f"{span} range", color=INK, fontweight="bold")
+            _share_axis(grid[i, 0], select(by_length, range=span))
+        length_axis(grid[0, 0], numbers_of(by_length, "mean_length"))
+        figure.supxlabel(
+            "response length in tokens (log scale).   Solid: share outside the band, with 95 % interval.   "
+            "Dashed: clipped.   Open marks: truncated.",
+            fontsize=8.5, color=SOFT,
+        )  # fmt: skip
+    return figure
+
+
+def _share_axis(axes: Axes, part: pd.DataFrame) -> None:
+    """A row's common axis from 0 to its largest share, in per cent, with head-room for the numbers."""
+    tops = np.concatenate([numbers_of(part, "outside_band_high"), numbers_of(part, "outside_band")])
+    highest = max(0.05, float(np.nanmax(tops)))
+    axes.set_ylim(0, 1.35 * highest)
+    ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, highest)
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= min(1.0, 1.1 * highest)]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+
+
+def _clip_panel(axes: Axes, part: pd.DataFrame, colour: str) -> None:
+    line, cut = select(part, truncated=False), select(part, truncated=True)
+    x = line["mean_length"]
+    axes.fill_between(x, line["outside_band_low"], line["outside_band_high"], color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x, line["outside_band"], "-o", color=colour, linewidth=2, markersize=3.6, clip_on=False)
+    axes.plot(x, line["clipped"], color=colour, linewidth=1.3, linestyle=(0, (3, 2)), clip_on=False)
+    if len(cut):
+        axes.plot(cut["mean_length"], cut["outside_band"], "s", color=colour, markersize=4.5, markerfacecolor="white",
+                  clip_on=False, zorder=4)  # fmt: skip
+
+
+def _write_numbers(axes: Axes, row: Mapping[str, Any]) -> None:
+    """LRE, its noise level and the slope, small, in the head-room of a panel."""
+    slope = f"{100 * row['outside_slope']:+.1f} pts / doubling".replace("-", "−")
+    text = f"LRE {row['lre_max']:.2f} (chance {row['lre_noise']:.2f})\n{slope}"
+    label = axes.text(0.04, 0.97, text, transform=axes.transAxes, va="top", fontsize=7, color=INK, linespacing=1.35)
+    label.set_in_layout(False)
+
+
+def acceptance_figure(
+    by_length: pd.DataFrame, summary: pd.DataFrame, *, colours: Colours | None = None, rows: Sequence[str] | None = None
+) -> Figure:
+    """Acceptance by length relative to its mean, a(l) / abar: one panel per range, all methods, LRE in the legend.
+
+    A method that treats all lengths alike lies on 1; the largest distance from 1 is its LRE.
+    """
+    methods, ranges = names_of(by_length, "method"), list(rows or names_of(by_length, "range"))
+    colours = colours or method_colours(methods)
+    lines, marks = select(by_length, truncated=False), markers(methods)
+    with style():
+        figure = Figure(figsize=(8.6, 3.9), layout="constrained")
+        grid = figure.subplots(1, len(ranges), squeeze=False, sharex=True, sharey=True)[0]
+        for axes, span in zip(grid, ranges, strict=True):
+            axes.axhline(1, color=SOFT, linewidth=1)
+            for method in methods:
+                part = select(lines, method=method, range=span)
+                found = select(summary, method=method, range=span)
+                if part.empty or found.empty:
+                    continue
+                x, low, high = (
+                    part[key] for key in ("mean_length", "relative_acceptance_low", "relative_acceptance_high")
+                )
+                lre = numbers_of(found, "lre_max")[0]
+                axes.fill_between(x, low, high, color=colours[method], alpha=0.13, linewidth=0)
+                axes.plot(
+                    x, part["relative_acceptance"], "-", marker=marks[method], color=colours[method], linewidth=2,
+                    markersize=4.5,
+                    label=f"{method}  {lre:.2f}",
+                )  # fmt: skip
+            axes.set_title(f"{span} range")
+            axes.set_xlabel("response length in tokens (log scale)")
+            axes.legend(
+                title="LRE", ncols=3, fontsize=8, title_fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18)
+            )
+        length_axis(grid[0], numbers_of(lines, "mean_length"))
+        grid[0].set_ylabel("acceptance / mean acceptance")
+    return figure

@@ -1,0 +1,90 @@
+"""What all figures share: the look, the methods' colours, and writing the same bytes twice."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from suite.records.files import write_atomically
+from suite.records.result import BASE
+
+# Okabe and Ito's colours without yellow, then Tol's muted ones: told apart by colour-blind readers, in this order.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#882255", "#999933", "#332288", "#AA4499",
+           "#117733", "#6699CC", "#661100")  # fmt: skip
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)))
+MARKERS = "osD^vP*Xph"
+INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
+    "axes.titlelocation": "left", "axes.edgecolor": "#b0b0b0", "axes.linewidth": 0.8, "axes.labelcolor": SOFT,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": GRID, "grid.linewidth": 0.8, "xtick.color": SOFT, "ytick.color": SOFT, "text.color": INK,
+    "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "figure.dpi": 160, "savefig.dpi": 160,
+}  # fmt: skip
+Colours = Mapping[str, str]
+
+
+def style() -> AbstractContextManager[None]:
+    """The look that all figures share, for the time of a `with` block."""
+    return rc_context(STYLE)
+
+
+def method_colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for every method, by sorted name, so that all figures of a comparison agree. The base model is grey."""
+    methods = sorted(set(names) - {BASE})
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(methods)} | {BASE: SOFT}
+
+
+def line_styles(names: Iterable[str]) -> dict[str, Any]:
+    """A dash pattern for every method, by sorted name: what tells lines apart in grey print."""
+    return {name: DASHES[i % len(DASHES)] for i, name in enumerate(sorted(set(names) - {BASE}))} | {BASE: "-"}
+
+
+def markers(names: Iterable[str]) -> dict[str, str]:
+    """A mark for every method, by sorted name, for the same reason."""
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(sorted(set(names) - {BASE}))} | {BASE: "o"}
+
+
+def length_axis(axes: Axes, lengths: Iterable[float]) -> None:
+    """A logarithmic axis of response lengths: ticks at powers of two, fewer where they would crowd."""
+    values = np.asarray(list(lengths), float)
+    first, last = int(np.ceil(np.log2(values.min()))), int(np.floor(np.log2(values.max())))
+    step = 1 + (last - first) // 5
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([float(2**e) for e in range(first, last + 1, step)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """The figure as NAME.png, to look at, and as NAME.svg, to print."""
+    save_png(figure, folder / f"{name}.png")
+    save_svg(figure, folder / f"{name}.svg")
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure in one move, without the library's version in the file."""
+    buffer = io.BytesIO()
+    with style():
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    write_atomically(path, buffer.getvalue())
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write the figure as vector graphics in one move: no date, no random ids, the same bytes every time."""
+    buffer = io.BytesIO()
+    with style(), matplotlib.rc_context({"svg.hashsalt": "fspo"}):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    write_atomically(path, buffer.getvalue())

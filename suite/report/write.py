@@ -1,0 +1,119 @@
+"""The files of a report and of a bank's page: Markdown, one HTML page, LaTeX tables, CSV, PNG and SVG."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from suite.findings.bank_questions import DRAWN, Lab
+from suite.findings.claims import claims_table
+from suite.findings.comparison import Report
+from suite.records.bank import MANIFEST
+from suite.records.files import write_atomically
+from suite.records.provenance import write_provenance
+from suite.records.result import BASE
+from suite.report import accuracy_figures, growth_figures, length_figures, stability_figures, tables
+from suite.report.accuracy_figures import profile_figure
+from suite.report.bank_text import page_text
+from suite.report.comparison_text import report_text
+from suite.report.html import as_html
+from suite.report.markdown import markdown, write_csv
+from suite.report.style import method_colours, save_figure
+from suite.report.tables import accuracies_of
+
+
+def write_report(report: Report) -> Path:
+    """Write everything into the comparison's folder; returns the Markdown's path. Same stored results, same bytes."""
+    for name, frame in report.tables().items():
+        write_csv(report.out / f"{name}.csv", frame)
+    for name, figure in comparison_figures(report).items():
+        save_figure(figure, report.out, name)
+    write_atomically(report.out / "tables.tex", latex(report))
+    text = report_text(report)
+    path = report.out / "report.md"
+    write_atomically(path, text)
+    write_atomically(report.out / "report.html", as_html(text, report.out))
+    return path
+
+
+def latex(report: Report) -> str:
+    """Accuracies, differences and claims as LaTeX tables (packages booktabs and tabularx)."""
+    shown = {
+        "Accuracy in per cent with 95\\,\\% intervals over seeds and problems.": accuracies_of(report),
+        "Difference to the base model in points.": tables.difference_table(report.statistics.differences),
+        "Claims of the paper and what these runs say.": claims_table(report.claims),
+    }
+    return "\n".join(
+        frame.to_latex(index=False, escape=True, caption=caption, column_format="l" * len(frame.columns))
+        for caption, frame in shown.items()
+    )
+
+
+def comparison_figures(report: Report) -> dict[str, Figure]:
+    """Every figure, by file name."""
+    arena, stats = report.arena, report.statistics
+    colours = method_colours([*report.methods, BASE])
+    shown = ("default", "matched") if arena.matched else ("default",)
+    swept = {} if len(report.sweep) == 1 else {
+        "learning_rates": stability_figures.sweep_figure(report.gains, report.stability, colours=colours)
+    }  # fmt: skip
+    return {
+        "accuracy": accuracy_figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
+        "profiles": profile_figure(report.profiles[1], colours=colours),
+        "reward": accuracy_figures.reward_figure(report.curves, colours=colours, smooth=3),
+        "training": stability_figures.training_figure(report.curves, colours=colours),
+        "clip_by_length": length_figures.clip_figure(arena.by_length, arena.fairness, colours=colours, rows=shown),
+        "acceptance": length_figures.acceptance_figure(arena.by_length, arena.fairness, colours=colours, rows=shown),
+        "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
+        **swept,
+    }
+
+
+def write_changes(changes: pd.DataFrame, out: Path, command: Sequence[str]) -> Path:
+    """Write changes.csv, changes.md and made.json into the folder; returns the Markdown's path."""
+    write_csv(out / "changes.csv", changes)
+    write_provenance(out, command)
+    path = out / "changes.md"
+    write_atomically(path, f"# After minus before, in points\n\n{markdown(tables.changes_table(changes))}")
+    return path
+
+
+def write_lab(lab: Lab, out: Path, command: Sequence[str] = ()) -> Path:
+    """Write lab.md, lab.html, CSV, figures and made.json into a folder; returns the page's path. Same bank, same bytes.
+
+    UserError, before anything is computed, where a file of the bank was altered.
+    """
+    lab.bank.check()
+    manifest = hashlib.sha256((lab.bank.folder / MANIFEST).read_bytes()).hexdigest()
+    write_provenance(out, command, bank=lab.bank.folder.name, manifest_sha256=manifest)
+    for name, frame in lab.tables().items():
+        write_csv(out / f"{name}.csv", frame)
+    for name, figure in bank_figures(lab).items():
+        save_figure(figure, out, name)
+    text = page_text(lab)
+    write_atomically(out / "lab.md", text)
+    page = out / "lab.html"
+    write_atomically(page, as_html(text, out))
+    return page
+
+
+def bank_figures(lab: Lab) -> dict[str, Figure]:
+    """What the page shows."""
+    arena = lab.arena
+    wanted = (arena.by_length, arena.fairness)
+    shown, summary = (frame.take(np.flatnonzero(frame["method"].isin(DRAWN))) for frame in wanted)
+    colours = method_colours(DRAWN)
+    spans = tuple(span for span in ("default", "matched") if span in set(shown["range"]))
+    sequence = arena.predicted.take(np.flatnonzero(arena.predicted["method"].isin(DRAWN)))
+    return {
+        "clip_by_length": length_figures.clip_figure(shown, summary, colours=colours, rows=spans),
+        "acceptance": length_figures.acceptance_figure(shown, summary, colours=colours, rows=spans),
+        "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
+        "updates": growth_figures.update_figure(arena.growth_by_update),
+        "predicted": growth_figures.predicted_figure(sequence, spans[-1], colours=colours),
+    }

@@ -1,0 +1,233 @@
+"""The main job, end to end in real processes: killed with signal 9 it goes on, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from suite.evaluation.sample_store import read_frame, read_manifest, samples_folder
+from suite.records.result import digest, read_result
+from suite.records.rollout_set import RolloutSet
+from suite.records.run_log import read_log
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compare")]
+CELLS = ("grpo-seed0", "fspo-seed0")
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "suite.commands.main", "compare", "smoke", "--out", str(out)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    return output
+
+
+def steps_done(out: Path) -> int:
+    return sum(len(read_log(out / "cells" / cell)) for cell in CELLS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    finish(start(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same comparison, killed with signal 9 once a cell has trained a step, then started again."""
+    out = tmp_path_factory.mktemp("killed")
+    process = start(out)
+    while steps_done(out) == 0:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "report.md").exists()
+    finish(start(out))
+    return out
+
+
+def test_a_killed_comparison_ends_like_an_uninterrupted_one_bit_for_bit(whole: Path, killed: Path) -> None:
+    for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
+        assert digest(read_result(killed / folder)) == digest(read_result(whole / folder)), folder
+    for name in ("accuracy.csv", "clip_by_length.csv", "fairness.csv", "claims.csv", "stability.csv", "accuracy.png"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    mine, other = (sections((folder / "report.md").read_text()) for folder in (killed, whole))
+    assert {name for name in mine if mine[name] != other[name]} <= {"What it cost"}
+
+
+def sections(text: str) -> dict[str, str]:
+    """The parts of a report by their headings."""
+    return dict(part.partition("\n")[::2] for part in text.split("\n## "))
+
+
+def test_all_methods_start_from_one_recorded_set(whole: Path) -> None:
+    (path,) = (whole / "rollouts" / "seed0").glob("*.safetensors")
+    recorded = RolloutSet.read(path)
+    assert recorded.header["step"] == 0
+    digests = {read_result(whole / "cells" / cell).digests["first_rollouts"] for cell in CELLS}
+    assert digests == {recorded.digest} == {path.stem}
+    rewards = [read_result(whole / "cells" / cell).curves["reward/mean"][0] for cell in CELLS]
+    assert rewards[0] == rewards[1] == pytest.approx(sum(r.reward for r in recorded.rollouts) / len(recorded.rollouts))
+
+
+def test_the_report_has_tables_figures_and_what_they_rest_on(whole: Path) -> None:
+    for name in ("accuracy", "reward", "clip_by_length", "acceptance", "growth"):
+        assert (whole / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (whole / f"{name}.svg").read_bytes().startswith(b"<?xml")
+    text = (whole / "report.md").read_text()
+    for part in ("| base |", "updates per rollout: 4", "shared first step (seed 0: ", "few seeds", "fspo", "grpo"):
+        assert part in text
+    assert list(sections(text))[1:3] == ["What the paper claims, and what these runs say", "Accuracy"]
+    for path in re.findall(r"\]\(([\w/.-]+)\)", text):
+        assert (whole / path).is_file(), path
+    page = (whole / "report.html").read_text()
+    anchors = set(re.findall(r'href="#([^"]+)"', page))
+    assert anchors == {"runs-of-base", "runs-of-grpo", "runs-of-fspo"}
+    assert anchors <= set(re.findall(r'<h3 id="([^"]+)"', page))
+    assert not re.findall(r'(?:src|href)="(?!data:|#|base/|cells/)', page)
+    assert (whole / "tables.tex").read_text().count(r"\begin{tabular}") == 3
+
+
+def test_a_report_is_made_again_from_stored_results_byte_for_byte(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "smoke"
+    shutil.copytree(whole, out, ignore=shutil.ignore_patterns("*.csv", "*.md", "*.html", "*.tex", "*.png", "*.svg"))
+    shutil.rmtree(out / "cells/fspo-seed0/model")
+    call("report", str(out))
+    made = {p.name for p in whole.iterdir() if p.suffix in (".csv", ".md", ".html", ".tex", ".png", ".svg")}
+    assert made == {p.name for p in out.iterdir() if p.suffix in (".csv", ".md", ".html", ".tex", ".png", ".svg")}
+    for name in made:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    said = call("claims", str(out))
+    assert re.findall(r"^(\d)\. ", said, re.MULTILINE) == list("12345")
+
+
+def test_before_and_after_of_the_same_runs_differ_in_nothing(whole: Path, killed: Path, tmp_path: Path) -> None:
+    said = call("report", "--compare", str(killed), str(whole), "--out", str(tmp_path))
+    table = pd.read_csv(tmp_path / "changes.csv")
+    assert (table["difference"] == 0).all()
+    assert set(table["same_runs"]) == {"1 of 1"}
+    assert "1 of 1" in said
+    assert json.loads((tmp_path / "made.json").read_text())["command"].startswith("fspo report --compare")
+    with pytest.raises(AssertionError, match="give one folder of a comparison, or --compare BEFORE AFTER"):
+        call("report")
+
+
+def test_a_sweep_adds_rates_to_the_report(whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    call("sweep", str(out), "--rates", "3e-4", "--seeds", "1")
+    assert (out / "sweep/lr-0.0003/cells/fspo-seed0/result.json").exists()
+    assert sorted(set(pd.read_csv(out / "stability.csv")["learning_rate"])) == [5e-5, 3e-4]
+    assert (out / "learning_rates.png").exists()
+    assert "at learning rates 5e-05, 0.0003" in (out / "report.md").read_text()
+    assert pd.read_csv(out / "accuracy.csv").equals(pd.read_csv(whole / "accuracy.csv"))
+    with pytest.raises(AssertionError, match=r"--rates '5e-5': 5e-05 is there already"):
+        call("sweep", str(out), "--rates", "5e-5")
+
+
+def call(*words: str) -> str:
+    """What a command prints; an assertion fails with it where the command does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "suite.commands.main", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_null_update_is_a_column_and_small_in_float32(whole: Path) -> None:
+    text = (whole / "report.md").read_text()
+    assert "| null update |" in sections(text)["Accuracy"]
+    table = pd.read_csv(whole / "null_update.csv").set_index("change")
+    assert table.loc["again", "token_max"] == 0
+    assert table["token_max"].max() < 1e-4
+    clips = pd.read_csv(whole / "null_update_clips.csv")
+    assert set(clips["method"]) == {"grpo", "fspo"}
+    assert clips["outside_band"].max() == 0
+
+
+def test_clipping_by_length_is_logged_while_training(whole: Path) -> None:
+    for cell in CELLS:
+        for row in read_log(whole / "cells" / cell):
+            counts = [x for name, x in row.items() if name.startswith("by_length/") and name.endswith("/responses")]
+            assert sum(counts) == 8 * 8 * 3 / 4  # three of four updates
+
+
+def test_every_sample_of_every_evaluation_is_kept(whole: Path, killed: Path) -> None:
+    for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
+        result, place = read_result(whole / folder), samples_folder(whole / folder)
+        frame = read_frame(place)
+        kept = [list(part["verdict"]) for _, part in frame.groupby("task", sort=False)]
+        assert kept == [[v.value for row in e.verdicts for v in row] for e in result.evals]
+        model = result.digests["model" if folder == "base" else "final_model"]
+        assert read_manifest(place)["asked"]["model"] == model
+        other = samples_folder(killed / folder)
+        files = sorted(p.relative_to(place) for p in place.rglob("*") if p.is_file())
+        assert files == sorted(p.relative_to(other) for p in other.rglob("*") if p.is_file())
+        assert read_manifest(other)["asked"] == read_manifest(place)["asked"]  # the rest may name another commit
+        for path in files:
+            assert path.name == "manifest.json" or (place / path).read_bytes() == (other / path).read_bytes(), path
+
+
+def test_a_cell_killed_while_it_evaluates_goes_on_with_its_samples(whole: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    cell = out / "cells" / CELLS[1]
+    shutil.rmtree(cell)
+    process = start(out)
+    while not list(cell.rglob("part-*.parquet")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {p: p.stat().st_mtime_ns for p in cell.rglob("part-*.parquet")}
+    finish(start(out))
+    assert digest(read_result(cell)) == digest(read_result(whole / "cells" / CELLS[1]))
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+
+
+def test_the_canary_answers_alike_in_every_process_and_is_heard_when_not(whole: Path, tmp_path: Path) -> None:
+    for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
+        assert read_result(whole / folder).environment["canary"] == "same"
+    assert "comparable" not in sections((whole / "report.md").read_text())["Accuracy"]
+    out = shutil.copytree(whole, tmp_path / "out")
+    canary = json.loads((out / "base/canary.json").read_text())
+    canary["answers"][0]["tokens"] = [*canary["answers"][0]["tokens"], 1]
+    (out / "base/canary.json").write_text(json.dumps(canary))
+    (out / "cells/fspo-seed0/result.json").unlink()
+    output = finish(start(out))
+    line = "not comparable: fspo seed 0: the start model answers 1 of 16 problems of the canary otherwise"
+    for text in (output, (out / "report.md").read_text()):
+        assert line in text
+        assert "no: seeds 0" in text
+
+
+def test_a_second_run_does_nothing_again(whole: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("result.json")}
+    output = finish(start(whole))
+    assert "4 of 4 jobs are done already" in output
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("result.json")} == before
+
+
+def test_an_altered_result_is_refused(whole: Path, tmp_path: Path) -> None:
+    content = json.loads((whole / "cells/fspo-seed0/result.json").read_text())
+    content["evals"][0]["verdicts"][0][0] = "correct" if content["evals"][0]["verdicts"][0][0] == "wrong" else "wrong"
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    from suite.types import UserError
+
+    with pytest.raises(UserError, match="altered after it was written"):
+        read_result(tmp_path)

@@ -1,0 +1,87 @@
+"""The lab page: every method on one bank, self-contained, the same bytes twice, and a verdict that can say no."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from strategies import METHODS
+from suite.findings.bank_questions import QUESTIONS, Lab
+from suite.records.bank import Bank, Recorded
+from suite.records.update_log import UpdateLog
+from suite.report.bank_text import verdict
+from suite.report.write import write_lab
+
+FACTS = {"driver": {"method": "no_clip", "card": "c"}, "digests": {"model": "m"}, "environment": {}}
+
+
+def made_bank(folder: Path, heavy_short: bool) -> Bank:
+    """Three updates of 240 responses whose S has variance L sigma^2; `heavy_short` widens the short ones fivefold."""
+    rng = np.random.default_rng(3)
+    lengths = np.tile(rng.integers(2, 200, 240), 4)
+    scale = np.where(heavy_short & (lengths < 20), 0.1, 0.02)
+    noise = rng.normal(size=int(lengths.sum())) * np.repeat(scale, lengths)
+    update = np.repeat([0, 1, 2, 3], 240)
+    noise[np.repeat(update, lengths) == 0] = 0
+    old = np.full(len(noise), -1.0)
+    log = UpdateLog(
+        problem_ids=np.array([f"p{i // 4}" for i in range(960)]), seed=0, step=0, update=update,
+        reward=np.tile([0, 1], 480), advantage=np.tile([-0.5, 0.5], 480), truncated=np.zeros(960, bool),
+        lengths=lengths, log_probs=old + noise, old_log_probs=old,
+    )  # fmt: skip
+    path = folder / "log"
+    log.save(path)
+    empty = Bank.open_or_new(folder / "bank")
+    return empty.append("none-seed0", FACTS, [Recorded("updates", path.read_bytes(), 0, 0, 960, "p")])
+
+
+@pytest.mark.slow
+def test_a_page_of_its_own(tmp_path: Path) -> None:
+    """All methods in text and tables; no picture from outside; two makings are equal byte for byte."""
+    bank = made_bank(tmp_path, heavy_short=False)
+    pages = [write_lab(Lab(bank), tmp_path / name) for name in ("a", "b")]
+    files = [{p.name: p.read_bytes() for p in page.parent.iterdir()} for page in pages]
+    assert files[0] == files[1]
+    page = files[0]["lab.html"].decode()
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == 5
+    assert not re.findall(r'(src|href)="(?!data:)', page)
+    text = files[0]["lab.md"].decode()
+    assert all(f"| {name} |" in text for name in METHODS)
+    assert all(f"### {question}" in text for question in QUESTIONS)
+    assert {"clip_by_length.svg", "growth.svg", "weights.csv", "overlap_by_length.csv", "predicted.csv"} <= files[
+        0
+    ].keys()
+    assert "## The null update" not in text
+    settings = pd.read_csv(tmp_path / "a" / "fspo_settings.csv")
+    shares = settings[settings["range"] == "the width c"]["mean_outside_band"].tolist()
+    assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heavy_short", [False, True])
+def test_the_verdict_follows_the_numbers(heavy_short: bool, tmp_path: Path) -> None:
+    """Gaussian S of one sigma: the claim may hold. Short ones five times as wide: FSPO clips them, it cannot."""
+    lab = Lab(made_bank(tmp_path, heavy_short))
+    rows = lab.arena.fairness.set_index(["method", "range"])
+    mine = rows.loc[("fspo", "matched")]
+    holds = all(
+        mine["lre_max"] < rows.loc[(rival, "matched")]["lre_max"] / 2
+        and mine["lre_max_high"] < rows.loc[(rival, "matched")]["lre_max_low"]
+        for rival in ("rloo", "gspo")
+    )
+    assert verdict(lab).startswith("The claim holds" if holds else "The claim does not hold on this bank")
+    assert f"{mine['lre_max']:.3f}" in verdict(lab)
+    if heavy_short:
+        assert not holds
+
+
+def test_a_target_clip_rate_starts_from_no_estimate() -> None:
+    """The settings that the lab compares are FSPO's, and differ from one another."""
+    for settings in QUESTIONS.values():
+        made = [dataclasses.replace(METHODS["fspo"].hyper, **change) for change in settings.values()]
+        assert len(set(made)) == len(made)

@@ -1,0 +1,44 @@
+"""Markdown as a page of its own: nothing is loaded from elsewhere, and nothing in a text becomes markup."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from suite.report.comparison_text import linked
+from suite.report.html import as_html, slug
+
+PNG = b"\x89PNG of a figure"
+
+
+def test_pictures_are_inside_and_headings_can_be_linked_to(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    page = as_html("# Title\n\n[12 [10, 14]](#runs-of-fspo)\n\n![a](a.png)\n\n### Runs of fspo\n", tmp_path)
+    assert "<title>Title</title>" in page
+    assert f'src="data:image/png;base64,{base64.b64encode(PNG).decode()}"' in page
+    assert '<a href="#runs-of-fspo">12 [10, 14]</a>' in page
+    assert '<h3 id="runs-of-fspo">' in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+
+
+def test_text_is_no_markup(tmp_path: Path) -> None:
+    page = as_html("# T\n\n<script>alert(1)</script> | x |\n", tmp_path)
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_slugs_are_those_of_code_hosts() -> None:
+    assert slug("Is S what the theory says?") == "is-s-what-the-theory-says"
+    assert slug(" Runs of dr_grpo ") == "runs-of-dr_grpo"
+
+
+def test_numbers_lead_to_the_runs_of_their_row_and_digests_do_not() -> None:
+    table = pd.DataFrame(
+        {"model": ["fspo − base"], "accuracy": ["+4.7 [4.4, 5.0]"], "card": ["5756b331520c"], "n": ["3"]}
+    )
+    (row,) = linked(table).to_dict("records")
+    assert row["accuracy"] == "[+4.7 [4.4, 5.0]](#runs-of-fspo)"
+    assert (row["model"], row["card"], row["n"]) == ("fspo − base", "5756b331520c", "[3](#runs-of-fspo)")
