@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.clock import Measurement, table, timed
 from benchmarks.ratios import Ratio
 from suite.commands.app import complaints, console, say
-from suite.config import TrainConfig, plain
+from suite.config import TrainConfig, plain_data
 from suite.experiments.recipe_book import FIVE
 from suite.experiments.recipes import METHODS, recipe
 from suite.experiments.start import load, source_of
@@ -37,7 +37,7 @@ from suite.replay.update_directions import ParameterSpace, directions
 from suite.report.terminal import show
 from suite.training.step_batches import credited, mini_batches, scored
 from suite.training.trainer import build_learner
-from suite.training.update import Part, count, joined, optimizer_step
+from suite.training.update import ScoredBatch, count, joined, optimizer_step
 from suite.types import Method, Rollout, Surrogate, UserError
 
 SCHEMA = "fspo-bench-1"
@@ -62,7 +62,7 @@ class Material:
     """One policy a few steps after its rollouts, and these rollouts as one large optimizer step."""
 
     model: Any
-    parts: Sequence[Part]
+    parts: Sequence[ScoredBatch]
     max_new_tokens: int
     facts: Mapping[str, Any]
 
@@ -116,7 +116,7 @@ def prepared(
         "prompt_tokens": sum(len(r.prompt_ids) for r in rollouts),
         "micro_batches": len(parts),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "config": plain(config),
+        "config": plain_data(config),
     }
     return Material(model, parts, max_new_tokens, facts)
 

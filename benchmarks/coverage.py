@@ -27,7 +27,7 @@ from benchmarks.worlds import World
 from suite.records.provenance import write_provenance
 from suite.report.markdown import write_csv
 from suite.statistics.bootstrap import _replicates, bootstrap
-from suite.statistics.compare import verdict
+from suite.statistics.compare import difference_words
 from suite.statistics.intervals import effective_trials, wilson_limits
 from suite.statistics.variance import LEVEL, components, minimum_detectable, planned_error
 
@@ -109,7 +109,7 @@ def called_better(world: World, experiments: int, repetitions: int, seed: int) -
     samples = world.differences(np.random.default_rng(seed), experiments)
     cells = {str(i): {"set": one.mean(axis=2)} for i, one in enumerate(samples)}
     words = [
-        verdict(one.low, one.high, one.minimum_detectable, seeds=world.seeds)
+        difference_words(one.low, one.high, one.minimum_detectable, seeds=world.seeds)
         for one in bootstrap(cells, seed=seed, repetitions=repetitions).values()
     ]
     return float(np.mean([each.startswith("better") for each in words]))

@@ -196,11 +196,11 @@ def noise(context: Context) -> list[Row]:
 
     Rollouts are those that the sampler drew in this process; without them random tokens, which no sampler scored.
     """
-    from suite.replay.null_update import PRECISIONS, SAMPLER, noise_table, null_update
+    from suite.replay.null_update import PRECISIONS, SAMPLER, noise_by_change, null_update
 
     rollouts = context.drawn.get(context.reference or "")
     log = null_update(context.loaded().model, rollouts or of_work(context), context.config(), 0, PRECISIONS)
-    rows = [{str(name): value for name, value in row.items()} for row in noise_table(log).to_dict(orient="records")]
+    rows = [{str(name): value for name, value in row.items()} for row in noise_by_change(log).to_dict(orient="records")]
     if not rows:
         raise UserError("the null update scored nothing")
     return [row for row in rows if rollouts or row["change"] != SAMPLER]

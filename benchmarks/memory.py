@@ -205,7 +205,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.case:
         peaks = json.dumps(run_case(Case(**json.loads(chosen.case))))
-        if ranks_here().leads:
+        if ranks_here().is_leader:
             print(peaks)
         leave(ranks_here())
         return

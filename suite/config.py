@@ -219,7 +219,7 @@ class CompareConfig:
         return self.seeds[: self.replay_seeds]
 
 
-def plain(config: Any) -> Mapping[str, Any]:
+def plain_data(config: Any) -> Mapping[str, Any]:
     """A config as plain JSON data: tuples become lists, paths strings."""
 
     def convert(value: Any) -> Any:
@@ -233,14 +233,14 @@ def plain(config: Any) -> Mapping[str, Any]:
 
 
 def restored(content: Mapping[str, Any]) -> CompareConfig:
-    """The CompareConfig that `plain` wrote; KeyError or TypeError for anything else."""
+    """The CompareConfig that `plain_data` wrote; KeyError or TypeError for anything else."""
     evaluation = EvalConfig(**_tuples(content["evaluation"]))
     train = restored_training(content["train"])
     return CompareConfig(**{**_tuples(content), "train": train, "evaluation": evaluation})
 
 
 def restored_training(content: Mapping[str, Any]) -> TrainConfig:
-    """The TrainConfig that `plain` wrote; KeyError or TypeError for anything else."""
+    """The TrainConfig that `plain_data` wrote; KeyError or TypeError for anything else."""
     train = _tuples(content)
     train["data_dir"] = None if train["data_dir"] is None else Path(train["data_dir"])
     train["vllm"] = VllmConfig(**train.get("vllm", {}))

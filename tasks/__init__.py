@@ -7,9 +7,9 @@ from tasks import (
     aime24,
     aime25,
     amc23,
-    arithmetic,
     dapo_math_17k,
     deepmath,
+    embedded_tasks,
     gsm8k,
     math500,
     minerva_math,
@@ -21,8 +21,8 @@ REAL_SETS = (
     gsm8k, svamp, math500, aime24, aime25, amc23, minerva_math, olympiadbench, dapo_math_17k, deepmath,
 )  # fmt: skip
 """The modules of the sets that people wrote; each has a SHEET and a TASK."""
-TASKS: dict[str, Task] = {task.name: task for task in (*arithmetic.TASKS, *(module.TASK for module in REAL_SETS))}
-EMBEDDED_TASKS = tuple(task.name for task in arithmetic.TASKS)
+TASKS: dict[str, Task] = {task.name: task for task in (*embedded_tasks.TASKS, *(module.TASK for module in REAL_SETS))}
+EMBEDDED_TASKS = tuple(task.name for task in embedded_tasks.TASKS)
 """The generated sets that the embedded model was warmed up for; one of them is for evaluation only."""
 EMBEDDED_MODEL = Path(__file__).parent / "embedded"
 """Folder of the model that ships with the package."""

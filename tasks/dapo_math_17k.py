@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from suite.types import Problem
-from tasks.sheet import Copy, Hub, Sheet
+from tasks.data_sheet import Copy, Hub, Sheet
 from tasks.text import plain, tidy
 
 NAME = "dapo_math_17k"

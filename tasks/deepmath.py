@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from suite.types import Problem
-from tasks.sheet import Copy, Hub, Sheet
+from tasks.data_sheet import Copy, Hub, Sheet
 from tasks.text import tidy
 
 NAME = "deepmath"

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from suite.types import Problem
+from tasks.data_sheet import Copy, Hub, Sheet
 from tasks.prompts import SEVERAL_STEPS, STOP, few_shot
-from tasks.sheet import Copy, Hub, Sheet
 
 NAME = "gsm8k"
 VERSION = "1"

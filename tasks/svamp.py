@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from suite.types import Problem, UserError
+from tasks.data_sheet import Copy, Hub, Sheet
 from tasks.prompts import ONE_STEP, STOP, few_shot
-from tasks.sheet import Copy, Hub, Sheet
 
 NAME = "svamp"
 VERSION = "1"

@@ -18,7 +18,7 @@ from torch import Tensor
 from small_world import small_config, tiny
 from suite.experiments.recipes import METHODS
 from suite.methods.trial_batches import with_hyper
-from suite.policy.ranks import ALONE, Ranks, leave, ranks_here, whole
+from suite.policy.ranks import ALONE, Ranks, full_tensor, leave, ranks_here
 from suite.training.checkpoint import load_checkpoint, save_checkpoint
 from suite.training.sharding import sharded_copy
 from suite.training.step_batches import credited, mini_batches, scored_step
@@ -89,10 +89,12 @@ def steps_of(name: str, dtype: str, ranks: Ranks) -> dict[str, Tensor]:
         found[f"{update} log weights"] = report.log_weights
         found[f"{update} clipped"] = torch.stack([report.outside_share, report.clipped_share])
         for part, module in learner_parts(learner).items():
-            gradients = [torch.zeros_like(whole(p)) if p.grad is None else whole(p.grad) for p in module.parameters()]
+            gradients = [
+                torch.zeros_like(full_tensor(p)) if p.grad is None else full_tensor(p.grad) for p in module.parameters()
+            ]
             found[f"{update} {part} gradient"] = torch.cat([x.flatten() for x in gradients])
     for part, module in learner_parts(learner).items():
-        found[f"{part} weights"] = torch.cat([whole(p.detach()).flatten() for p in module.parameters()])
+        found[f"{part} weights"] = torch.cat([full_tensor(p.detach()).flatten() for p in module.parameters()])
     return found
 
 
@@ -104,8 +106,8 @@ def moments_of(learner: Learner) -> dict[str, Tensor]:
         optimizer = optimizers[part]
         assert optimizer is not None
         for i, p in enumerate(module.parameters()):
-            found[f"{part} {i}"] = whole(p.detach())
-            found |= {f"{part} {i} {name}": whole(x) for name, x in optimizer.state[p].items()}
+            found[f"{part} {i}"] = full_tensor(p.detach())
+            found |= {f"{part} {i} {name}": full_tensor(x) for name, x in optimizer.state[p].items()}
     return found
 
 
@@ -152,9 +154,9 @@ if __name__ == "__main__":
     assert ranks != ALONE
     folder = Path(sys.argv[1])
     found = all_steps(ranks)
-    save_learner(folder / "many.safetensors", trained_learner(ranks, 2), ranks.leads)
+    save_learner(folder / "many.safetensors", trained_learner(ranks, 2), ranks.is_leader)
     read = loaded_learner(folder / "one.safetensors", ranks)
-    if ranks.leads:
+    if ranks.is_leader:
         save_file(found, folder / "steps.safetensors")
         save_file({name: x.contiguous() for name, x in read.items()}, folder / "read.safetensors")
     leave(ranks)

@@ -28,7 +28,7 @@ from suite.policy.scoring import pack, score
 from suite.policy.vllm_sampler import VllmSampler
 from suite.seeds import derive
 from suite.training.sharding import let_go
-from suite.training.shared_sampling import led, shared
+from suite.training.shared_sampling import leader_only, sampler_of_ranks
 from suite.types import Rollout
 
 CONFIG = VllmConfig(kv_cache_gib=1)
@@ -84,11 +84,11 @@ def texts(folder: Path) -> None:
     ranks = ranks_here()
     loaded = load_model("embedded", dtype=torch.float32, device="cpu", embedded_folder=EMBEDDED_MODEL)
     model: Any = loaded.model
-    if not ranks.leads:
+    if not ranks.is_leader:
         let_go(model)
-    sampler = shared(VllmSampler(model, loaded.tokenizer, CONFIG, ranks), ranks)
+    sampler = sampler_of_ranks(VllmSampler(model, loaded.tokenizer, CONFIG, ranks), ranks)
     found: dict[str, Any] = {"pids": [int(pid) for pid in ranks.texts(str(os.getpid()))]}
-    with led(sampler) as leads:
+    with leader_only(sampler) as leads:
         if leads:
             asked = asked_of(loaded.tokenizer)
             found["greedy"] = plain_texts(sampler.sample(asked, GREEDY))
@@ -108,7 +108,7 @@ def texts(folder: Path) -> None:
     held = json.dumps(running.llm.collective_rpc(norms_of_engine)[0])
     found["engines"] = [json.loads(text) for text in ranks.texts(held)]
     found["names"] = ranks.texts(str(running.weights))
-    if ranks.leads:
+    if ranks.is_leader:
         found["model"] = norms_of_model(model)
         (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
     leave(ranks)
@@ -118,17 +118,17 @@ def die(who: int) -> None:
     """Draw, lose the engine of one process, change the weights, draw again."""
     ranks = ranks_here()
     loaded = load_model("embedded", dtype=torch.float32, device="cpu", embedded_folder=EMBEDDED_MODEL)
-    sampler = shared(VllmSampler(loaded.model, loaded.tokenizer, CONFIG, ranks), ranks)
+    sampler = sampler_of_ranks(VllmSampler(loaded.model, loaded.tokenizer, CONFIG, ranks), ranks)
     asked = asked_of(loaded.tokenizer)
     print(f"pid {os.getpid()}", flush=True)
     for attempt in range(2):
-        with led(sampler) as leads:
+        with leader_only(sampler) as leads:
             if leads:
                 sampler.sample(asked, SEEDED)
         if attempt == 0 and ranks.rank == who:
             for child in multiprocessing.active_children():
                 os.kill(child.pid or 0, signal.SIGKILL)
-        if ranks.leads:
+        if ranks.is_leader:
             move(loaded.model, 1)
     raise AssertionError("an engine that is dead has drawn")
 

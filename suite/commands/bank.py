@@ -47,7 +47,7 @@ def record(
     """
     from suite.experiments.recipes import resolved
     from suite.experiments.record_bank import NO_METHOD
-    from suite.experiments.record_bank import record as record_bank
+    from suite.experiments.record_bank import record_rollouts as record_bank
     from suite.records.ranges import Ranges
 
     driver = "no_clip" if method == NO_METHOD else method
@@ -111,7 +111,7 @@ def lab(
     from suite.findings.bank_questions import DRAWN, Lab
     from suite.records.bank import Bank
     from suite.replay.null_update import PRECISIONS
-    from suite.report.bank_text import verdict
+    from suite.report.bank_text import claim_sentence
     from suite.report.write import write_lab
 
     opened = Bank.open(bank)
@@ -122,7 +122,7 @@ def lab(
     made = Lab(opened, None if no_model else LabModel(opened, drawn, gradients, lambda line: say([line]), chosen))
     with console.status("replaying every method"):
         page = write_lab(made, out or bank / "lab", ["fspo", *sys.argv[1:]])
-    console.print(verdict(made), highlight=False)
+    console.print(claim_sentence(made), highlight=False)
     console.print(f"page, tables and figures: {page}", highlight=False)
 
 
@@ -135,7 +135,7 @@ def theory(out: Path = Path("results/runs/theory"), seed: int = 0) -> None:
         seed: Seed of the simulated banks.
     """
     from suite.experiments.recipes import METHODS
-    from suite.findings.theory import sentence
+    from suite.findings.theory import theory_sentence
     from suite.methods.cards import card_digest
     from suite.records.provenance import write_provenance
     from suite.report.terminal import show
@@ -146,7 +146,7 @@ def theory(out: Path = Path("results/runs/theory"), seed: int = 0) -> None:
     cards = {name: card_digest(METHODS[name]) for name in ("rloo", "gspo", "fspo")}
     write_provenance(out, ["fspo", *sys.argv[1:]], seed=seed, cards=cards)
     show(table(points), "outside the band in per cent, 3 standard errors (normal tail)", console)
-    say([sentence(points), f"table and figure: {out}"])
+    say([theory_sentence(points), f"table and figure: {out}"])
 
 
 def replayed(

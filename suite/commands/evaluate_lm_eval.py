@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from suite.config import EvalConfig, plain
+from suite.config import EvalConfig, plain_data
 from suite.evaluation.evaluate import evaluation_problems, summarise
 from suite.evaluation.lm_eval_model import PREFIX, Answering, fspo_tasks, native_task, require_lm_eval, run_lm_eval
 from suite.experiments.local_jobs import progress_bar
 from suite.experiments.recipes import LM_EVAL_TASKS, tasks_named
 from suite.experiments.start import model_for_evaluation
 from suite.policy.engines import require_engine, sampler_for
-from suite.policy.prompting import encode, grade
+from suite.policy.prompting import encode, with_verdicts
 from suite.policy.sampling import awake
 from suite.records.files import write_atomically
 from suite.records.provenance import machine, versions
@@ -101,10 +101,10 @@ def run_through_lm_eval(
         console.print(f"lm-eval's own {name}: its prompt and grader, greedy, one response a problem", highlight=False)
     if out is not None:
         record = {
-            "settings": {"model": model, "precision": precision, "engine": engine, **plain(config)},
+            "settings": {"model": model, "precision": precision, "engine": engine, **plain_data(config)},
             "digests": {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest},
             "environment": {**versions(), **machine(), "sampler": sampler.engine, "lm_eval": version("lm_eval")},
-            "sets": [plain(each) for each in found],
+            "sets": [plain_data(each) for each in found],
         }
         write_atomically(out / "lm_eval.json", json.dumps(record, indent=1) + "\n")
         console.print(f"result: {out / 'lm_eval.json'}", highlight=False)
@@ -131,7 +131,7 @@ def _agreement(
 ) -> Agreement:
     name = PREFIX + task.name
     repeated = [problem for problem in problems for _ in range(samples)]
-    rollouts = grade(answering.tokenizer, {task.name: task}, repeated, answering.rollouts[name])
+    rollouts = with_verdicts(answering.tokenizer, {task.name: task}, repeated, answering.rollouts[name])
     lengths, reasons = [len(r.response_ids) for r in rollouts], [r.finish_reason for r in rollouts]
     ours = summarise(task, problems, lengths, reasons, [r.verdict for r in rollouts if r.verdict is not None])
     prompts = {problem.id: encode(answering.tokenizer, task, problem, answering.chat) for problem in problems}

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from suite.config import PROTOCOL, EvalConfig, plain
+from suite.config import PROTOCOL, EvalConfig, plain_data
 from suite.evaluation.evaluate import evaluate, manifest_of
 from suite.evaluation.sample_store import FOLDER, MANIFEST, SampleStore
 from suite.experiments.local_jobs import progress_bar
@@ -67,7 +67,7 @@ def run_evaluation(
         show(table, f"{model}: avg@{config.samples} in per cent, 95 % intervals over problems", console)
         if not (out / FILE).exists():
             digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
-            settings = {"model": model, "precision": precision, "engine": engine, **plain(config)}
+            settings = {"model": model, "precision": precision, "engine": engine, **plain_data(config)}
             environment = {**versions(), **machine(), "sampler": sampler.engine}
             write_csv(out / "accuracy.csv", accuracies)
             write_atomically(out / "table.md", markdown(table))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from suite.commands.app import Name, Options, app, complaints, say
-from suite.config import CompareConfig, plain
+from suite.config import CompareConfig, plain_data
 from suite.types import Task, UserError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _files(
     from suite.experiments.verl_data import parquet, reward_file, stop_file
     from suite.experiments.verl_script import VERL
 
-    settings = {key: value for key, value in plain(config).items() if key != "methods"}
+    settings = {key: value for key, value in plain_data(config).items() if key != "methods"}
     manifest = {"verl": VERL, "model": reference, "gpus": gpus, "data": problems is not None, "config": settings}
     files: dict[str, bytes | str] = {MANIFEST: json.dumps(manifest, indent=1) + "\n"}
     files["compute_score.py"] = reward_file(_tasks(config))

@@ -78,7 +78,7 @@ def compare(
         dry_run: Only check what can be checked without the weights, and say what would run.
     """
     from suite.experiments.recipes import resolved
-    from suite.findings.comparison import Report
+    from suite.findings.comparison import Comparison
     from suite.planning.dry_run import dry_run as checked
     from suite.records.ranges import Ranges
     from suite.report.terminal import print_report
@@ -93,7 +93,7 @@ def compare(
         return
     run_comparison(config, out, where, given)
     with console.status("computing tables, figures and intervals"):
-        report = Report.of(config, out)
+        report = Comparison.of(config, out)
         path = write_report(report)
     print_report(report, path, console)
 
@@ -115,7 +115,7 @@ def sweep(
         where: Where cells are computed.
     """
     from suite.experiments.recipes import learning_rates
-    from suite.findings.comparison import Report
+    from suite.findings.comparison import Comparison
     from suite.findings.stability import SWEEP
     from suite.records.comparison_folder import stored_config
     from suite.report.terminal import print_report
@@ -125,13 +125,13 @@ def sweep(
     for text, rate in learning_rates(rates, config.train.learning_rate).items():
         train = replace(config.train, learning_rate=rate)
         run_comparison(replace(config, train=train, seeds=config.seeds[:seeds]), folder / SWEEP / f"lr-{text}", where)
-    report = Report.at(folder)
+    report = Comparison.at(folder)
     print_report(report, write_report(report), console)
 
 
 def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges | None = None) -> None:
     """Train and evaluate all cells of a comparison that are not there yet, side by side."""
-    from suite.experiments.finished import stages
+    from suite.experiments.finished import comparison_stages
     from suite.experiments.layouts import engine_devices
     from suite.experiments.local_jobs import run_jobs
     from suite.experiments.ray_jobs import require_ray, run_jobs_on_ray
@@ -142,7 +142,7 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
         require_ray()
     claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts if given else None)
     say(given.notes(config.methods) if given else [])
-    jobs = stages(config, out)
+    jobs = comparison_stages(config, out)
     cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
     work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates at {config.train.learning_rate:g}"
     console.print(f"{config.name}: {cells}, {work}; {layout or 'a Ray cluster'}", highlight=False)
@@ -155,12 +155,12 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
 
 def layout_here(config: CompareConfig, out: Path, where: Where) -> Layout:
     """How the cells of a comparison are spread over this machine; UserError where they cannot be as it was asked."""
-    from suite.experiments.finished import stages
+    from suite.experiments.finished import comparison_stages
     from suite.experiments.layouts import layout_for
 
     if where.gpus_per_cell is not None or where.ray_address is not None:
         raise UserError("--gpus-per-cell and --ray-address are for --on ray")
-    return layout_for(config.train, max(map(len, stages(config, out))), where.workers)
+    return layout_for(config.train, max(map(len, comparison_stages(config, out))), where.workers)
 
 
 @app.command
@@ -193,7 +193,7 @@ def train(
         options: Settings apart from the recipe's: --set fspo.c_low=0.05 train.learning_rate=3e-5.
         dry_run: Check all that needs no weights, and say what would run.
     """
-    from suite.experiments.finished import stages
+    from suite.experiments.finished import comparison_stages
     from suite.experiments.layouts import layout_for, processes_words
     from suite.experiments.local_jobs import run_jobs, run_together
     from suite.experiments.recipes import resolved
@@ -202,19 +202,19 @@ def train(
     from suite.records.ranges import Ranges
 
     ranks = ranks_here()
-    console.quiet = not ranks.leads
-    if dry_run and not ranks.leads:
+    console.quiet = not ranks.is_leader
+    if dry_run and not ranks.is_leader:
         return leave(ranks)
     given = Ranges.read(ranges)
     config = replace(resolved(recipe, method, None, steps, model, data_dir, options, given), seeds=(seed,))
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
-    jobs, responses = stages(config, out), config.train.problems_per_step * config.train.samples_per_problem
+    jobs, responses = comparison_stages(config, out), config.train.problems_per_step * config.train.samples_per_problem
     ranks.share(range(responses // config.train.mini_batches))  # refused now, not after the base's evaluation
     layout = None if ranks.sharded else layout_for(config.train, 1)
     if dry_run:
         say(checked(config, out, code_of(config), str(layout or processes_words(ranks.count))))
         return leave(ranks)
-    if ranks.leads:
+    if ranks.is_leader:
         _claim(config, out, resume, given)
     say(given.notes(config.methods))
     tell_overlaps(config)
@@ -242,7 +242,7 @@ def build_base(out: Path = Path("results/base"), seed: int = 0) -> None:
     """
     from suite.experiments.embedded.build import build_base as build
     from suite.experiments.recipes import EMBEDDED_TASKS, tasks_named
-    from tasks.arithmetic import ALPHABET, worked_examples
+    from tasks.embedded_tasks import ALPHABET, worked_examples
 
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: not empty; choose another --out")

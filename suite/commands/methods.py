@@ -111,10 +111,10 @@ def regress(golden: Path | None = None, pin: bool = False) -> None:
         pin: Pin today's numbers instead. Needs a CHANGELOG line marked [numbers] that names every method that moved.
     """
     from suite.experiments.recipes import METHODS
-    from suite.replay.pinned_numbers import GOLDEN, differences, measure, pin_numbers, read_pinned
+    from suite.replay.pinned_numbers import GOLDEN, differences, numbers_today, pin_numbers, read_pinned
 
     folder = golden or GOLDEN
-    today = measure(METHODS, folder)
+    today = numbers_today(METHODS, folder)
     moved = differences(read_pinned(folder), today)
     for line in moved.table():
         print(line)

@@ -34,11 +34,11 @@ def recipes(name: tyro.conf.Positional[str | None] = None, /) -> None:
 def recipe_card(name: str) -> str:
     """One recipe as Markdown. Settings of methods are on their own cards (`fspo methods NAME`)."""
     from suite.config import CHECKPOINT_RULE
-    from suite.experiments.recipe_book import RECIPES, primary_sentence, provenance, published, settings_of
+    from suite.experiments.recipe_book import RECIPES, primary_sentence, provenance, published, recipe_settings
 
     config, sources = RECIPES[name](), provenance(name)
     known = published(name)
-    rows = [f"| {path} | {_shown(value)} | {sources[path]} |" for path, value in settings_of(config).items()]
+    rows = [f"| {path} | {_shown(value)} | {sources[path]} |" for path, value in recipe_settings(config).items()]
     numbers = [f"| {method} | {task} | {value:.2f} | {source} |" for (method, task), (value, source) in known.items()]
     head = ["Public numbers, in per cent:", "", "| method | set | number | whose |", "|---|---|---:|---|"]
     return "\n".join(

@@ -23,7 +23,7 @@ def report(folder: Folder = None, /, compare: tuple[Path, Path] | None = None, o
         out: With --compare: folder for changes.md and changes.csv.
     """
     from suite.findings.before_after import changes_between
-    from suite.findings.comparison import Report
+    from suite.findings.comparison import Comparison
     from suite.report.tables import changes_table
     from suite.report.terminal import print_report, show
     from suite.report.write import write_changes, write_report
@@ -37,7 +37,7 @@ def report(folder: Folder = None, /, compare: tuple[Path, Path] | None = None, o
             console.print(f"table: {write_changes(found, out, ['fspo', *sys.argv[1:]])}", highlight=False)
         return
     assert folder is not None
-    made = Report.at(folder)
+    made = Comparison.at(folder)
     print_report(made, write_report(made), console)
 
 
@@ -48,7 +48,7 @@ def claims(folder: tyro.conf.Positional[Path], /) -> None:
     Args:
         folder: The comparison's folder.
     """
-    from suite.findings.comparison import Report
+    from suite.findings.comparison import Comparison
     from suite.report.terminal import print_claims
 
-    print_claims(Report.at(folder).claims, console)
+    print_claims(Comparison.at(folder).claims, console)

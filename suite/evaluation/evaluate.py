@@ -36,7 +36,7 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def settings_of(task: Task, config: EvalConfig) -> SamplingSettings:
+def sampling_settings_of(task: Task, config: EvalConfig) -> SamplingSettings:
     """How the responses to a task's problems are drawn."""
     return SamplingSettings(
         max_new_tokens=config.max_new_tokens or task.max_new_tokens,
@@ -134,7 +134,7 @@ def _drawn(
     asked: Asked, sampler: Sampler, store: SampleStore, on_progress: Callable[[str, int, int], None] | None
 ) -> list[Sample]:
     """All samples of a task: those in the store, and the missing chunks, which are drawn and kept one by one."""
-    name, requests, settings = asked.task.name, asked.requests(), settings_of(asked.task, asked.config)
+    name, requests, settings = asked.task.name, asked.requests(), sampling_settings_of(asked.task, asked.config)
     told = on_progress or (lambda task, new, total: None)
     samples, missing = [], []
     for number, places in asked.chunks(requests, store.chunk_size(asked.config.batch_size)):
@@ -206,7 +206,7 @@ def manifest_of(
     """
 
     def asked_of(task: Task) -> dict[str, Any]:
-        problems, settings = evaluation_problems(task, data_dir, config.limit), settings_of(task, config)
+        problems, settings = evaluation_problems(task, data_dir, config.limit), sampling_settings_of(task, config)
         template = template_of(loaded.tokenizer, task, config.chat)
         return {
             "version": task.version, "data": data_digest(problems), "problems": len(problems),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from suite.config import PROTOCOL, CompareConfig, plain
+from suite.config import PROTOCOL, CompareConfig, plain_data
 from suite.evaluation.canary import check_canary
 from suite.evaluation.evaluate import evaluate, manifest_of
 from suite.evaluation.sample_store import FOLDER as SAMPLES
@@ -29,7 +29,7 @@ from suite.records.run_log import read_log
 from suite.replay.length_log import length_logger
 from suite.replay.null_update import null_update, trained_in
 from suite.training.rollout_source import RolloutSource
-from suite.training.shared_sampling import led
+from suite.training.shared_sampling import leader_only
 from suite.training.trainer import Trainer
 from suite.types import EvalResult, Method, RunResult, Verdict
 
@@ -68,7 +68,7 @@ class BaseJob:
 
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
-        with led(sampler) as leads:
+        with leader_only(sampler) as leads:
             return self._evaluated(loaded, sampler) if leads else ""
 
     def _evaluated(self, loaded: LoadedModel, sampler: Sampler) -> str:
@@ -76,7 +76,9 @@ class BaseJob:
         evals, costs = timed_evaluation(self.config, loaded, sampler, self.folder)
         digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
         environment = environment_of(sampler) | {CANARY: canary}
-        result = RunResult(PROTOCOL, BASE, 0, plain(self.config.evaluation), evals, {}, digests, costs, environment)
+        result = RunResult(
+            PROTOCOL, BASE, 0, plain_data(self.config.evaluation), evals, {}, digests, costs, environment
+        )
         write_result(result, self.folder)
         return f"accuracy {mean_accuracy(evals):.3f}"
 
@@ -117,7 +119,7 @@ class FirstRolloutsJob:
 
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
-        with led(sampler) as leads:
+        with leader_only(sampler) as leads:
             return self._recorded(loaded, sampler) if leads else ""
 
     def _recorded(self, loaded: LoadedModel, sampler: Sampler) -> str:
@@ -167,7 +169,7 @@ class CellJob:
 
     def run(self) -> str:
         loaded, sampler = load(self.config.train)
-        with led(sampler) as leads:
+        with leader_only(sampler) as leads:
             canary = canary_of(self.config, self.out, loaded, sampler) if leads else ""
         first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
         source = source_of(self.config, loaded, sampler, self.seed)
@@ -177,7 +179,7 @@ class CellJob:
         trainer.ranks = ranks_here()
         log = trainer.run()
         facts = {"first_rollouts": first_digest}, {CANARY: canary}
-        with led(sampler) as leads:
+        with leader_only(sampler) as leads:
             return self._finished(loaded, source, method, log, *facts) if leads else ""
 
     def _finished(
@@ -201,9 +203,9 @@ class CellJob:
             method=self.method,
             seed=self.seed,
             config={
-                **plain(self.config.train),
-                "hyper": plain(method.hyper),
-                "evaluation": plain(self.config.evaluation),
+                **plain_data(self.config.train),
+                "hyper": plain_data(method.hyper),
+                "evaluation": plain_data(self.config.evaluation),
                 "left_out": left_out(self.config),
             },
             evals=evals,

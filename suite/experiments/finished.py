@@ -12,7 +12,7 @@ from suite.records.result import BASE, read_result
 from suite.types import RunResult, UserError
 
 
-def stages(config: CompareConfig, out: Path) -> list[list[Any]]:
+def comparison_stages(config: CompareConfig, out: Path) -> list[list[Any]]:
     """The jobs of a comparison: base and first rollouts, then all cells (those with a critic, the slowest, first)."""
     cells = [CellJob(config, out, method, seed) for method in config.methods for seed in config.seeds]
     cells.sort(key=lambda job: "values" not in method_with(job.method, config.options).needs)
@@ -26,7 +26,7 @@ def replayed_cells(config: CompareConfig, out: Path) -> list[Path]:
 
 def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[RunResult]]:
     """The base model's result and every cell's, read from disk and checked; UserError while some are missing."""
-    jobs = stages(config, out)
+    jobs = comparison_stages(config, out)
     waiting = [job.name for stage in jobs for job in stage if not job.done()]
     if waiting:
         raise UserError(f"{out}: not finished ({', '.join(waiting[:3])}, {len(waiting)} jobs); run fspo compare again")

@@ -177,7 +177,7 @@ def run_together(stages: Sequence[Sequence[Job]], ranks: Ranks, console: Console
         if ranks.agreed(job.done()):
             continue
         start = time.perf_counter()
-        with locked(job.folder) if ranks.leads else nullcontext():
+        with locked(job.folder) if ranks.is_leader else nullcontext():
             line = job.run()
         console.print(f"{job.name:<16} {line}  ({time.perf_counter() - start:.0f} s)", highlight=False)
 

@@ -249,7 +249,7 @@ PUBLISHED: dict[str, dict[tuple[str, str], tuple[float, str]]] = {
 """Public numbers by recipe, then by (method, set): per cent, and whose. FSPO's paper has published none."""
 
 
-def settings_of(config: CompareConfig) -> dict[str, object]:
+def recipe_settings(config: CompareConfig) -> dict[str, object]:
     """Every setting of a comparison by its path: `methods`, `train.steps`, `train.vllm.sleep` and their like."""
     return dict(_settings_in(config, ""))
 
@@ -261,9 +261,9 @@ def _settings_in(section: Any, prefix: str) -> Iterator[tuple[str, object]]:
 
 
 def provenance(name: str) -> dict[str, str]:
-    """Where each setting of a recipe comes from, every setting of `settings_of` in its order."""
+    """Where each setting of a recipe comes from, every setting of `recipe_settings` in its order."""
     sources = {**{path: f"follows {other}" for path, other in FOLLOWS.items()}, **SOURCES[name]}
-    return {path: sources.get(path, DEFAULT) for path in settings_of(RECIPES[name]())}
+    return {path: sources.get(path, DEFAULT) for path in recipe_settings(RECIPES[name]())}
 
 
 def published(name: str) -> Mapping[tuple[str, str], tuple[float, str]]:

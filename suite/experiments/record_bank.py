@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from suite.config import CompareConfig, plain
+from suite.config import CompareConfig, plain_data
 from suite.experiments.layouts import layout_for
 from suite.experiments.local_jobs import run_jobs
 from suite.experiments.recipes import method_with
@@ -18,7 +18,7 @@ from suite.experiments.start import load, source_of
 from suite.methods.cards import card_digest
 from suite.policy.loading import model_digest
 from suite.policy.lora import merged
-from suite.records.bank import Bank, Recorded
+from suite.records.bank import Bank, PendingFile
 from suite.records.files import write_atomically
 from suite.records.provenance import machine, versions
 from suite.records.rollout_set import RolloutSet
@@ -72,16 +72,16 @@ class RecordJob:
         log = Trainer(self.config.train, method, self.seed, source, self.folder, on_rollouts=keep).run()
         facts = {
             "recipe": self.config.name,
-            "train": plain(self.config.train),
+            "train": plain_data(self.config.train),
             "seed": self.seed,
-            "driver": {"method": driver, "card": card_digest(method), "hyper": plain(method.hyper)},
+            "driver": {"method": driver, "card": card_digest(method), "hyper": plain_data(method.hyper)},
             "digests": {**source.digests, "final_model": model_digest(loaded.model)},
             "environment": {**versions(), **machine()},
         }
         write_atomically(self.folder / FINISHED, json.dumps(facts, indent=1) + "\n")
         return f"{len(log)} steps, reward {log[0]['reward/mean']:.3f} -> {log[-1]['reward/mean']:.3f}"
 
-    def files(self) -> list[Recorded]:
+    def files(self) -> list[PendingFile]:
         """What the bank keeps of it: a rollout set and an update log for every step."""
         kept = []
         for path in sorted((self.folder / "rollouts").glob("step-*.safetensors")):
@@ -91,11 +91,11 @@ class RecordJob:
             rows = {"rollouts": self.config.train.problems_per_step * self.config.train.samples_per_problem}
             rows["updates"] = len(UpdateLog.load(updates))
             for kind, source in (("rollouts", path), ("updates", updates)):
-                kept.append(Recorded(kind, source.read_bytes(), self.seed, step, rows[kind], policy))
+                kept.append(PendingFile(kind, source.read_bytes(), self.seed, step, rows[kind], policy))
         return kept
 
 
-def record(
+def record_rollouts(
     config: CompareConfig,
     out: Path,
     method: str,

@@ -15,7 +15,7 @@ from suite.policy.smollm2 import located
 from suite.policy.vllm_sampler import PRECISIONS
 from suite.records.provenance import machine, versions
 from suite.training.rollout_source import RolloutSource
-from suite.training.shared_sampling import shared
+from suite.training.shared_sampling import sampler_of_ranks
 
 
 def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
@@ -29,7 +29,7 @@ def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
     loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
     side_by_side = config.sampling_batch_size
     sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, side_by_side, config.vllm)
-    return loaded, shared(sampler, ranks_here())
+    return loaded, sampler_of_ranks(sampler, ranks_here())
 
 
 def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from suite.config import CompareConfig, TrainConfig
-from suite.experiments.verl_losses import ACTOR, MODEL, NATIVE, Line, advantage_lines, loss_lines
+from suite.experiments.verl_losses import ACTOR, MODEL, NATIVE, VerlLine, advantage_lines, loss_lines
 from suite.types import Method, UserError
 
 DRAW = "actor_rollout_ref.rollout"
@@ -43,7 +43,7 @@ class Prompts:
         return "{{ bos_token }}" * bool(self.begin) + BARE
 
 
-def training_lines(train: TrainConfig, method: Method, limit: int, model: str, prompts: Prompts) -> list[Line]:
+def training_lines(train: TrainConfig, method: Method, limit: int, model: str, prompts: Prompts) -> list[VerlLine]:
     """The settings of a training run. UserError where mini-batches cannot be whole problems, as verl wants them."""
     problems, over = divmod(train.problems_per_step, train.mini_batches)
     if over:
@@ -53,188 +53,192 @@ def training_lines(train: TrainConfig, method: Method, limit: int, model: str, p
         )
     warmed = "in rollout steps, the first at rate 0" if train.warmup_updates else "in rollout steps"
     return [
-        Line("train.tasks", "data.train_files", "$DATA/train.parquet"),
-        Line("train.tasks", "data.max_prompt_length", prompts.longest, prompts.found),
-        Line("train.model", f"{MODEL}.path", model),
-        Line("train.data_dir", None, train.data_dir and str(train.data_dir), "verl reads Parquet files"),
-        Line("train.steps", "trainer.total_training_steps", train.steps),
-        Line("train.steps", "trainer.total_epochs", train.steps, "only so that the steps are reached"),
-        Line("train.problems_per_step", "data.train_batch_size", train.problems_per_step),
-        Line("train.samples_per_problem", f"{DRAW}.n", train.samples_per_problem),
-        Line("train.mini_batches", f"{ACTOR}.ppo_mini_batch_size", problems, "in problems, each with all its samples"),
-        Line("train.mini_batches", f"{ACTOR}.shuffle", True, "by rows of a device; ours deals over the whole step"),
-        Line("train.epochs", f"{ACTOR}.ppo_epochs", train.epochs),
-        Line("train.learning_rate", f"{ACTOR}.optim.lr", train.learning_rate),
+        VerlLine("train.tasks", "data.train_files", "$DATA/train.parquet"),
+        VerlLine("train.tasks", "data.max_prompt_length", prompts.longest, prompts.found),
+        VerlLine("train.model", f"{MODEL}.path", model),
+        VerlLine("train.data_dir", None, train.data_dir and str(train.data_dir), "verl reads Parquet files"),
+        VerlLine("train.steps", "trainer.total_training_steps", train.steps),
+        VerlLine("train.steps", "trainer.total_epochs", train.steps, "only so that the steps are reached"),
+        VerlLine("train.problems_per_step", "data.train_batch_size", train.problems_per_step),
+        VerlLine("train.samples_per_problem", f"{DRAW}.n", train.samples_per_problem),
+        VerlLine(
+            "train.mini_batches", f"{ACTOR}.ppo_mini_batch_size", problems, "in problems, each with all its samples"
+        ),
+        VerlLine("train.mini_batches", f"{ACTOR}.shuffle", True, "by rows of a device; ours deals over the whole step"),
+        VerlLine("train.epochs", f"{ACTOR}.ppo_epochs", train.epochs),
+        VerlLine("train.learning_rate", f"{ACTOR}.optim.lr", train.learning_rate),
         *_schedule_lines(train, warmed),
-        Line("train.weight_decay", f"{ACTOR}.optim.weight_decay", train.weight_decay),
-        Line("train.max_grad_norm", f"{ACTOR}.optim.clip_grad", train.max_grad_norm),
+        VerlLine("train.weight_decay", f"{ACTOR}.optim.weight_decay", train.weight_decay),
+        VerlLine("train.max_grad_norm", f"{ACTOR}.optim.clip_grad", train.max_grad_norm),
         *_kl_lines(train, method),
-        Line("train.max_new_tokens", "data.max_response_length", limit),
+        VerlLine("train.max_new_tokens", "data.max_response_length", limit),
         *_sampling_lines(train, limit, prompts),
         *_vllm_lines(train),
         *_memory_lines(train, prompts.longest + limit),
         *_precision_lines(train),
         *_adapter_lines(train),
-        Line("train.checkpoint_every", "trainer.save_freq", train.checkpoint_every),
-        Line("train.checkpoint_every", "trainer.max_actor_ckpt_to_keep", 1),
-        Line("train.checkpoint_every", "trainer.default_local_dir", "$RUNS/$METHOD-seed$SEED"),
-        Line("train.overlap", None, train.overlap, "done where train.parquet is written"),
+        VerlLine("train.checkpoint_every", "trainer.save_freq", train.checkpoint_every),
+        VerlLine("train.checkpoint_every", "trainer.max_actor_ckpt_to_keep", 1),
+        VerlLine("train.checkpoint_every", "trainer.default_local_dir", "$RUNS/$METHOD-seed$SEED"),
+        VerlLine("train.overlap", None, train.overlap, "done where train.parquet is written"),
     ]
 
 
-def _memory_lines(train: TrainConfig, longest: int) -> list[Line]:
+def _memory_lines(train: TrainConfig, longest: int) -> list[VerlLine]:
     """How much one pass may hold."""
     tokens = max(train.tokens_per_micro_batch, longest)
     note = "" if tokens == train.tokens_per_micro_batch else "raised: verl wants the longest prompt and response in it"
     return [
-        Line(
+        VerlLine(
             "train.activation_checkpointing", f"{MODEL}.enable_gradient_checkpointing", train.activation_checkpointing
         ),
-        Line("train.tokens_per_micro_batch", f"{ACTOR}.use_dynamic_bsz", True),
-        Line("train.tokens_per_micro_batch", f"{ACTOR}.ppo_max_token_len_per_gpu", tokens, note),
+        VerlLine("train.tokens_per_micro_batch", f"{ACTOR}.use_dynamic_bsz", True),
+        VerlLine("train.tokens_per_micro_batch", f"{ACTOR}.ppo_max_token_len_per_gpu", tokens, note),
     ]
 
 
-def _precision_lines(train: TrainConfig) -> list[Line]:
+def _precision_lines(train: TrainConfig) -> list[VerlLine]:
     """Precision of the arithmetic, and whether the same bits come again."""
     half = train.precision == "bfloat16"
     plain = [
-        Line("train.precision", f"+{MODEL}.override_config.attn_implementation", "sdpa", HALF_ONLY),
-        Line("train.precision", f"{MODEL}.use_remove_padding", False, HALF_ONLY),
+        VerlLine("train.precision", f"+{MODEL}.override_config.attn_implementation", "sdpa", HALF_ONLY),
+        VerlLine("train.precision", f"{MODEL}.use_remove_padding", False, HALF_ONLY),
     ]
     return [
-        Line("train.precision", f"{ACTOR}.fsdp_config.dtype", train.precision),
-        Line("train.precision", f"{DRAW}.dtype", train.precision),
-        Line("train.precision", f"{ACTOR}.fsdp_config.model_dtype", "fp32", HALF if half else ""),
+        VerlLine("train.precision", f"{ACTOR}.fsdp_config.dtype", train.precision),
+        VerlLine("train.precision", f"{DRAW}.dtype", train.precision),
+        VerlLine("train.precision", f"{ACTOR}.fsdp_config.model_dtype", "fp32", HALF if half else ""),
         *([] if half else plain),
-        Line("train.float32_head", None, train.float32_head, "verl's head has the body's precision"),
-        Line("train.deterministic", f"{ACTOR}.fsdp_config.full_determinism", train.deterministic),
-        Line("train.deterministic", f"{DRAW}.full_determinism", train.deterministic),
+        VerlLine("train.float32_head", None, train.float32_head, "verl's head has the body's precision"),
+        VerlLine("train.deterministic", f"{ACTOR}.fsdp_config.full_determinism", train.deterministic),
+        VerlLine("train.deterministic", f"{DRAW}.full_determinism", train.deterministic),
     ]
 
 
-def _vllm_lines(train: TrainConfig) -> list[Line]:
+def _vllm_lines(train: TrainConfig) -> list[VerlLine]:
     """How vLLM runs; its precision and how much it draws side by side follow from settings of the training."""
     vllm = train.vllm
     return [
-        Line("train.vllm.prefix_caching", f"{DRAW}.enable_prefix_caching", vllm.prefix_caching),
-        Line("train.vllm.compiled", f"{DRAW}.enforce_eager", vllm.compiled is False),
-        Line("train.vllm.tensor_parallel_size", f"{DRAW}.tensor_model_parallel_size", vllm.tensor_parallel_size),
-        Line("train.vllm.gpu_memory_utilization", f"{DRAW}.gpu_memory_utilization", vllm.gpu_memory_utilization),
-        Line("train.vllm.sleep", f"{DRAW}.free_cache_engine", vllm.sleep is not False),
-        Line("train.vllm.kv_cache_gib", None, vllm.kv_cache_gib, "for a CPU"),
+        VerlLine("train.vllm.prefix_caching", f"{DRAW}.enable_prefix_caching", vllm.prefix_caching),
+        VerlLine("train.vllm.compiled", f"{DRAW}.enforce_eager", vllm.compiled is False),
+        VerlLine("train.vllm.tensor_parallel_size", f"{DRAW}.tensor_model_parallel_size", vllm.tensor_parallel_size),
+        VerlLine("train.vllm.gpu_memory_utilization", f"{DRAW}.gpu_memory_utilization", vllm.gpu_memory_utilization),
+        VerlLine("train.vllm.sleep", f"{DRAW}.free_cache_engine", vllm.sleep is not False),
+        VerlLine("train.vllm.kv_cache_gib", None, vllm.kv_cache_gib, "for a CPU"),
     ]
 
 
-def _adapter_lines(train: TrainConfig) -> list[Line]:
-    lines = [Line("train.lora_rank", f"{MODEL}.lora_rank", train.lora_rank)]
+def _adapter_lines(train: TrainConfig) -> list[VerlLine]:
+    lines = [VerlLine("train.lora_rank", f"{MODEL}.lora_rank", train.lora_rank)]
     targets = train.lora_targets.split(",") if "," in train.lora_targets else train.lora_targets
     if train.lora_rank:
-        lines.append(Line("train.lora_alpha", f"{MODEL}.lora_alpha", round(train.lora_alpha)))
-        return [*lines, Line("train.lora_targets", f"{MODEL}.target_modules", targets)]
+        lines.append(VerlLine("train.lora_alpha", f"{MODEL}.lora_alpha", round(train.lora_alpha)))
+        return [*lines, VerlLine("train.lora_targets", f"{MODEL}.target_modules", targets)]
     none = "no adapters are trained"
     return [
         *lines,
-        Line("train.lora_alpha", None, train.lora_alpha, none),
-        Line("train.lora_targets", None, targets, none),
+        VerlLine("train.lora_alpha", None, train.lora_alpha, none),
+        VerlLine("train.lora_targets", None, targets, none),
     ]
 
 
-def _schedule_lines(train: TrainConfig, warmed: str) -> list[Line]:
+def _schedule_lines(train: TrainConfig, warmed: str) -> list[VerlLine]:
     key = f"{ACTOR}.optim.lr_scheduler_type"
     known = {"constant": "constant", "constant_with_warmup": "constant", "cosine": "cosine"}
     warmup = math.ceil(train.warmup_updates / train.updates_per_rollout)
     return [
-        Line("train.schedule", key, known[train.schedule], "changes once a rollout step, not with every update")
+        VerlLine("train.schedule", key, known[train.schedule], "changes once a rollout step, not with every update")
         if train.schedule in known
-        else Line("train.schedule", None, train.schedule, "verl has constant and cosine"),
-        Line("train.warmup_updates", f"{ACTOR}.optim.lr_warmup_steps", warmup, warmed),
+        else VerlLine("train.schedule", None, train.schedule, "verl has constant and cosine"),
+        VerlLine("train.warmup_updates", f"{ACTOR}.optim.lr_warmup_steps", warmup, warmed),
     ]
 
 
-def _kl_lines(train: TrainConfig, method: Method) -> list[Line]:
+def _kl_lines(train: TrainConfig, method: Method) -> list[VerlLine]:
     own = method.name in NATIVE and NATIVE[method.name][1] != "token-mean"
     note = "divided as the loss is (loss_agg_mode), not by tokens" if own and train.kl_coefficient else ""
-    lines = [Line("train.kl_coefficient", f"{ACTOR}.use_kl_loss", train.kl_coefficient > 0)]
+    lines = [VerlLine("train.kl_coefficient", f"{ACTOR}.use_kl_loss", train.kl_coefficient > 0)]
     if train.kl_coefficient:
-        lines.append(Line("train.kl_coefficient", f"{ACTOR}.kl_loss_coef", train.kl_coefficient, note))
-        lines.append(Line("train.kl_coefficient", f"{ACTOR}.kl_loss_type", "low_var_kl"))
+        lines.append(VerlLine("train.kl_coefficient", f"{ACTOR}.kl_loss_coef", train.kl_coefficient, note))
+        lines.append(VerlLine("train.kl_coefficient", f"{ACTOR}.kl_loss_type", "low_var_kl"))
     return lines
 
 
-def _sampling_lines(train: TrainConfig, limit: int, prompts: Prompts) -> list[Line]:
+def _sampling_lines(train: TrainConfig, limit: int, prompts: Prompts) -> list[VerlLine]:
     """How responses are drawn and rewarded."""
     other = "" if train.sampler == "vllm" else f"in place of {train.sampler}"
     known = (
         "" if prompts.begin else "without a begin token; put {{ bos_token }} before it for a tokenizer that adds one"
     )
     lines = [
-        Line("train.sampler", f"{DRAW}.name", "vllm", other),
-        Line("train.sampler", f"{DRAW}.temperature", 1.0),
-        Line("train.sampler", f"{DRAW}.top_p", 1.0),
-        Line("train.sampler", f"{DRAW}.top_k", -1),
-        Line("train.sampling_batch_size", f"{DRAW}.max_num_seqs", train.sampling_batch_size),
-        Line("train.chat", "data.return_raw_chat", True, "the model's own chat template around the question")
+        VerlLine("train.sampler", f"{DRAW}.name", "vllm", other),
+        VerlLine("train.sampler", f"{DRAW}.temperature", 1.0),
+        VerlLine("train.sampler", f"{DRAW}.top_p", 1.0),
+        VerlLine("train.sampler", f"{DRAW}.top_k", -1),
+        VerlLine("train.sampling_batch_size", f"{DRAW}.max_num_seqs", train.sampling_batch_size),
+        VerlLine("train.chat", "data.return_raw_chat", True, "the model's own chat template around the question")
         if train.chat
-        else Line("train.chat", f"{MODEL}.custom_chat_template", prompts.template, known),
-        Line("train.dynamic_sampling", "algorithm.filter_groups.enable", train.dynamic_sampling > 0,
+        else VerlLine("train.chat", f"{MODEL}.custom_chat_template", prompts.template, known),
+        VerlLine("train.dynamic_sampling", "algorithm.filter_groups.enable", train.dynamic_sampling > 0,
              "without a limit on attempts; what stays uniform is never trained on" if train.dynamic_sampling else ""),
-        Line("train.dynamic_sampling", "algorithm.filter_groups.metric", "acc"),
+        VerlLine("train.dynamic_sampling", "algorithm.filter_groups.metric", "acc"),
     ]  # fmt: skip
     if prompts.stop:
-        lines.append(Line("train.tasks", f"{DRAW}.agent.agent_loop_config_path", "$HERE/agent_loop.yaml"))
-        lines.append(Line("train.tasks", f"{DRAW}.agent.default_agent_loop", "fspo", "ends a response at a stop text"))
+        lines.append(VerlLine("train.tasks", f"{DRAW}.agent.agent_loop_config_path", "$HERE/agent_loop.yaml"))
+        lines.append(
+            VerlLine("train.tasks", f"{DRAW}.agent.default_agent_loop", "fspo", "ends a response at a stop text")
+        )
     buffer = train.overlong_buffer
     if not buffer:
-        return [*lines, Line("train.overlong_buffer", "reward.reward_manager.name", "naive")]
+        return [*lines, VerlLine("train.overlong_buffer", "reward.reward_manager.name", "naive")]
     config = "+reward.reward_kwargs"
     return [
         *lines,
-        Line("train.overlong_buffer", "reward.reward_manager.name", "dapo"),
-        Line("train.overlong_buffer", f"{config}.max_resp_len", limit),
-        Line("train.overlong_buffer", f"{config}.overlong_buffer_cfg.enable", True),
-        Line("train.overlong_buffer", f"{config}.overlong_buffer_cfg.len", buffer),
-        Line("train.overlong_buffer", f"{config}.overlong_buffer_cfg.penalty_factor", 1.0),
-        Line("train.overlong_buffer", f"{config}.overlong_buffer_cfg.log", False),
+        VerlLine("train.overlong_buffer", "reward.reward_manager.name", "dapo"),
+        VerlLine("train.overlong_buffer", f"{config}.max_resp_len", limit),
+        VerlLine("train.overlong_buffer", f"{config}.overlong_buffer_cfg.enable", True),
+        VerlLine("train.overlong_buffer", f"{config}.overlong_buffer_cfg.len", buffer),
+        VerlLine("train.overlong_buffer", f"{config}.overlong_buffer_cfg.penalty_factor", 1.0),
+        VerlLine("train.overlong_buffer", f"{config}.overlong_buffer_cfg.log", False),
     ]
 
 
-def comparison_lines(config: CompareConfig, limit: int, prompts: Prompts) -> list[Line]:
+def comparison_lines(config: CompareConfig, limit: int, prompts: Prompts) -> list[VerlLine]:
     """Seeds, evaluation, and what only the suite does with results."""
     chosen = config.evaluation
     rows = None if prompts.limited else chosen.limit
     tokens = "the same as in training" if chosen.max_new_tokens == limit else "verl evaluates with the training's limit"
     asked = "the same as in training" if chosen.chat == config.train.chat else "verl asks as in training"
     return [
-        Line("name", "trainer.experiment_name", f"{config.name}-$METHOD-seed$SEED"),
-        Line("name", "trainer.project_name", "fspo"),
-        Line("name", "trainer.logger", ("console", "tensorboard")),
-        Line("seeds", "data.seed", "$SEED", "noise and order are verl's own: runs of two methods share neither"),
-        Line("seeds", f"{ACTOR}.data_loader_seed", "$SEED"),
-        Line("seeds", f"{DRAW}.seed", "$SEED"),
-        Line("evaluation.tasks", "data.val_files", "$DATA/eval.parquet"),
-        Line("evaluation.tasks", "reward.custom_reward_function.path", "$HERE/compute_score.py"),
-        Line("evaluation.tasks", "reward.num_workers", REWARD_WORKERS),
-        Line("evaluation.samples", f"{DRAW}.val_kwargs.n", chosen.samples),
-        Line("evaluation.limit", "data.val_max_samples", -1 if rows is None else rows,
+        VerlLine("name", "trainer.experiment_name", f"{config.name}-$METHOD-seed$SEED"),
+        VerlLine("name", "trainer.project_name", "fspo"),
+        VerlLine("name", "trainer.logger", ("console", "tensorboard")),
+        VerlLine("seeds", "data.seed", "$SEED", "noise and order are verl's own: runs of two methods share neither"),
+        VerlLine("seeds", f"{ACTOR}.data_loader_seed", "$SEED"),
+        VerlLine("seeds", f"{DRAW}.seed", "$SEED"),
+        VerlLine("evaluation.tasks", "data.val_files", "$DATA/eval.parquet"),
+        VerlLine("evaluation.tasks", "reward.custom_reward_function.path", "$HERE/compute_score.py"),
+        VerlLine("evaluation.tasks", "reward.num_workers", REWARD_WORKERS),
+        VerlLine("evaluation.samples", f"{DRAW}.val_kwargs.n", chosen.samples),
+        VerlLine("evaluation.limit", "data.val_max_samples", -1 if rows is None else rows,
              "" if rows is None else "of all sets together; ours is a limit for each"),
-        Line("evaluation.temperature", f"{DRAW}.val_kwargs.temperature", chosen.temperature),
-        Line("evaluation.temperature", f"{DRAW}.val_kwargs.do_sample", chosen.temperature > 0),
-        Line("evaluation.seed", None, chosen.seed, "rollout.seed is the training's"),
-        Line("evaluation.batch_size", None, chosen.batch_size, "rollout.max_num_seqs is the training's"),
-        Line("evaluation.max_new_tokens", None, chosen.max_new_tokens, tokens),
-        Line("evaluation.chat", None, chosen.chat, asked),
-        Line("evaluation", "trainer.val_before_train", True),
-        Line("evaluation", "trainer.test_freq", config.train.steps, "once, after the last step"),
-        Line("bootstrap", None, config.bootstrap, ANALYSIS),
-        Line("replay_seeds", None, config.replay_seeds, ANALYSIS),
-        Line("primary", None, config.primary, ANALYSIS),
+        VerlLine("evaluation.temperature", f"{DRAW}.val_kwargs.temperature", chosen.temperature),
+        VerlLine("evaluation.temperature", f"{DRAW}.val_kwargs.do_sample", chosen.temperature > 0),
+        VerlLine("evaluation.seed", None, chosen.seed, "rollout.seed is the training's"),
+        VerlLine("evaluation.batch_size", None, chosen.batch_size, "rollout.max_num_seqs is the training's"),
+        VerlLine("evaluation.max_new_tokens", None, chosen.max_new_tokens, tokens),
+        VerlLine("evaluation.chat", None, chosen.chat, asked),
+        VerlLine("evaluation", "trainer.val_before_train", True),
+        VerlLine("evaluation", "trainer.test_freq", config.train.steps, "once, after the last step"),
+        VerlLine("bootstrap", None, config.bootstrap, ANALYSIS),
+        VerlLine("replay_seeds", None, config.replay_seeds, ANALYSIS),
+        VerlLine("primary", None, config.primary, ANALYSIS),
     ]  # fmt: skip
 
 
 def lines_of(
     config: CompareConfig, method: Method, limit: int, model: str, gpus: int, prompts: Prompts | None = None
-) -> list[Line]:
+) -> list[VerlLine]:
     """Every setting of one method's runs. `limit` is the token limit of a response, `model` a path or hub id.
 
     UserError for what verl refuses when it starts.
@@ -252,6 +256,6 @@ def lines_of(
         *training_lines(config.train, method, limit, model, prompts),
         *loss_lines(method, changed, limit),
         *advantage_lines(method, config.train),
-        Line("--gpus", "trainer.n_gpus_per_node", gpus),
-        Line("--gpus", "trainer.nnodes", 1),
+        VerlLine("--gpus", "trainer.n_gpus_per_node", gpus),
+        VerlLine("--gpus", "trainer.nnodes", 1),
     ]

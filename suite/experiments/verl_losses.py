@@ -18,7 +18,7 @@ NO_DUAL = 1e9
 
 
 @dataclass(frozen=True)
-class Line:
+class VerlLine:
     """One setting of ours (its path) and verl's key with its value; without a key, `note` says why there is none.
 
     A note beside a key names what verl does otherwise.
@@ -48,17 +48,20 @@ NATIVE: Mapping[str, tuple[str, str, Callable[[Any], dict[str, Any]], str]] = {
 """Methods whose loss is verl's own: its name there, how it is divided, its numbers, and what it does otherwise."""
 
 
-def loss_lines(method: Method, changed: Sequence[str], limit: int) -> list[Line]:
+def loss_lines(method: Method, changed: Sequence[str], limit: int) -> list[VerlLine]:
     """The policy loss: verl's own where it has one of that name, else ours out of fspo.plugins.verl.
 
     `changed` are the settings of this method apart from its defaults, each `method.field=value`.
     """
     name = f"methods: {method.name}"
-    scale = Line(name, f"{ACTOR}.loss_scale_factor", limit)
+    scale = VerlLine(name, f"{ACTOR}.loss_scale_factor", limit)
     if method.name in NATIVE:
         loss, mode, numbers, note = NATIVE[method.name]
-        lines = [Line(name, f"{ACTOR}.policy_loss.loss_mode", loss, note), Line(name, f"{ACTOR}.loss_agg_mode", mode)]
-        lines += [Line(name, f"{ACTOR}.{key}", value) for key, value in numbers(method.hyper).items()]
+        lines = [
+            VerlLine(name, f"{ACTOR}.policy_loss.loss_mode", loss, note),
+            VerlLine(name, f"{ACTOR}.loss_agg_mode", mode),
+        ]
+        lines += [VerlLine(name, f"{ACTOR}.{key}", value) for key, value in numbers(method.hyper).items()]
         return [*lines, scale]
     if method.reads_state(method.hyper):
         raise UserError(
@@ -67,16 +70,16 @@ def loss_lines(method: Method, changed: Sequence[str], limit: int) -> list[Line]
         )
     mode = f"{method.name}_as_set" if changed else method.name
     lines = [
-        Line(name, f"{MODEL}.external_lib", "fspo.plugins.verl"),
-        Line(name, f"{ACTOR}.policy_loss.loss_mode", mode),
-        Line(name, f"{ACTOR}.loss_agg_mode", "token-mean", "for a KL term; the loss divides by its own count"),
+        VerlLine(name, f"{MODEL}.external_lib", "fspo.plugins.verl"),
+        VerlLine(name, f"{ACTOR}.policy_loss.loss_mode", mode),
+        VerlLine(name, f"{ACTOR}.loss_agg_mode", "token-mean", "for a KL term; the loss divides by its own count"),
     ]
     if changed:
-        lines.append(Line("options", SETTINGS, " ".join(changed)))
+        lines.append(VerlLine("options", SETTINGS, " ".join(changed)))
     return [*lines, scale]
 
 
-def advantage_lines(method: Method, train: TrainConfig) -> list[Line]:
+def advantage_lines(method: Method, train: TrainConfig) -> list[VerlLine]:
     """The advantage rule of verl that gives the method's numbers on a small batch, or the reason why none does.
 
     A critic's settings are those of `train`, its rate a multiple of the policy's.
@@ -92,35 +95,49 @@ def advantage_lines(method: Method, train: TrainConfig) -> list[Line]:
         return bool(torch.allclose(found, wanted, rtol=tolerance, atol=tolerance))
 
     if same(leave_one_out(rewards, groups)):
-        return [Line(name, key, "rloo")]
+        return [VerlLine(name, key, "rloo")]
     if same(group_centred(rewards, groups)):
-        return [Line(name, key, "grpo"), Line(name, "algorithm.norm_adv_by_std_in_grpo", False)]
+        return [VerlLine(name, key, "grpo"), VerlLine(name, "algorithm.norm_adv_by_std_in_grpo", False)]
     if same(group_standardised(rewards, groups, ddof=1, eps=1e-6), 1e-3):
-        return [Line(name, key, "grpo", "1e-6 is added to the standard deviation; ours is std_eps, by default 1e-4")]
-    return [Line(name, None, note="no advantage rule of verl gives this method's numbers")]
+        return [
+            VerlLine(name, key, "grpo", "1e-6 is added to the standard deviation; ours is std_eps, by default 1e-4")
+        ]
+    return [VerlLine(name, None, note="no advantage rule of verl gives this method's numbers")]
 
 
-def _critic_lines(name: str, hyper: Any, train: TrainConfig) -> list[Line]:
+def _critic_lines(name: str, hyper: Any, train: TrainConfig) -> list[VerlLine]:
     rate = float(f"{train.learning_rate * hyper.critic_learning_rate_ratio:.12g}")
     whitening = "advantages are always whitened" if not hyper.whiten else "whitened with the unbiased variance"
     return [
-        Line(name, "algorithm.adv_estimator", "gae", whitening),
-        Line(name, "algorithm.gamma", hyper.gamma),
-        Line(name, "algorithm.lam", hyper.gae_lambda),
-        Line(name, "critic.cliprange_value", hyper.value_clip),
-        Line(f"{name}.critic_learning_rate_ratio", "critic.optim.lr", rate),
-        Line("train.weight_decay", "critic.optim.weight_decay", train.weight_decay),
-        Line("train.max_grad_norm", "critic.optim.clip_grad", train.max_grad_norm),
-        Line(name, "critic.model.path", f"${{{MODEL}.path}}"),
-        Line("train.tokens_per_micro_batch", "critic.ppo_max_token_len_per_gpu",
-             f"${{{ACTOR}.ppo_max_token_len_per_gpu}}"),
-        Line("train.activation_checkpointing", "critic.model.enable_gradient_checkpointing",
-             f"${{{MODEL}.enable_gradient_checkpointing}}"),
-        Line("train.precision", "critic.fsdp.dtype", train.precision),
-        *([] if train.precision == "bfloat16" else [
-            Line("train.precision", "+critic.model.override_config.attn_implementation", "sdpa"),
-            Line("train.precision", "critic.model.use_remove_padding", False),
-        ]),
-        Line("train.checkpoint_every", "trainer.max_critic_ckpt_to_keep", 1),
-        Line(f"{name}.critic_warmup_epochs", None, hyper.critic_warmup_epochs, "trainer.critic_warmup counts steps"),
-    ]  # fmt: skip
+        VerlLine(name, "algorithm.adv_estimator", "gae", whitening),
+        VerlLine(name, "algorithm.gamma", hyper.gamma),
+        VerlLine(name, "algorithm.lam", hyper.gae_lambda),
+        VerlLine(name, "critic.cliprange_value", hyper.value_clip),
+        VerlLine(f"{name}.critic_learning_rate_ratio", "critic.optim.lr", rate),
+        VerlLine("train.weight_decay", "critic.optim.weight_decay", train.weight_decay),
+        VerlLine("train.max_grad_norm", "critic.optim.clip_grad", train.max_grad_norm),
+        VerlLine(name, "critic.model.path", f"${{{MODEL}.path}}"),
+        VerlLine(
+            "train.tokens_per_micro_batch",
+            "critic.ppo_max_token_len_per_gpu",
+            f"${{{ACTOR}.ppo_max_token_len_per_gpu}}",
+        ),
+        VerlLine(
+            "train.activation_checkpointing",
+            "critic.model.enable_gradient_checkpointing",
+            f"${{{MODEL}.enable_gradient_checkpointing}}",
+        ),
+        VerlLine("train.precision", "critic.fsdp.dtype", train.precision),
+        *(
+            []
+            if train.precision == "bfloat16"
+            else [
+                VerlLine("train.precision", "+critic.model.override_config.attn_implementation", "sdpa"),
+                VerlLine("train.precision", "critic.model.use_remove_padding", False),
+            ]
+        ),
+        VerlLine("train.checkpoint_every", "trainer.max_critic_ckpt_to_keep", 1),
+        VerlLine(
+            f"{name}.critic_warmup_epochs", None, hyper.critic_warmup_epochs, "trainer.critic_warmup counts steps"
+        ),
+    ]

@@ -20,7 +20,7 @@ from tasks.symbolic import cores, own_pool
 
 
 @dataclass
-class Asked:
+class WaitingResponse:
     """A response that waits for its verdict, or for the error that took its place."""
 
     problem: Problem
@@ -33,12 +33,12 @@ class Grader:
     """Grades what several threads ask: whoever comes first takes all that wait, so that none waits behind another."""
 
     def __init__(self) -> None:
-        self._waiting: list[Asked] = []
+        self._waiting: list[WaitingResponse] = []
         self._guard, self._working = threading.Lock(), threading.Lock()
 
     def verdict(self, problem: Problem, response: str) -> Verdict:
         """The verdict that training and evaluation of the suite give; raises what the grader raised."""
-        asked = Asked(problem, response)
+        asked = WaitingResponse(problem, response)
         with self._guard:
             self._waiting.append(asked)
         with self._working:
@@ -51,7 +51,7 @@ class Grader:
         return asked.verdict
 
 
-def _grade(together: list[Asked]) -> None:
+def _grade(together: list[WaitingResponse]) -> None:
     for name in dict.fromkeys(asked.problem.task for asked in together):
         task, rows = TASKS[name], [asked for asked in together if asked.problem.task == name]
         try:

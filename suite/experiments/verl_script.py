@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from suite.config import CompareConfig
-from suite.experiments.verl_losses import Line
+from suite.experiments.verl_losses import VerlLine
 from suite.types import Method
 
 VERL = "0.9.1"
@@ -51,7 +51,7 @@ PYTHON
 """
 
 
-def script(config: CompareConfig, method: Method, lines: Sequence[Line]) -> str:
+def script(config: CompareConfig, method: Method, lines: Sequence[VerlLine]) -> str:
     """A bash script that runs verl for every seed of one method, and says at its end what verl does otherwise."""
     words = [word(line) for line in lines if line.key is not None]
     notes = [f"#   {x.setting} -> {x.key}: {x.note}" for x in lines if x.key and x.note]
@@ -79,7 +79,7 @@ def script(config: CompareConfig, method: Method, lines: Sequence[Line]) -> str:
     ])  # fmt: skip
 
 
-def word(line: Line) -> str:
+def word(line: VerlLine) -> str:
     """One argument `key=value` as the shell reads it; a text with signs of hydra's grammar is quoted for hydra too."""
     argument = f"{line.key}={_value(line.value)}"
     if not NAMES.search(argument):

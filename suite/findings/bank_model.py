@@ -35,7 +35,7 @@ from suite.replay.update_directions import (
 from suite.statistics.frames import names_of, numbers_of, select
 from suite.training.step_batches import credited, mini_batches, rewards_and_groups, scored
 from suite.training.trainer import build_learner
-from suite.training.update import Learner, Part, joined, optimizer_step
+from suite.training.update import Learner, ScoredBatch, joined, optimizer_step
 from suite.types import FinishReason, Method, UserError
 
 BOUND_BINS = 4
@@ -132,7 +132,7 @@ class LabModel:
         cosine, bound = (pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True))
         return cosine, bound, self._gap(np.concatenate(seen))
 
-    def _shared_advantages(self, mini: Sequence[Part]) -> list[Part]:
+    def _shared_advantages(self, mini: Sequence[ScoredBatch]) -> list[ScoredBatch]:
         """The parts with group-centred rewards for every method: they then differ by weight and clip alone."""
         centred = group_centred(*rewards_and_groups(self.first.rollouts))
         return [
@@ -144,7 +144,7 @@ class LabModel:
             for part in mini
         ]  # fmt: skip
 
-    def _measure(self, learner: Learner, mini: Sequence[Part], limit: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def _measure(self, learner: Learner, mini: Sequence[ScoredBatch], limit: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         with learner.arithmetic():
             with torch.no_grad():
                 batch = joined(mini, [learner.score(part.micro) for part in mini])

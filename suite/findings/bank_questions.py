@@ -14,7 +14,7 @@ from suite.experiments.recipes import METHODS, REFERENCE
 from suite.findings.bank_model import BOUND_BINS, LabModel
 from suite.records.bank import Bank
 from suite.replay.fairness import fairness_summary
-from suite.replay.null_update import noise_clips, noise_table
+from suite.replay.null_update import noise_by_change, noise_clips
 from suite.replay.one_method import replay
 from suite.replay.replays import SEED, Arena
 from suite.replay.resampling import quantile_edges
@@ -82,7 +82,7 @@ class Lab:
     @cached_property
     def noise(self) -> pd.DataFrame | None:
         """Noise of the null update by precision and change; None without a model."""
-        return None if self.model is None else noise_table(self.model.noise)
+        return None if self.model is None else noise_by_change(self.model.noise)
 
     @cached_property
     def noise_clips(self) -> pd.DataFrame | None:

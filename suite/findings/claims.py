@@ -41,10 +41,11 @@ class Claim:
     verdict: str
 
 
-def judged(holds: Sequence[bool], refuted: Sequence[bool]) -> str:
+def claim_verdict(holds: Sequence[bool], refuted: Sequence[bool]) -> str:
     """`supported` where every part holds, `not supported` where one is refuted, else `under-powered`.
 
-    >>> judged([True, True], [False, False]), judged([True, False], [False, True]), judged([True, False], [False] * 2)
+    >>> (claim_verdict([True, True], [False, False]), claim_verdict([True, False], [False, True]),
+    ... claim_verdict([True, False], [False] * 2))
     ('supported', 'not supported', 'under-powered')
     """
     if any(refuted):
@@ -63,7 +64,7 @@ def reweighting(fairness: pd.DataFrame, runs: str) -> Claim:
         return _untestable(text, f"needs {' or '.join(FIXED)}")
     holds = [r["outside_slope_low"] > 0 or r["outside_slope_high"] < 0 for r in rows.values()]
     refuted = [r["outside_slope_low"] > -FLAT and r["outside_slope_high"] < FLAT for r in rows.values()]
-    return Claim(text, _slopes(rows), runs, judged(holds, refuted))
+    return Claim(text, _slopes(rows), runs, claim_verdict(holds, refuted))
 
 
 def bounding(bounds: pd.DataFrame, runs: str) -> Claim:
@@ -84,7 +85,7 @@ def bounding(bounds: pd.DataFrame, runs: str) -> Claim:
         f"{len(said)} of {len(bounds)} updates have K LRE < 1. Updates scaled by length, as the bound assumes, lie "
         f"below it in {scaled}; real clips, which choose within a length, in {percent(share, max(low, 0.0), high)} %"
     )
-    return Claim(text, measured, runs, judged([high < FALLS_BELOW], [low > FALLS_BELOW]))
+    return Claim(text, measured, runs, claim_verdict([high < FALLS_BELOW], [low > FALLS_BELOW]))
 
 
 def flattening(fairness: pd.DataFrame, runs: str) -> Claim:
@@ -96,7 +97,7 @@ def flattening(fairness: pd.DataFrame, runs: str) -> Claim:
     sizes = {name: _size(r["outside_slope_low"], r["outside_slope_high"]) for name, r in rows.items()}
     rivals = [size for name, size in sizes.items() if name != OURS]
     (nearest, farthest) = sizes[OURS]
-    verdict = judged([farthest < low for low, _ in rivals], [nearest > high for _, high in rivals])
+    verdict = claim_verdict([farthest < low for low, _ in rivals], [nearest > high for _, high in rivals])
     return Claim(text, _slopes(rows), runs, verdict)
 
 
@@ -121,7 +122,7 @@ def steadiness(stability: pd.DataFrame, runs: str) -> Claim:
         + f"; collapsed runs {', '.join(f'{name} {count}' for name, count in fallen.items())} of {len(wide)}"
     )
     refuted = [bool(w) and limits[name].high < 0 for name, w in zip(rivals, worse, strict=True)]
-    return Claim(text, measured, runs, judged([limits[name].low > 0 for name in rivals], refuted))
+    return Claim(text, measured, runs, claim_verdict([limits[name].low > 0 for name in rivals], refuted))
 
 
 def superiority(differences: pd.DataFrame, sets: int, runs: str) -> Claim:
@@ -140,7 +141,7 @@ def superiority(differences: pd.DataFrame, sets: int, runs: str) -> Claim:
     if any(refuted):
         names = ", ".join(r["rival"] for r, is_refuted in zip(rows, refuted, strict=True) if is_refuted)
         measured += f"; less than {percent(MARGIN)} point ahead of {names} with 95 %"
-    return Claim(text, measured, runs, judged([r["low"] > 0 for r in rows], refuted))
+    return Claim(text, measured, runs, claim_verdict([r["low"] > 0 for r in rows], refuted))
 
 
 def claims_table(found: Sequence[Claim]) -> pd.DataFrame:

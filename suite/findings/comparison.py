@@ -23,11 +23,11 @@ from suite.records.result import BASE
 from suite.records.update_log import UpdateLog
 from suite.replay.growth import growth_sentence
 from suite.replay.matched_ranges import recorded_updates
-from suite.replay.null_update import noise_clips, noise_table, null_outside
+from suite.replay.null_update import noise_by_change, noise_clips, null_outside
 from suite.replay.replays import Arena
 from suite.replay.resampling import quantile_edges
 from suite.replay.update_directions import log_prob_bounds
-from suite.statistics.compare import Comparison, compare, models_of
+from suite.statistics.compare import Estimates, compare, models_of
 from suite.statistics.performance_profiles import profiles
 from suite.types import Method, RunResult
 
@@ -38,7 +38,7 @@ BOUND_BINS = 4
 
 
 @dataclass(frozen=True)
-class Report:
+class Comparison:
     """Everything that a comparison's folder says, computed on demand."""
 
     config: CompareConfig
@@ -47,17 +47,17 @@ class Report:
     runs: Sequence[RunResult]
 
     @classmethod
-    def of(cls, config: CompareConfig, out: Path) -> Report:
+    def of(cls, config: CompareConfig, out: Path) -> Comparison:
         base, runs = load_comparison(config, out)
         return cls(config, out, base, runs)
 
     @classmethod
-    def at(cls, out: Path) -> Report:
+    def at(cls, out: Path) -> Comparison:
         """The report of the comparison in a folder; UserError where there is none, or it is unfinished or altered."""
         return cls.of(stored_config(out), out)
 
     @cached_property
-    def statistics(self) -> Comparison:
+    def statistics(self) -> Estimates:
         """Accuracies, differences and single seeds."""
         return compare(
             self.base.evals, self.runs, seed=REPORT_SEED, repetitions=self.config.bootstrap, primary=self.config.primary
@@ -191,9 +191,14 @@ class Report:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every tidy table, by file name; rows of methods carry the digest of the method's card."""
         arena, stats = self.arena, self.statistics
-        noise = {} if self.null_log is None else {
-            "null_update": noise_table(self.null_log), "null_update_clips": noise_clips(self.methods, self.null_log),
-        }  # fmt: skip
+        noise = (
+            {}
+            if self.null_log is None
+            else {
+                "null_update": noise_by_change(self.null_log),
+                "null_update_clips": noise_clips(self.methods, self.null_log),
+            }
+        )
         frames = {
             "claims": claims.claims_table(self.claims), "accuracy": stats.accuracies, "differences": stats.differences,
             "by_seed": stats.by_seed, "pairing": stats.pairing, "interquartile_means": self.profiles[0],

@@ -33,7 +33,7 @@ SHOWN_ERRORS = f"{ERRORS} standard errors"
 
 
 @dataclass(frozen=True)
-class Rule:
+class BandRule:
     """A method, and the edges on S in nats that the theory gives it: edges(length, drift)."""
 
     method: Method
@@ -51,13 +51,13 @@ def _around_drift(length: np.ndarray, drift: float) -> Band:
 
 SHAPES = {"rloo": "constant", "gspo": "linear", "fspo": "sqrt"}
 """How the band of each method grows with length."""
-STILL: Mapping[str, Rule] = {
-    name: Rule(METHODS[name], partial(_without_drift, shape)) for name, shape in SHAPES.items()
+STILL: Mapping[str, BandRule] = {
+    name: BandRule(METHODS[name], partial(_without_drift, shape)) for name, shape in SHAPES.items()
 }
 """The rules that are compared where S has no drift."""
-DRIFTING: Mapping[str, Rule] = {
+DRIFTING: Mapping[str, BandRule] = {
     "fspo": STILL["fspo"],
-    CENTRED: Rule(with_hyper(METHODS["fspo"], drift="batch"), _around_drift),
+    CENTRED: BandRule(with_hyper(METHODS["fspo"], drift="batch"), _around_drift),
 }
 """FSPO with mu = 0 and with mu from the batch, for S with drift."""
 
@@ -70,7 +70,9 @@ def drift_of(sigma: float) -> float:
 # --- numbers --------------------------------------------------------------------------------------
 
 
-def measure(still: Mapping[str, Rule] = STILL, drifting: Mapping[str, Rule] = DRIFTING, seed: int = 0) -> pd.DataFrame:
+def measured_shares(
+    still: Mapping[str, BandRule] = STILL, drifting: Mapping[str, BandRule] = DRIFTING, seed: int = 0
+) -> pd.DataFrame:
     """Share of simulated responses outside the band against the normal tail, one row per rule, bank and length.
 
         expected = P(S < low or S > high),  S ~ N(L drift, L sigma^2)
@@ -94,7 +96,7 @@ def measure(still: Mapping[str, Rule] = STILL, drifting: Mapping[str, Rule] = DR
 
 
 def _points(
-    rules: Mapping[str, Rule], sigma: float, drift: float, rng: np.random.Generator
+    rules: Mapping[str, BandRule], sigma: float, drift: float, rng: np.random.Generator
 ) -> Iterator[dict[str, str | float]]:
     lengths = np.array(LENGTHS)
     # All of S on the last token: the same law of S, in a fraction of the time that drawing every token takes.
@@ -135,7 +137,7 @@ def z_score(difference: float, error: float) -> float:
     return 0.0 if difference == 0 else math.copysign(math.inf, difference)
 
 
-def sentence(points: pd.DataFrame) -> str:
+def theory_sentence(points: pd.DataFrame) -> str:
     """How many of the points lie within three standard errors of the normal tail, and the farthest one."""
     z = numbers_of(points, "z")
     worst = points.iloc[int(np.argmax(np.abs(z)))]

@@ -33,7 +33,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Line:
+class PlanLine:
     """One phase of a cell: its tokens and seconds, and the formula of the seconds."""
 
     phase: str
@@ -81,7 +81,7 @@ def cell_lines(
     questions: int,
     critic: bool,
     processes: int = 1,
-) -> list[Line]:
+) -> list[PlanLine]:
     """The phases of one cell: sample, score, update, evaluate. `questions`: problems of all evaluation sets.
 
     Processes that share the cell divide its responses, each with a device; what they send each other is left out.
@@ -104,19 +104,19 @@ def cell_lines(
     models = 1 + critic + (train.kl_coefficient > 0)
     decoding = f"tokens a row x max(read / (share x bandwidth), 2 N B / (share x peak), l x launch){words}"
     return [
-        Line("sample", drawn * lengths.response, draw(drawn, together), decoding),
-        Line("score", tokens, models * forward, f"{models} x tokens (2 N + 2 l q T) / (share x peak){words}"),
-        Line(
+        PlanLine("sample", drawn * lengths.response, draw(drawn, together), decoding),
+        PlanLine("score", tokens, models * forward, f"{models} x tokens (2 N + 2 l q T) / (share x peak){words}"),
+        PlanLine(
             "update",
             tokens * train.epochs,
             3 * forward * train.epochs * (1 + critic),
             f"{1 + critic} x 3 x tokens x epochs (2 N + 2 l q T) / (share x peak){words}",
         ),
-        Line("evaluate", asked * lengths.response, draw(asked, evaluation.batch_size), decoding),
+        PlanLine("evaluate", asked * lengths.response, draw(asked, evaluation.batch_size), decoding),
     ]
 
 
-def hours(lines: Sequence[Line]) -> float:
+def hours(lines: Sequence[PlanLine]) -> float:
     """Their sum in hours."""
     return sum(line.seconds for line in lines) / HOUR
 

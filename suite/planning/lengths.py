@@ -41,7 +41,7 @@ def problems_at_hand(task: Task, split: str, data_dir: Path | None) -> Sequence[
     return task.load(split, data_dir) if here else None
 
 
-def lengths_of(config: CompareConfig, response: float | None) -> Lengths:
+def expected_lengths(config: CompareConfig, response: float | None) -> Lengths:
     """Prompts counted with the model's tokenizer where both are at hand; `response` is the mean, None to assume it."""
     chosen, folder = tasks_named(config.train.tasks), model_folder(config.train.model)
     limit = config.train.max_new_tokens or max(task.max_new_tokens for task in chosen)

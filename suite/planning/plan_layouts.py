@@ -12,7 +12,7 @@ from pathlib import Path
 
 from suite.config import CompareConfig
 from suite.experiments.layouts import Layout
-from suite.planning.cost_model import Lengths, Line, cell_lines, hours, load_of, vllm_room
+from suite.planning.cost_model import Lengths, PlanLine, cell_lines, hours, load_of, vllm_room
 from suite.planning.devices import CPU_CORES, Device
 from suite.planning.memory_model import Term, total_gib
 from suite.planning.memory_phases import hosting, phases
@@ -113,7 +113,7 @@ class CellLayout:
         """Whether it can be started."""
         return not self.obstacles
 
-    def lines(self, method: str) -> list[Line]:
+    def lines(self, method: str) -> list[PlanLine]:
         """The phases of a cell with their seconds."""
         plan = self.plan
         facts = plan.config, plan.shape, plan.device, plan.lengths, plan.questions, plan.critics[method]

@@ -12,13 +12,13 @@ from suite.experiments.finished import load_comparison
 from suite.experiments.recipes import EMBEDDED_MODEL, method_with, recipe, with_options
 from suite.planning.cost_model import HOUR
 from suite.planning.devices import DECODING_SHARE, TRAINING_SHARE, Device, device_named
-from suite.planning.lengths import lengths_of, questions_of
+from suite.planning.lengths import expected_lengths, questions_of
 from suite.planning.memory_model import Term, total_gib
 from suite.planning.model_shapes import model_shape
 from suite.planning.plan_layouts import CellLayout, Planned, best, cell_layouts
 from suite.records.comparison_folder import stored_config
 from suite.statistics.intervals import FEW_SEEDS
-from suite.statistics.power import chosen_pairs, design_table, designs, enough, pairs_of, rates_of, sentence
+from suite.statistics.power import chosen_pairs, design_table, designs, enough, pairs_of, power_sentence, rates_of
 from suite.types import UserError
 
 PHASES = {
@@ -46,7 +46,7 @@ def planned(
     changes = {key: value for key, value in (("model", model), ("data_dir", data_dir)) if value is not None}
     config = replace(config, train=replace(config.train, **changes))
     device, shape = device_named(device_name), model_shape(config.train.model, EMBEDDED_MODEL)
-    lengths = lengths_of(config, response_tokens)
+    lengths = expected_lengths(config, response_tokens)
     questions, asked = questions_of(config)
     critics = {m: "values" in method_with(m, config.options).needs for m in config.methods}
     plan = Planned(config, shape, device, count, lengths, questions, critics)
@@ -164,7 +164,7 @@ def claimed(runs: Path, detect: float, pair: str | None) -> tuple[str, pd.DataFr
     found = designs(pairs, rates_of(results), 1 if only_one else 2)
     able = enough(found, detect)
     nearest = sorted(found, key=lambda design: design.detectable)[:6]
-    lines = [sentence(about, pairs, found, detect, machine)]
+    lines = [power_sentence(about, pairs, found, detect, machine)]
     models = "one model" if only_one else "two models"
     lines.append(
         f"{machine[0].upper()}{machine[1:]}: {models}, one cell after another, training and evaluation as measured "

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from suite.policy.lora import merged
-from suite.policy.ranks import Ranks, together
+from suite.policy.ranks import Ranks, failing_together
 from suite.records.files import folder_in_memory
 
 NAMES = {
@@ -36,12 +36,12 @@ def handed_over(model: Any, dtype: torch.dtype, ranks: Ranks, tokenizer: Any = N
     try:
         with ExitStack() as stack:
             written = ""
-            with together(ranks):
-                if ranks.leads_node:
+            with failing_together(ranks):
+                if ranks.is_node_leader:
                     written = str(stack.enter_context(folder_in_memory()))
                     write_model(merged(model), Path(written), dtype, tokenizer)
             folder = Path(ranks.texts(written)[ranks.rank - ranks.local])
-            with together(ranks):
+            with failing_together(ranks):
                 yield folder
     except Exception:
         ranks.most(0)  # nobody ends, and so ends the others, before the folder is gone

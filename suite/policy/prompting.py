@@ -29,7 +29,7 @@ def data_digest(problems: Sequence[Problem]) -> str:
     return digest_of([[p.id, p.prompt, p.gold] for p in problems])
 
 
-def grade(
+def with_verdicts(
     tokenizer: Any, tasks: Mapping[str, Task], problems: Sequence[Problem], rollouts: Sequence[Rollout]
 ) -> list[Rollout]:
     """The rollouts with verdict and reward: 1 for correct, else 0 (no answer and undecided are counted apart)."""

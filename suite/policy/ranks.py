@@ -42,12 +42,12 @@ class Ranks:
     local: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process writes files, prints, grades and evaluates."""
         return self.rank == 0
 
     @property
-    def leads_node(self) -> bool:
+    def is_node_leader(self) -> bool:
         """Whether this process writes what all processes of its node read."""
         return self.local == 0
 
@@ -60,7 +60,7 @@ class Ranks:
             )
         return rows[self.rank :: self.count]
 
-    def rounds(self, items: Sequence[T]) -> Iterator[tuple[T, bool]]:
+    def passes(self, items: Sequence[T]) -> Iterator[tuple[T, bool]]:
         """Each item with True; then the first one with False, until every process had as many passes as any other.
 
         A sharded model's passes are joint work: a process without items of its own still has to take part.
@@ -75,7 +75,7 @@ class Ranks:
             return number
         return float(sum(x.item() for x in self._gathered(torch.tensor([number], dtype=torch.float64))))
 
-    def rows(self, x: Tensor) -> Tensor:
+    def gather_rows(self, x: Tensor) -> Tensor:
         """The whole step's rows, in order, from shares [n] or [n, T]; narrower ones are filled up with zeros."""
         if self.count == 1:
             return x
@@ -88,11 +88,11 @@ class Ranks:
         order = [starts[r] + k for k in range(longest) for r, part in enumerate(parts) if k < len(part)]
         return torch.cat(parts)[torch.tensor(order, device=x.device)]
 
-    def in_turn(self, x: Tensor) -> Tensor:
+    def gather(self, x: Tensor) -> Tensor:
         """Every process's [n, ...] tensor, one behind the other."""
         return x if self.count == 1 else torch.cat(self._gathered(x))
 
-    def tell(self, data: bytes | None) -> bytes:
+    def broadcast(self, data: bytes | None) -> bytes:
         """The bytes that the leading process gives."""
         if self.count == 1:
             assert data is not None
@@ -102,7 +102,7 @@ class Ranks:
         size = torch.tensor([len(data or b"")])
         distributed.broadcast(size, 0)
         content = torch.empty(int(size), dtype=torch.uint8)
-        if self.leads and data:
+        if self.is_leader and data:
             content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         distributed.broadcast(content, 0)
         return content.numpy().tobytes()
@@ -116,11 +116,11 @@ class Ranks:
 
     def most(self, number: int) -> int:
         """The largest of what every process says."""
-        return int(self.in_turn(torch.tensor([number])).max())
+        return int(self.gather(torch.tensor([number])).max())
 
     def agreed(self, answer: bool) -> bool:
         """The leading process's answer to a question about files, which may change while the others ask."""
-        return self.tell(b"1" if answer else b"0") == b"1"
+        return self.broadcast(b"1" if answer else b"0") == b"1"
 
     def apply(self, function: Callable[..., T], model: Any, *arguments: Any) -> T:
         """function(model, *arguments); for a sharded model as one joint pass, in which it has its weights."""
@@ -149,7 +149,7 @@ NO_MEMORY, MENDABLE, OTHER = "out of memory", "user", "other"
 
 
 @contextmanager
-def together(ranks: Ranks) -> Iterator[None]:
+def failing_together(ranks: Ranks) -> Iterator[None]:
     """A block that every process runs: where it fails in one it fails in all, once all are through it.
 
     A process raises its own error, or one of the same kind (out of memory, UserError, else RuntimeError) with the words
@@ -223,7 +223,7 @@ def leave(ranks: Ranks) -> None:
         distributed.destroy_process_group()
 
 
-def whole(x: Tensor) -> Tensor:
+def full_tensor(x: Tensor) -> Tensor:
     """All of a tensor that may be cut among processes, in each of them; one that is not cut is itself."""
     full = getattr(x, "full_tensor", None)
     return x if full is None else full()

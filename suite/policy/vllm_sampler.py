@@ -25,7 +25,7 @@ from tqdm import tqdm
 from suite.config import VllmConfig
 from suite.policy.hand_over import handed_over
 from suite.policy.loading import tokenizer_digest
-from suite.policy.ranks import ALONE, Ranks, together
+from suite.policy.ranks import ALONE, Ranks, failing_together
 from suite.policy.revisions import following, weights_name
 from suite.policy.sampling import SampleRequest, SamplingSettings, check_context, end_token_ids
 from suite.policy.vllm_engine import (
@@ -97,7 +97,7 @@ class VllmSampler:
         """
         if not requests and self.ranks.count == 1:
             return []
-        with together(self.ranks):
+        with failing_together(self.ranks):
             if 0 < settings.temperature < COLDEST:
                 raise UserError(f"temperature {settings.temperature}: vLLM has 0 or at least {COLDEST}; choose one")
             if requests:
@@ -114,10 +114,10 @@ class VllmSampler:
         """This process's engine, awake, with today's weights and that much room; of all processes or of none."""
         global _running
         ranks, model, config = self.ranks, self.model, self.config
-        with together(ranks):
-            name = weights_name(model) if ranks.leads else ""
+        with failing_together(ranks):
+            name = weights_name(model) if ranks.is_leader else ""
             fits_for = (_architecture(model), tokenizer_digest(self.tokenizer), config, torch.get_num_threads())
-        wanted = ranks.tell(name.encode()).decode()
+        wanted = ranks.broadcast(name.encode()).decode()
         fits = _running is not None and _running.fits_for == fits_for and _running.context >= context
         dtype = PRECISIONS[config.dtype]
         if ranks.most(not fits):

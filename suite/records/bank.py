@@ -43,7 +43,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class PendingFile:
     """The bytes of one file on its way into a bank, with what its entry will say."""
 
     kind: str
@@ -110,7 +110,7 @@ class Bank:
             raise UserError(f"{self.folder}: the bank holds no updates; record some with fspo record")
         return UpdateLog.concat(logs)
 
-    def append(self, recording: str, facts: Mapping[str, Any], files: Sequence[Recorded]) -> Bank:
+    def append(self, recording: str, facts: Mapping[str, Any], files: Sequence[PendingFile]) -> Bank:
         """The bank with one more recording, its files written first and the manifest last: a crash leaves the old bank.
 
         UserError for a recording that the bank holds already: nothing in a bank is ever replaced.

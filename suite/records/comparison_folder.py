@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from suite.config import PROTOCOL, CompareConfig, plain, restored
+from suite.config import PROTOCOL, CompareConfig, plain_data, restored
 from suite.records.files import flat, write_atomically
 from suite.records.provenance import versions
 from suite.records.result import check_protocol
@@ -31,7 +31,12 @@ def claim_folder(
     """
     if holds(config, out, code):
         return
-    content = {"protocol": PROTOCOL, "config": plain(config), "command": shlex.join(command), "versions": versions()}
+    content = {
+        "protocol": PROTOCOL,
+        "config": plain_data(config),
+        "command": shlex.join(command),
+        "versions": versions(),
+    }
     content["code"] = dict(code)
     if ranges:
         content["ranges"] = dict(ranges)
@@ -44,12 +49,12 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
     Raises UserError when it has results of another protocol or configuration, or of a method that was another one.
     """
     path = out / CONFIG_FILE
-    wanted = json.loads(json.dumps(plain(config)))
+    wanted = json.loads(json.dumps(plain_data(config)))
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             check_protocol(found["protocol"], path)
-            known = json.loads(json.dumps(plain(restored(found["config"]))))  # younger settings had their defaults
+            known = json.loads(json.dumps(plain_data(restored(found["config"]))))  # younger settings had their defaults
             written = found.get("code", {})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error

@@ -23,7 +23,7 @@ from suite.replay.resampling import (
     interval,
     quantile_edges,
     slope,
-    whole,
+    without_truncated,
 )
 
 GROUP = ["method", "range"]
@@ -143,7 +143,7 @@ def _measure(
     if frame.empty:
         raise ValueError("no responses to measure: were all updates the first of their rollout?")
     if edges is None:
-        binned = whole(frame)
+        binned = without_truncated(frame)
         edges = quantile_edges(np.asarray((frame if binned.empty else binned)["length"]), bins)
     edges = np.asarray(edges)
     clusters_of = cluster_ids(frame)

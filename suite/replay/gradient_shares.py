@@ -16,7 +16,7 @@ from torch import Tensor
 
 from suite.arithmetic import effective_sample_size, masked, per_token
 from suite.records.update_log import UpdateLog
-from suite.replay.one_method import flag_share, length_sorted, per_response, policy_batch, stages
+from suite.replay.one_method import flag_share, length_sorted, per_response, policy_batch, steps_with_state
 from suite.types import Method, PolicyBatch, State
 
 QUANTILES = {"weight_q01": 0.01, "weight_q25": 0.25, "weight_q50": 0.5, "weight_q75": 0.75, "weight_q99": 0.99}
@@ -58,7 +58,7 @@ def response_gradients(method: Method, log: UpdateLog, state: State) -> pd.DataF
     response with A < 0 overflows, and that is left visible as inf. Source: ours.
     """
     values = {name: np.full(len(log), np.nan) for name in MEASURED}
-    for rows, current in stages(method, log, state):
+    for rows, current in steps_with_state(method, log, state):
         for chunk in length_sorted(log, rows):
             for name, column in _measured(method, policy_batch(log, chunk), current).items():
                 values[name][chunk] = column
@@ -187,7 +187,7 @@ def _bins(frame: pd.DataFrame, edges: Sequence[int] | np.ndarray) -> dict[str, n
 # --- between methods ------------------------------------------------------------------------------
 
 
-def overlap(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def clip_overlap(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Jaccard index of the sets of responses that every two methods clip: a symmetric table, methods x methods.
 
         J(a, b) = |A and B| / |A or B|,     A = the responses that method a clips
@@ -203,8 +203,8 @@ def overlap(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(_jaccard(_clipped_sets(frames)), index=names, columns=names)
 
 
-def overlap_by_length(frames: Mapping[str, pd.DataFrame], edges: Sequence[int] | np.ndarray) -> pd.DataFrame:
-    """`overlap` within every sign and length bin of `weight_summary`, one row per bin and pair of methods.
+def clip_overlap_by_length(frames: Mapping[str, pd.DataFrame], edges: Sequence[int] | np.ndarray) -> pd.DataFrame:
+    """`clip_overlap` within every sign and length bin of `weight_summary`, one row per bin and pair of methods.
 
     Columns: sign, bin, truncated, method, other, responses (of the bin), clipped_by_either (of them), jaccard. Every
     pair once, in the order of `frames`, no method with itself; no row for an empty bin. Source: ours.

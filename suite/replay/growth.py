@@ -17,7 +17,7 @@ from suite.replay.resampling import (
     cluster_ids,
     interval,
     quantile_edges,
-    whole,
+    without_truncated,
 )
 
 Band = tuple[np.ndarray, np.ndarray]
@@ -78,7 +78,7 @@ def growth_by_length(responses: pd.DataFrame, *, edges: np.ndarray | None = None
     excess_kurtosis of S / sqrt(L) within the bin (0 for a Gaussian; nan below 3 responses). Truncated responses are
     left out. `responses` has one row per response: length, truncated, sign, log_ratio. Source: ours.
     """
-    frame = whole(responses)
+    frame = without_truncated(responses)
     if edges is None:
         edges = quantile_edges(np.asarray(frame["length"]), bins)
     labels = bin_labels(edges)
@@ -116,7 +116,7 @@ def growth_summary(responses: pd.DataFrame, *, rng: np.random.Generator, repetit
     Truncated responses are left out; one row per sign that has responses. Columns as `growth_by_length`, and seed and
     problem_id. Source: ours.
     """
-    frame = whole(responses)
+    frame = without_truncated(responses)
     rows = []
     for sign, part in _by_sign(frame):
         sums = _moment_sums(part)
@@ -139,7 +139,7 @@ def growth_by_update(responses: pd.DataFrame, *, rng: np.random.Generator, repet
     """
     rows = []
     for update, part in responses.groupby("update", sort=True):
-        if not whole(part).empty:
+        if not without_truncated(part).empty:
             found = growth_summary(part, rng=rng, repetitions=repetitions).iloc[:1].drop(columns="sign")
             rows.append(found.assign(update=update).set_index("update").reset_index())
     return pd.concat(rows, ignore_index=True)
@@ -184,7 +184,7 @@ def quantile_table(responses: pd.DataFrame, *, edges: np.ndarray | None = None, 
     bin of `edges` (the drift and sigma of all lengths, so that a bin's own spread shows). Truncated responses are left
     out, and bins of fewer than 3, and what has no spread.
     """
-    frame, tables = whole(responses), []
+    frame, tables = without_truncated(responses), []
 
     def add(sign: str, label: str, part: pd.DataFrame, drift: float, sigma: float) -> None:
         scores = standard_scores(part, drift, sigma)

@@ -136,7 +136,7 @@ def _cells(log: UpdateLog) -> Iterator[tuple[str, str, UpdateLog]]:
         yield precision, change, log.rows(log.cells == cell)
 
 
-def noise_table(log: UpdateLog) -> pd.DataFrame:
+def noise_by_change(log: UpdateLog) -> pd.DataFrame:
     """Noise by precision and change, in nats: of a token (mean |x|, root mean square, largest) and of a response.
 
     sequence_rms and sequence_max are of S, the sum over a response; per_root_token = sqrt(mean S^2 / L) is what noise

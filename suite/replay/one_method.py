@@ -29,7 +29,7 @@ def replay(method: Method, log: UpdateLog, state: State) -> pd.DataFrame:
     Source: ours.
     """
     outside, clipped = np.full(len(log), np.nan), np.full(len(log), np.nan)
-    for rows, current in stages(method, log, state):
+    for rows, current in steps_with_state(method, log, state):
         for chunk in length_sorted(log, rows):
             surrogate = method.surrogate(policy_batch(log, chunk), method.hyper, current)
             lengths = log.lengths[chunk]
@@ -84,7 +84,7 @@ def policy_batch(log: UpdateLog, rows: np.ndarray) -> PolicyBatch:
     )
 
 
-def stages(method: Method, log: UpdateLog, state: State) -> Iterator[tuple[np.ndarray, State]]:
+def steps_with_state(method: Method, log: UpdateLog, state: State) -> Iterator[tuple[np.ndarray, State]]:
     """Rows with the running estimates that their surrogate sees: all at once, or one optimizer step after another."""
     if method.observe is None or not method.reads_state(method.hyper):
         counted = np.flatnonzero(log.update > 0)

@@ -91,7 +91,7 @@ def golden_batch(method: Method, log: UpdateLog) -> PolicyBatch:
     )
 
 
-def measured(method: Method, log: UpdateLog) -> Numbers:
+def numbers_of_method(method: Method, log: UpdateLog) -> Numbers:
     """What is pinned of one method: its card, its numbers as one optimizer step would see them, and its estimates."""
     batch = golden_batch(method, log)
     found, slope = judged(method, batch), gradient(method, batch)
@@ -113,10 +113,10 @@ def measured(method: Method, log: UpdateLog) -> Numbers:
     return numbers
 
 
-def measure(methods: Mapping[str, Method], folder: Path) -> dict[str, Numbers]:
+def numbers_today(methods: Mapping[str, Method], folder: Path) -> dict[str, Numbers]:
     """Today's numbers of all methods on the folder's rollouts."""
     log = UpdateLog.load(folder / ROLLOUTS)
-    return {name: measured(method, log) for name, method in methods.items()}
+    return {name: numbers_of_method(method, log) for name, method in methods.items()}
 
 
 def read_pinned(folder: Path) -> dict[str, Numbers]:

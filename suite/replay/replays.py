@@ -11,11 +11,11 @@ import pandas as pd
 
 from suite.records.update_log import UpdateLog
 from suite.replay.fairness import clip_by_length, fairness_summary
-from suite.replay.gradient_shares import overlap, overlap_by_length, response_gradients, weight_summary
+from suite.replay.gradient_shares import clip_overlap, clip_overlap_by_length, response_gradients, weight_summary
 from suite.replay.growth import SIGNS, growth_by_length, growth_by_update, growth_summary, quantile_table
 from suite.replay.matched_ranges import Matched, common_rate, matched_ranges
 from suite.replay.one_method import replay
-from suite.replay.resampling import power_edges, quantile_edges, whole
+from suite.replay.resampling import power_edges, quantile_edges, without_truncated
 from suite.replay.simulation import twins
 from suite.types import Growth, Level, Method
 
@@ -71,7 +71,7 @@ class Arena:
     @cached_property
     def edges(self) -> np.ndarray:
         """Length bins of about equally many responses, the same for every method, sign and table."""
-        finished = whole(self.pooled)
+        finished = without_truncated(self.pooled)
         return quantile_edges((self.pooled if finished.empty else finished)["length"].to_numpy(), BINS)
 
     @cached_property
@@ -139,12 +139,12 @@ class Arena:
     @cached_property
     def overlaps(self) -> pd.DataFrame:
         """Jaccard index of the responses that two methods clip, at matched ranges."""
-        return overlap(self._matched_frames)
+        return clip_overlap(self._matched_frames)
 
     @cached_property
     def overlaps_by_length(self) -> pd.DataFrame:
         """The same within every sign and length bin, for every pair of methods."""
-        return overlap_by_length(self._matched_frames, self.edges)
+        return clip_overlap_by_length(self._matched_frames, self.edges)
 
     @property
     def _matched_frames(self) -> dict[str, pd.DataFrame]:

@@ -92,7 +92,7 @@ def interval(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
-def whole(responses: pd.DataFrame) -> pd.DataFrame:
+def without_truncated(responses: pd.DataFrame) -> pd.DataFrame:
     """The responses that were not truncated."""
     return responses.take(np.flatnonzero(~np.asarray(responses["truncated"], bool)))
 

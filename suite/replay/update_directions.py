@@ -23,7 +23,7 @@ from suite.methods.trial_batches import gradient, judged
 from suite.policy.scoring import score
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import policy_batch
-from suite.training.update import Part, joined
+from suite.training.update import ScoredBatch, joined
 from suite.types import Method, PolicyBatch, State
 
 OWN = "own unclipped"
@@ -53,7 +53,7 @@ class ParameterSpace:
     """
 
     model: Any
-    parts: Sequence[Part]
+    parts: Sequence[ScoredBatch]
     float32_head: bool = False
 
     def vectors(self, weights: Weights, count: int) -> tuple[Tensor, PolicyBatch]:

@@ -27,7 +27,7 @@ ALIKE = 0.05
 """Relative slopes that differ by less than this per doubling are not told apart."""
 
 
-def verdict(lab: Lab) -> str:
+def claim_sentence(lab: Lab) -> str:
     """Whether FSPO's LRE is below half of RLOO's and GSPO's at the matched clip rate, with intervals apart.
 
     `lre_max` of every method beside `lre_noise`, what equal acceptance would show by chance.
@@ -69,7 +69,7 @@ def page_text(lab: Lab) -> str:
         f"{len(lab.bank.recordings)} recordings, {len(log)} judged responses of {log.lengths.min()} to "
         f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). The first update of a rollout has ratio "
         "1 and is left out.",
-        f"**{verdict(lab)}**",
+        f"**{claim_sentence(lab)}**",
         *_clipping(lab),
         *_growth(lab),
         "## FSPO's settings",
@@ -202,7 +202,7 @@ def _noise(lab: Lab) -> Iterator[str]:
         "The start model scores the same responses twice. Nothing was learned, so every ratio should be 1: what is "
         "not is noise, in nats. `sigma` is what it adds to the spread of S per square root of a token."
     )
-    yield markdown(tables.noise_table(lab.noise))
+    yield markdown(tables.noise_cells(lab.noise))
     yield (
         "Share of responses (of a token ratio: of tokens) that this noise alone puts outside the band, in per cent. By "
         "precision: the worst change of layout or padding. Then: where old log-probs come from elsewhere."

@@ -10,12 +10,12 @@ import pandas as pd
 from suite.config import CHECKPOINT_RULE, MEAN, PROTOCOL
 from suite.experiments.recipe_book import primary_sentence
 from suite.findings.claims import claims_table
-from suite.findings.comparison import Report
+from suite.findings.comparison import Comparison
 from suite.findings.costs import ledger_table
 from suite.findings.stability import stability_summary
 from suite.methods.cards import card_digest, hyper_line
 from suite.records.result import BASE, FILE
-from suite.replay.null_update import noise_table
+from suite.replay.null_update import noise_by_change
 from suite.report import tables
 from suite.report.html import slug
 from suite.report.markdown import markdown
@@ -26,7 +26,7 @@ from suite.types import RunResult
 NUMBER = re.compile(r"[+-]?\d[\d.]*( |$)")
 
 
-def report_text(report: Report) -> str:
+def report_text(report: Comparison) -> str:
     """The report as Markdown; the same stored results give the same bytes."""
     config = report.config
     blocks = [
@@ -48,7 +48,7 @@ def report_text(report: Report) -> str:
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
 
 
-def _claims(report: Report) -> Iterator[str]:
+def _claims(report: Comparison) -> Iterator[str]:
     yield "## What the paper claims, and what these runs say"
     yield (
         "The claims are those of the abstract of arXiv 2509.09177 in our words; the rules behind a verdict are ours "
@@ -59,7 +59,7 @@ def _claims(report: Report) -> Iterator[str]:
     yield _bullets([f"claim {row['']}, {row['verdict']}: {row['measured']}" for row in found.to_dict("records")])
 
 
-def _accuracies(report: Report) -> Iterator[str]:
+def _accuracies(report: Comparison) -> Iterator[str]:
     stats, config = report.statistics, report.config
     yield "## Accuracy"
     yield (
@@ -86,7 +86,7 @@ def linked(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=table.columns)
 
 
-def _across_sets(report: Report) -> Iterator[str]:
+def _across_sets(report: Comparison) -> Iterator[str]:
     """Means that no single set or seed decides, and what pairing was worth."""
     if len(report.base.evals) > 1:
         yield "## Across sets"
@@ -104,7 +104,7 @@ def _across_sets(report: Report) -> Iterator[str]:
     yield markdown(tables.pairing_table(report.statistics.pairing))
 
 
-def _clipping(report: Report) -> Iterator[str]:
+def _clipping(report: Comparison) -> Iterator[str]:
     fairness = report.arena.fairness
     yield "## Who is clipped, by response length"
     yield markdown(tables.fairness_table(fairness))
@@ -112,7 +112,7 @@ def _clipping(report: Report) -> Iterator[str]:
     yield _bullets([f"{r['method']}, {r['range']} range: {r['sentence']}" for r in fairness.to_dict("records")])
 
 
-def _null_update(report: Report) -> Iterator[str]:
+def _null_update(report: Comparison) -> Iterator[str]:
     """What arithmetic alone does to ratios that must be 1, where it was recorded."""
     if report.null_log is None:
         return
@@ -122,10 +122,10 @@ def _null_update(report: Report) -> Iterator[str]:
         "noise, in nats. The column `null update` of the accuracy table is the largest share of responses that this "
         "puts outside a method's band."
     )
-    yield markdown(tables.noise_table(noise_table(report.null_log)))
+    yield markdown(tables.noise_cells(noise_by_change(report.null_log)))
 
 
-def _stability(report: Report) -> Iterator[str]:
+def _stability(report: Comparison) -> Iterator[str]:
     rates = [f"{part.rate:g}" for part in report.sweep]
     yield "## How steadily each method trains"
     yield (
@@ -138,14 +138,14 @@ def _stability(report: Report) -> Iterator[str]:
     yield "![training](training.png)" + ("\n![learning rates](learning_rates.png)" if len(rates) > 1 else "")
 
 
-def _growth(report: Report) -> Iterator[str]:
+def _growth(report: Comparison) -> Iterator[str]:
     yield "## Is S what the theory says?"
     yield markdown(report.arena.growth.round(5))
     yield "![growth](growth.png)"
     yield _bullets(report.growth_lines)
 
 
-def _how_it_was_made(report: Report) -> Iterator[str]:
+def _how_it_was_made(report: Comparison) -> Iterator[str]:
     """Protocol, rollouts, ranges, cards."""
     arena, config = report.arena, report.config
     matched, reasons = arena.matching
@@ -180,7 +180,7 @@ def _how_it_was_made(report: Report) -> Iterator[str]:
     )
 
 
-def _runs(report: Report) -> Iterator[str]:
+def _runs(report: Comparison) -> Iterator[str]:
     """Every run behind the tables, under a heading of its own method."""
     yield "## The runs"
     yield f"### Runs of {BASE}"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from suite.config import MEAN
-from suite.findings.comparison import Report
+from suite.findings.comparison import Comparison
 from suite.records.result import BASE
 from suite.statistics.frames import NOTHING, heading, overall, percent, records
 from suite.types import EvalResult
@@ -159,9 +159,9 @@ def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = Non
     return pd.DataFrame(rows)
 
 
-def noise_table(noise: pd.DataFrame) -> pd.DataFrame:
+def noise_cells(noise: pd.DataFrame) -> pd.DataFrame:
     """Rows precision and change: noise of a token and of a response, three digits. As
-    `suite.replay.null_update.noise_table`.
+    `suite.replay.null_update.noise_by_change`.
 
     sigma is what the noise adds to the spread of S, in nats per square root of a token.
     """
@@ -247,7 +247,7 @@ def stability_table(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def accuracies_of(report: Report) -> pd.DataFrame:
+def accuracies_of(report: Comparison) -> pd.DataFrame:
     """Accuracies as people read them, with cards, the null update and, where it was not the same, the canary."""
     return accuracy_table(
         report.statistics.accuracies,

@@ -16,7 +16,7 @@ from suite.report.tables import accuracies_of
 
 if TYPE_CHECKING:
     from suite.findings.claims import Claim
-    from suite.findings.comparison import Report
+    from suite.findings.comparison import Comparison
 
 WIDE = 180
 
@@ -41,7 +41,7 @@ def print_claims(found: Sequence[Claim], console: Console) -> None:
         console.print(f"   {claim.measured} ({claim.runs})", highlight=False, markup=False, soft_wrap=True)
 
 
-def print_report(report: Report, path: Path, console: Console) -> None:
+def print_report(report: Comparison, path: Path, console: Console) -> None:
     """Accuracies, differences to the base model, clipping by length, and the computed verdicts."""
     stats, fairness = report.statistics, report.arena.fairness
     default = pd.DataFrame(fairness[fairness["range"] == "default"])

@@ -21,9 +21,9 @@ from suite.findings.theory import (
     SHOWN_ERRORS,
     SIGMAS,
     STILL,
-    Rule,
+    BandRule,
     drift_of,
-    measure,
+    measured_shares,
 )
 from suite.replay.simulation import Simulation, expected_share
 from suite.report.markdown import write_csv
@@ -75,7 +75,7 @@ def theory_figure(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, part: pd.DataFrame, rule: Rule, colour: str) -> None:
+def _draw(axes: Axes, part: pd.DataFrame, rule: BandRule, colour: str) -> None:
     name, sigma, drift = names_of(part, "rule")[0], numbers_of(part, "sigma")[0], numbers_of(part, "drift")[0]
     length = np.geomspace(LENGTHS[0] / 1.4, LENGTHS[-1] * 1.4, 80)
     tail = expected_share(Simulation(sigma, drift, ((1, 2),)), rule.edges(length, drift), length)
@@ -123,7 +123,7 @@ def _legend(axes: Axes, colours: Mapping[str, str]) -> None:
 
 def write_theory(out: Path, seed: int = 0) -> pd.DataFrame:
     """Write theory.csv, theory.svg and theory.png into a folder; returns the points. Same seed, same bytes."""
-    points = measure(seed=seed)
+    points = measured_shares(seed=seed)
     figure = theory_figure(points)
     write_csv(out / "theory.csv", points)
     save_figure(figure, out, "theory")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from suite.findings.bank_questions import DRAWN, Lab
 from suite.findings.claims import claims_table
-from suite.findings.comparison import Report
+from suite.findings.comparison import Comparison
 from suite.records.bank import MANIFEST
 from suite.records.files import write_atomically
 from suite.records.provenance import write_provenance
@@ -27,7 +27,7 @@ from suite.report.style import method_colours, save_figure
 from suite.report.tables import accuracies_of
 
 
-def write_report(report: Report) -> Path:
+def write_report(report: Comparison) -> Path:
     """Write everything into the comparison's folder; returns the Markdown's path. Same stored results, same bytes."""
     for name, frame in report.tables().items():
         write_csv(report.out / f"{name}.csv", frame)
@@ -41,7 +41,7 @@ def write_report(report: Report) -> Path:
     return path
 
 
-def latex(report: Report) -> str:
+def latex(report: Comparison) -> str:
     """Accuracies, differences and claims as LaTeX tables (packages booktabs and tabularx)."""
     shown = {
         "Accuracy in per cent with 95\\,\\% intervals over seeds and problems.": accuracies_of(report),
@@ -54,7 +54,7 @@ def latex(report: Report) -> str:
     )
 
 
-def comparison_figures(report: Report) -> dict[str, Figure]:
+def comparison_figures(report: Comparison) -> dict[str, Figure]:
     """Every figure, by file name."""
     arena, stats = report.arena, report.statistics
     colours = method_colours([*report.methods, BASE])

@@ -27,14 +27,14 @@ BEFORE_HOLM = "before Holm's correction"
 # --- what the data support ------------------------------------------------------------------------
 
 
-def verdict(low: float, high: float, minimum_detectable: float, *, seeds: int, margin: float = MARGIN) -> str:
+def difference_words(low: float, high: float, minimum_detectable: float, *, seeds: int, margin: float = MARGIN) -> str:
     """What a difference supports, in words.
 
     "better" or "worse" where the interval excludes 0; else "under-powered" where not even a true difference of `margin`
     (1 point unless told) would be found with 80 % power; else "no difference found". "no variation" for nan. With at
     most 5 seeds ", few seeds" is added, and what such an interval was measured to cover.
 
-    >>> verdict(-0.01, 0.03, 0.028, seeds=8), verdict(0.01, 0.03, 0.028, seeds=1)
+    >>> difference_words(-0.01, 0.03, 0.028, seeds=8), difference_words(0.01, 0.03, 0.028, seeds=1)
     ('under-powered', 'better, few seeds')
     """
     if np.isnan(low) or np.isnan(high):
@@ -64,7 +64,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Estimates:
     """Tidy tables. accuracies: one row per model and set; differences: one per pair of models and set (method minus
     reference); by_seed: one per model, seed and set; pairing: what pairing bought, one row per row of differences. The
     set "mean" is the mean over the sets.
@@ -84,7 +84,7 @@ def compare(
     repetitions: int = REPETITIONS,
     margin: float = MARGIN,
     primary: str = MEAN,
-) -> Comparison:
+) -> Estimates:
     """Accuracies of the base model and of every method, differences to the base and between methods, with intervals.
 
     `seed` fixes the bootstrap. Methods are compared on the seeds that both have. `primary` is the outcome declared
@@ -116,7 +116,7 @@ def compare(
     for (model, reference, label), estimate in estimates.items():
         numbers = asdict(estimate)
         if reference:
-            words = verdict(
+            words = difference_words(
                 estimate.low, estimate.high, estimate.minimum_detectable, seeds=estimate.seeds, margin=margin
             )
             row = {"method": model, "reference": reference, "task": label, "difference": numbers.pop("value")}
@@ -127,7 +127,7 @@ def compare(
             counts = [models[model][task] for task in sets[label]]
             accuracies.append({"method": model, "task": label} | _accuracy_row(numbers, counts))
     by_seed = pd.DataFrame(_seed_rows(models, sets))
-    return Comparison(pd.DataFrame(accuracies), _with_holm(differences, primary), by_seed, pd.DataFrame(pairing))
+    return Estimates(pd.DataFrame(accuracies), _with_holm(differences, primary), by_seed, pd.DataFrame(pairing))
 
 
 def models_of(base: Sequence[EvalResult], runs: Sequence[RunResult]) -> dict[str, dict[str, Scores]]:

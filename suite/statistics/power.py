@@ -169,7 +169,7 @@ def design_table(rows: Sequence[Design], hours_of: str) -> pd.DataFrame:
     )
 
 
-def sentence(about: str, pairs: Pairs, found: Sequence[Design], detect: float, hours_of: str) -> str:
+def power_sentence(about: str, pairs: Pairs, found: Sequence[Design], detect: float, hours_of: str) -> str:
     """What the plan says, in one or two plain sentences."""
     able = enough(found, detect)
     if able:

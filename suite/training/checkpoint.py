@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn, optim
 
-from suite.policy.ranks import whole
+from suite.policy.ranks import full_tensor
 from suite.policy.revisions import weights_changed
 from suite.records.files import write_atomically
 from suite.training.sharding import put
@@ -33,7 +33,7 @@ def save_checkpoint(
     """
 
     def kept(tensor: Tensor) -> Tensor:
-        full = whole(tensor.detach())
+        full = full_tensor(tensor.detach())
         return full.cpu().clone() if writes else torch.empty(0)
 
     tensors: dict[str, Tensor] = {}

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from suite.arithmetic import drift_per_token, effective_sample_size, kl_k1, kl_k3, spread_per_root_token
 from suite.policy.ranks import ALONE, Ranks
-from suite.training.update import Part, StepReport
+from suite.training.update import ScoredBatch, StepReport
 from suite.types import FinishReason, Rollout, Verdict
 
 
-def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part], ranks: Ranks = ALONE) -> dict[str, float]:
+def rollout_metrics(
+    rollouts: Sequence[Rollout], parts: Sequence[ScoredBatch], ranks: Ranks = ALONE
+) -> dict[str, float]:
     """Reward, groups without signal, lengths, truncation, entropy and the sampler's mismatch.
 
     Entropy in nats per token, before the first update. `parts` are this process's; the numbers are the whole step's.
@@ -22,7 +24,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], parts: Sequence[Part], ranks: R
     lengths = torch.tensor([len(r.response_ids) for r in rollouts], dtype=torch.float64)
     tokens = float(lengths.sum())
     entropy = ranks.sum(sum(float(p.entropy.sum()) for p in parts))
-    gaps = ranks.in_turn(torch.cat([_sampler_gap(p) for p in parts]))
+    gaps = ranks.gather(torch.cat([_sampler_gap(p) for p in parts]))
     return {
         "reward/mean": sum(r.reward or 0.0 for r in rollouts) / len(rollouts),
         "reward/uniform_group_share": _uniform_share(rollouts),
@@ -47,7 +49,7 @@ def _uniform_share(rollouts: Sequence[Rollout]) -> float:
     return sum(len(seen) == 1 for seen in rewards.values()) / len(rewards)
 
 
-def _sampler_gap(part: Part) -> Tensor:
+def _sampler_gap(part: ScoredBatch) -> Tensor:
     """Trainer's minus sampler's log-prob of each response token."""
     assert part.batch.sampler_log_probs is not None
     mask = part.batch.response_mask

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from suite.config import TrainConfig
-from suite.policy.prompting import data_digest, encode, grade
+from suite.policy.prompting import data_digest, encode, with_verdicts
 from suite.policy.sampling import Sampler, SampleRequest, SamplingSettings
 from suite.records.provenance import versions
 from suite.records.rollout_set import RolloutSet
@@ -129,7 +129,7 @@ class RolloutSource:
             for sample in range(count):
                 key = derive(self.run_seed, "sample", step, problem.id, sample)
                 requests.append(SampleRequest(problem.id, sample, key, prompt))
-        rollouts = grade(
+        rollouts = with_verdicts(
             self.tokenizer, self.tasks, problems, self.sampler.sample(requests, self.settings, on_progress)
         )
         limit, buffer = self.settings.max_new_tokens, self.config.overlong_buffer

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from suite.policy.ranks import whole
+from suite.policy.ranks import full_tensor
 from suite.policy.revisions import weights_changed
 
 T = TypeVar("T")
@@ -52,10 +52,10 @@ def _through(model: Any, function: Callable[..., T], *arguments: Any) -> T:
 
 def gather_into(model: nn.Module, cut: nn.Module) -> None:
     """Give a whole model the weights that its cut copy trains."""
-    together(cut)
+    reshard(cut)
     for mine, theirs in zip(model.parameters(), cut.parameters(), strict=True):
         if theirs.requires_grad:
-            full = whole(theirs.detach())
+            full = full_tensor(theirs.detach())
             if not mine.is_meta:  # a process whose own copy nobody reads
                 mine.data.copy_(full)
     weights_changed(model)
@@ -68,7 +68,7 @@ def let_go(model: nn.Module) -> None:
         part._parameters.update({name: empty[p] for name, p in part._parameters.items() if p is not None})
 
 
-def together(cut: nn.Module) -> None:
+def reshard(cut: nn.Module) -> None:
     """Bring a cut model back to its shards, if a pass without gradients has left some of it whole."""
     from torch.distributed.fsdp import FSDPModule
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from suite.policy.halving_sampler import out_of_memory
-from suite.policy.ranks import Ranks, together
+from suite.policy.ranks import Ranks, failing_together
 from suite.policy.sampling import Sampler, SampleRequest, SamplingSettings, awake
 from suite.types import FinishReason, Rollout
 
@@ -40,7 +40,7 @@ class SharedSampler:
         settings: SamplingSettings,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Rollout]:
-        """As the inner sampler, told of when all is done. Only for the leading process, inside `led`.
+        """As the inner sampler, told of when all is done. Only for the leading process, inside `leader_only`.
 
         What any process raises is raised in all of them, as `together` says: then none has a result.
         """
@@ -70,7 +70,7 @@ class SharedSampler:
         """
         failed: Exception | None = None
         with ExitStack() as stack:
-            while (message := self.ranks.tell(None)) != DONE:
+            while (message := self.ranks.broadcast(None)) != DONE:
                 asked = json.loads(message)
                 if "awake" in asked:
                     stack.enter_context(awake(self.inner)) if asked["awake"] else stack.close()
@@ -87,17 +87,17 @@ class SharedSampler:
 
     def dismiss(self) -> None:
         """Let the others go on."""
-        self.ranks.tell(DONE)
+        self.ranks.broadcast(DONE)
 
     def _ask(self, **what: Any) -> None:
-        self.ranks.tell(json.dumps(what).encode())
+        self.ranks.broadcast(json.dumps(what).encode())
 
     def _drawn(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Rollout]:
         """All rollouts, in every process."""
         rank, count = self.ranks.rank, self.ranks.count
         ends = [len(requests) * i // count for i in range(count + 1)]
         own: list[Rollout] = []
-        with together(self.ranks):
+        with failing_together(self.ranks):
             own = self.inner.sample(requests[ends[rank] : ends[rank + 1]], settings)
         columns = [[] for _ in range(4)]
         for r in own:
@@ -108,7 +108,7 @@ class SharedSampler:
             ):
                 column.extend(values)
         dtypes = torch.int64, torch.bool, torch.int64, torch.float64
-        gathered = (self.ranks.in_turn(torch.tensor(c, dtype=d)) for c, d in zip(columns, dtypes, strict=True))
+        gathered = (self.ranks.gather(torch.tensor(c, dtype=d)) for c, d in zip(columns, dtypes, strict=True))
         return _rollouts(requests, *(x.tolist() for x in gathered))
 
 
@@ -130,17 +130,17 @@ def _rollouts(
     ]
 
 
-def shared(sampler: Sampler, ranks: Ranks) -> Sampler:
+def sampler_of_ranks(sampler: Sampler, ranks: Ranks) -> Sampler:
     """The sampler itself for a process alone, a shared one for several."""
     return SharedSampler(sampler, ranks) if ranks.count > 1 else sampler
 
 
 @contextmanager
-def led(sampler: Sampler) -> Iterator[bool]:
+def leader_only(sampler: Sampler) -> Iterator[bool]:
     """Work that the leading process does (True); the others draw their share of its samples meanwhile (then False)."""
     if not isinstance(sampler, SharedSampler):
         yield True
-    elif sampler.ranks.leads:
+    elif sampler.ranks.is_leader:
         try:
             yield True
         finally:

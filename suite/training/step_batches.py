@@ -13,10 +13,10 @@ from suite.config import TrainConfig
 from suite.policy.ranks import ALONE, Ranks
 from suite.policy.scoring import MicroBatch, micro_batches, score, score_and_entropy
 from suite.seeds import generator
-from suite.training.update import Learner, Part, stack
+from suite.training.update import Learner, ScoredBatch, stack
 from suite.types import CreditInput, Method, PolicyBatch, Rollout
 
-Parts = list[list[Part]]
+Parts = list[list[ScoredBatch]]
 """Mini-batches (one optimizer step each) of micro-batches."""
 
 
@@ -42,7 +42,7 @@ def mini_batches(
 
 
 @torch.no_grad()
-def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], start_model: Any = None) -> Part:
+def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], start_model: Any = None) -> ScoredBatch:
     """Old log-probs (and those of the start model, where there is one) in the very micro-batch that updates will use.
 
     Advantages are 0 until `credited` fills them in.
@@ -61,32 +61,34 @@ def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], sta
         ref_log_probs=reference,
         old_values=learner.values(micro),
     )
-    return Part(micro, batch, entropy)
+    return ScoredBatch(micro, batch, entropy)
 
 
 def scored_step(
     learner: Learner, minis: Sequence[Sequence[MicroBatch]], rollouts: Sequence[Rollout], start_model: Any = None
 ) -> Parts:
     """All micro-batches of a rollout step, scored."""
-    rounds = learner.ranks.rounds
+    rounds = learner.ranks.passes
     return [[scored(learner, micro, rollouts, start_model) for micro, _ in rounds(mini)][: len(mini)] for mini in minis]
 
 
 def credited(method: Method, minis: Parts, rollouts: Sequence[Rollout], ranks: Ranks = ALONE) -> Parts:
     """The same parts with the method's advantages (and returns), computed over the whole rollout step at once."""
     rewards, groups = rewards_and_groups(rollouts)
-    rows = [ranks.rows(torch.tensor([row for part in mini for row in part.micro.rows])) for mini in minis]
+    rows = [ranks.gather_rows(torch.tensor([row for part in mini for row in part.micro.rows])) for mini in minis]
     order = torch.cat(rows)
     device = minis[0][0].batch.log_probs.device
     values = None
     if "values" in method.needs:
-        values = stack([ranks.rows(stack([v for p in m if (v := p.batch.old_values) is not None])) for m in minis])
-    mask = stack([ranks.rows(stack([p.batch.response_mask for p in mini])) for mini in minis])
+        values = stack(
+            [ranks.gather_rows(stack([v for p in m if (v := p.batch.old_values) is not None])) for m in minis]
+        )
+    mask = stack([ranks.gather_rows(stack([p.batch.response_mask for p in mini])) for mini in minis])
     seen = CreditInput(rewards[order].to(device), groups[order].to(device), mask, values)
     credit = method.credit(seen, method.hyper)
     place = {row: i for i, row in enumerate(order.tolist())}
 
-    def filled(part: Part) -> Part:
+    def filled(part: ScoredBatch) -> ScoredBatch:
         width, own = part.batch.log_probs.shape[1], [place[row] for row in part.micro.rows]
         returns = None if credit.returns is None else credit.returns[own, :width]
         batch = dataclasses.replace(part.batch, advantages=credit.advantages[own, :width], returns=returns)

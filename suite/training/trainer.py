@@ -26,7 +26,7 @@ from suite.training.checkpoint import load_checkpoint, save_checkpoint
 from suite.training.metrics import rollout_metrics, update_metrics
 from suite.training.rollout_source import RolloutSource
 from suite.training.sharding import gather_into, let_go, shard, sharded_copy
-from suite.training.shared_sampling import led
+from suite.training.shared_sampling import leader_only
 from suite.training.step_batches import Parts, credited, mini_batches, rewards_and_groups, scored_step
 from suite.training.update import Learner, StepReport, critic_step, optimizer_step
 from suite.types import FinishReason, Method, Rollout, State, UserError
@@ -67,11 +67,11 @@ class Trainer:
         frozen = {id(p): p for p in model.parameters()} if lora else {}  # which the start model then shares
         self.start_model = self._start_model(frozen) if kl else None
         self.learner = build_learner(model, self.method, self.config, self.seed, self.ranks)
-        if self.ranks.sharded and self.config.sampler == "vllm" and not self.ranks.leads_node:
+        if self.ranks.sharded and self.config.sampler == "vllm" and not self.ranks.is_node_leader:
             let_go(model)  # engines read the weights of their node's first process, evaluations the leading one's
         self.state: State = {}
         first_step = self._resume()
-        log = RunLog(self.folder, first_step) if self.ranks.leads else None
+        log = RunLog(self.folder, first_step) if self.ranks.is_leader else None
         for step in range(first_step, self.config.steps):
             numbers = self._step(step)
             if log is not None:
@@ -101,12 +101,12 @@ class Trainer:
     def _rollouts(self, step: int) -> RolloutSet:
         """The step's rollouts: recorded or taken over by the leading process, known to all."""
         self._gather_weights()
-        with led(self.source.sampler) as leads:
+        with leader_only(self.source.sampler) as leads:
             if not leads:
-                return RolloutSet.from_bytes(self.ranks.tell(None))
+                return RolloutSet.from_bytes(self.ranks.broadcast(None))
             recorded = self.first if step == 0 and self.first is not None else self.source.record(step)
         if self.ranks.count > 1:
-            self.ranks.tell(recorded.to_bytes())
+            self.ranks.broadcast(recorded.to_bytes())
         return recorded
 
     def _step(self, step: int) -> dict[str, float]:
@@ -177,7 +177,7 @@ class Trainer:
             log_probs=torch.cat([report.log_probs[report.mask] for report in reports]).cpu().numpy(),
             old_log_probs=torch.cat([report.old_log_probs[report.mask] for report in reports]).cpu().numpy(),
         )
-        if self.ranks.leads:
+        if self.ranks.is_leader:
             folder = self.folder / "updates"
             folder.mkdir(parents=True, exist_ok=True)
             log.save(folder / f"step-{step:05d}.safetensors")
@@ -197,7 +197,7 @@ class Trainer:
         clocks = {name: {"epoch": s.last_epoch, "rates": s.get_last_lr()} for name, s in schedules.items()}
         numbers = {"next_step": next_step, "state": dict(self.state), "schedules": clocks}
         path = self.folder / "checkpoint.safetensors"
-        save_checkpoint(path, modules, optimizers, numbers, writes=self.ranks.leads)
+        save_checkpoint(path, modules, optimizers, numbers, writes=self.ranks.is_leader)
 
     def _resume(self) -> int:
         """The first step still to do."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from suite.arithmetic import divisor_count, kl_k3, masked
-from suite.policy.ranks import ALONE, Ranks, whole
+from suite.policy.ranks import ALONE, Ranks, full_tensor
 from suite.policy.scoring import Critic, MicroBatch, score
 from suite.types import Divisor, Method, PolicyBatch, State, UserError
 
@@ -61,7 +61,7 @@ class Learner:
 
 
 @dataclass(frozen=True)
-class Part:
+class ScoredBatch:
     """A micro-batch with what was scored before the first update: its `batch.log_probs` are the old ones."""
 
     micro: MicroBatch
@@ -103,30 +103,30 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([nn.functional.pad(t, (0, width - t.shape[1])) for t in tensors])
 
 
-def joined(parts: Sequence[Part], log_probs: Sequence[Tensor], ranks: Ranks = ALONE) -> PolicyBatch:
+def joined(parts: Sequence[ScoredBatch], log_probs: Sequence[Tensor], ranks: Ranks = ALONE) -> PolicyBatch:
     """The whole mini-batch of one optimizer step, with the given new log-probs, detached."""
     batches = [part.batch for part in parts]
     return PolicyBatch(
-        log_probs=ranks.rows(stack([x.detach() for x in log_probs])),
-        old_log_probs=ranks.rows(stack([b.old_log_probs for b in batches])),
-        advantages=ranks.rows(stack([b.advantages for b in batches])),
-        response_mask=ranks.rows(stack([b.response_mask for b in batches])),
-        lengths=lengths_of(parts, ranks),
+        log_probs=ranks.gather_rows(stack([x.detach() for x in log_probs])),
+        old_log_probs=ranks.gather_rows(stack([b.old_log_probs for b in batches])),
+        advantages=ranks.gather_rows(stack([b.advantages for b in batches])),
+        response_mask=ranks.gather_rows(stack([b.response_mask for b in batches])),
+        lengths=response_lengths(parts, ranks),
     )
 
 
-def lengths_of(parts: Sequence[Part], ranks: Ranks = ALONE) -> Tensor:
+def response_lengths(parts: Sequence[ScoredBatch], ranks: Ranks = ALONE) -> Tensor:
     """Response tokens of every row of one optimizer step, [N]."""
-    return ranks.rows(torch.cat([part.batch.lengths for part in parts]))
+    return ranks.gather_rows(torch.cat([part.batch.lengths for part in parts]))
 
 
-def count(divisor: Divisor, parts: Sequence[Part], max_new_tokens: int) -> float:
+def count(divisor: Divisor, parts: Sequence[ScoredBatch], max_new_tokens: int) -> float:
     """What the objectives of one optimizer step are divided by, counted over the whole step."""
-    return divisor_count(divisor, lengths_of(parts), max_new_tokens)
+    return divisor_count(divisor, response_lengths(parts), max_new_tokens)
 
 
 def optimizer_step(
-    learner: Learner, method: Method, parts: Sequence[Part], state: State, max_new_tokens: int
+    learner: Learner, method: Method, parts: Sequence[ScoredBatch], state: State, max_new_tokens: int
 ) -> tuple[StepReport, State]:
     """Maximise the method's objective on one mini-batch; returns what it saw and the method's new estimates.
 
@@ -137,13 +137,13 @@ def optimizer_step(
     before, ranks = state, learner.ranks
     if method.observe is not None and method.observe_first(method.hyper):
         with torch.no_grad():
-            seen = [learner.score(part.micro) for part, _ in ranks.rounds(parts)][: len(parts)]
+            seen = [learner.score(part.micro) for part, _ in ranks.passes(parts)][: len(parts)]
             state = method.observe(joined(parts, seen, ranks), method.hyper, state)
     learner.optimizer.zero_grad(set_to_none=True)
-    lengths = lengths_of(parts, ranks)
+    lengths = response_lengths(parts, ranks)
     counts = {divisor: divisor_count(divisor, lengths, max_new_tokens) for divisor in Divisor}
     log_probs, surrogates, gains, penalties = [], [], [], []
-    for part, is_own in ranks.rounds(parts):
+    for part, is_own in ranks.passes(parts):
         new = learner.score(part.micro)
         if not is_own:  # a joint pass of a sharded model, for another process
             (0 * new.sum()).backward()
@@ -166,7 +166,7 @@ def optimizer_step(
             f"{method.name}: the loss is {learner.kl_coefficient * penalty - objective} (a log weight reached "
             f"{largest:.1f}); lower learning_rate, or set the method's dual clip"
         )
-    grad_norm = float(whole(nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_grad_norm)))
+    grad_norm = float(full_tensor(nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_grad_norm)))
     if not math.isfinite(grad_norm):
         raise UserError(f"{method.name}: the gradient norm is {grad_norm}; lower learning_rate")
     learner.optimizer.step()
@@ -189,15 +189,17 @@ def _sum(numbers: Sequence[Tensor]) -> float:
     return sum(torch.stack(list(numbers)).tolist()) if numbers else 0.0
 
 
-def critic_step(learner: Learner, method: Method, parts: Sequence[Part], clip_to_old: bool = True) -> float | None:
+def critic_step(
+    learner: Learner, method: Method, parts: Sequence[ScoredBatch], clip_to_old: bool = True
+) -> float | None:
     """Minimise the method's value loss on one mini-batch, divided by the step's tokens; None without a critic."""
     if learner.critic is None or method.value_loss is None:
         return None
     assert learner.critic_optimizer is not None
     learner.critic_optimizer.zero_grad(set_to_none=True)
     ranks, losses = learner.ranks, []
-    tokens = divisor_count(Divisor.TOKENS, lengths_of(parts, ranks), 0)
-    for part, is_own in ranks.rounds(parts):
+    tokens = divisor_count(Divisor.TOKENS, response_lengths(parts, ranks), 0)
+    for part, is_own in ranks.passes(parts):
         values = learner.values(part.micro)
         assert values is not None
         if not is_own:
@@ -215,21 +217,21 @@ def critic_step(learner: Learner, method: Method, parts: Sequence[Part], clip_to
 
 
 def _report(
-    parts: Sequence[Part],
+    parts: Sequence[ScoredBatch],
     step: PolicyBatch,
     surrogates: Sequence[Any],
     ranks: Ranks,
     numbers: Mapping[str, Any],
 ) -> StepReport:
     log_weights, outside, clipped = (
-        ranks.rows(stack([getattr(s, name).detach() for s in surrogates]))
+        ranks.gather_rows(stack([getattr(s, name).detach() for s in surrogates]))
         for name in ("log_weight", "outside_band", "clipped")
     )
     token_level = log_weights.shape[1] > 1
     weights_per_row = step.lengths if token_level else torch.ones_like(step.lengths)
     at_tokens = log_weights.shape == step.response_mask.shape
     return StepReport(
-        rows=tuple(ranks.rows(torch.tensor([row for part in parts for row in part.micro.rows])).tolist()),
+        rows=tuple(ranks.gather_rows(torch.tensor([row for part in parts for row in part.micro.rows])).tolist()),
         log_probs=masked(step.log_probs, step.response_mask),
         old_log_probs=masked(step.old_log_probs, step.response_mask),
         mask=step.response_mask,

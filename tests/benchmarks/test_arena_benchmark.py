@@ -15,11 +15,11 @@ import torch
 from benchmarks import arena, clock
 from small_world import ODD, small_config, small_source
 from strategies import METHODS
-from suite.config import plain
+from suite.config import plain_data
 from suite.experiments.recipe_book import FIVE
 from suite.experiments.recipes import recipe
 from suite.experiments.start import load, source_of
-from suite.records.bank import Bank, Recorded
+from suite.records.bank import Bank, PendingFile
 from suite.types import UserError
 
 NAMED = {name: METHODS[name] for name in arena.REPLAYED}
@@ -127,8 +127,8 @@ def test_quick_writes_a_whole_file_from_the_demo_and_from_a_bank(
     )
     loaded, sampler = load(config)
     rollouts = source_of(replace(recipe("demo"), train=config), loaded, sampler, 1).record(0)
-    facts = {"train": plain(config), "seed": 1, "digests": {"model": loaded.digest}}
-    first = Recorded("rollouts", rollouts.to_bytes(), 1, 0, len(rollouts.rollouts), loaded.digest)
+    facts = {"train": plain_data(config), "seed": 1, "digests": {"model": loaded.digest}}
+    first = PendingFile("rollouts", rollouts.to_bytes(), 1, 0, len(rollouts.rollouts), loaded.digest)
     bank = Bank.open_or_new(tmp_path / "bank").append("none-seed1", facts, [first])
     arena.run(tmp_path / "bank.json", bank=bank.folder, quick=True)
     assert check_file(tmp_path / "bank.json", 16)["material"]["rollouts"] == rollouts.digest

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from suite.commands import main
-from suite.config import PROTOCOL, plain
+from suite.config import PROTOCOL, plain_data
 from suite.experiments.recipes import method_with, recipe, with_options
 from suite.records.result import read_result
 from suite.types import UserError
@@ -87,7 +87,7 @@ def test_a_broken_data_row_is_named_before_anything_starts(
 
 def folder_of(tmp_path: Path, **changes: object) -> Path:
     """A folder that looks like a comparison, with parts of its record changed."""
-    content = {"protocol": PROTOCOL, "config": plain(recipe("smoke")), **changes}
+    content = {"protocol": PROTOCOL, "config": plain_data(recipe("smoke")), **changes}
     (tmp_path / "comparison.json").write_text(json.dumps(content))
     return tmp_path
 

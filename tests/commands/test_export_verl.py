@@ -21,7 +21,7 @@ from suite.commands import main
 from suite.experiments.recipe_book import RECIPES
 from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, recipe
 from suite.experiments.verl_command import BARE, Prompts, lines_of
-from suite.experiments.verl_losses import NATIVE, Line, advantage_lines, loss_lines
+from suite.experiments.verl_losses import NATIVE, VerlLine, advantage_lines, loss_lines
 from suite.experiments.verl_script import script, word
 from suite.types import Credit, UserError
 
@@ -147,7 +147,7 @@ def test_a_wrong_key_is_found() -> None:
 def test_a_value_reaches_hydra_through_the_shell(value: object, wanted: str) -> None:
     names = {"SEED": "7", "METHOD": "fspo", "DATA": "/some data", "PATH": os.environ["PATH"]}
     said = subprocess.run(
-        ["bash", "-c", f"printf %s {word(Line('a', 'k', value))}"],
+        ["bash", "-c", f"printf %s {word(VerlLine('a', 'k', value))}"],
         env=names,
         capture_output=True,
         text=True,

@@ -246,7 +246,7 @@ def test_matched_ranges_clip_the_same_share() -> None:
 
 def test_nothing_has_moved() -> None:
     """Red? Then a number moved: say why in CHANGELOG under [numbers], and pin again with `fspo regress --pin`."""
-    today = pinned_numbers.measure(METHODS, pinned_numbers.GOLDEN)
+    today = pinned_numbers.numbers_today(METHODS, pinned_numbers.GOLDEN)
     assert pinned_numbers.differences(pinned_numbers.read_pinned(pinned_numbers.GOLDEN), today).table() == []
 
 
@@ -260,7 +260,7 @@ def test_nothing_has_moved() -> None:
     ],
 )  # fmt: skip
 def test_one_constant_moves_one_method(name: str, change: dict[str, float]) -> None:
-    today = pinned_numbers.measure({**METHODS, name: with_hyper(METHODS[name], **change)}, pinned_numbers.GOLDEN)
+    today = pinned_numbers.numbers_today({**METHODS, name: with_hyper(METHODS[name], **change)}, pinned_numbers.GOLDEN)
     moved = pinned_numbers.differences(pinned_numbers.read_pinned(pinned_numbers.GOLDEN), today)
     assert moved.methods == [name]
     assert any(next(iter(change)) in line for line in moved.table())
@@ -282,7 +282,7 @@ def test_golden_numbers_are_those_of_the_oracles_step() -> None:
 def test_pinning_needs_a_changelog_entry(tmp_path: Path) -> None:
     folder, changelog = tmp_path / "golden", tmp_path / "CHANGELOG.md"
     shutil.copytree(pinned_numbers.GOLDEN, folder)
-    today = pinned_numbers.measure({**METHODS, "rloo": METHODS["rloo"].scaled(2.0)}, folder)
+    today = pinned_numbers.numbers_today({**METHODS, "rloo": METHODS["rloo"].scaled(2.0)}, folder)
     moved = pinned_numbers.differences(pinned_numbers.read_pinned(folder), today)
     before = (folder / pinned_numbers.PINNED).read_bytes()
     changelog.write_text("# Changelog\n\n## 0.2\n\n- [numbers] grpo: wider\n\n## 0.1\n\n- [numbers] rloo: older\n")

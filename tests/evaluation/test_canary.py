@@ -13,7 +13,7 @@ from small_world import ODD, tiny
 from suite.config import EvalConfig
 from suite.evaluation.canary import FILE, PROBLEMS, SAME, check_canary
 from suite.experiments.cells import CANARY
-from suite.findings.comparison import Report
+from suite.findings.comparison import Comparison
 from suite.policy.loading import LoadedModel, model_digest, tokenizer_digest
 from suite.policy.sampling import TransformersSampler
 from suite.report import tables
@@ -87,9 +87,9 @@ def result(method: str, seed: int, canary: str | None) -> RunResult:
     return RunResult(1, method, seed, {}, evals, {}, {}, {}, environment)
 
 
-def report(**canaries: str | None) -> Report:
+def report(**canaries: str | None) -> Comparison:
     runs = [result(name.rpartition("_")[0], int(name.rpartition("_")[2]), word) for name, word in canaries.items()]
-    return Report(None, Path(), result("base", 0, SAME), runs)  # pyright: ignore[reportArgumentType]
+    return Comparison(None, Path(), result("base", 0, SAME), runs)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_table_says_which_rows_are_not_comparable_and_why() -> None:

@@ -14,7 +14,7 @@ from suite.evaluation import sample_metrics as module
 from suite.evaluation.sample_metrics import majority_at_k, pass_hat_k, sample_metrics, subsets
 from suite.types import Problem, UserError, Verdict
 from tasks.answers import vote
-from tasks.arithmetic import TASKS as ARITHMETIC
+from tasks.embedded_tasks import TASKS as ARITHMETIC
 from tasks.gsm8k import TASK as GSM8K
 
 N = 6

@@ -27,7 +27,7 @@ from suite.experiments.recipes import method_with, resolved, with_options, with_
 from suite.methods.cards import card_digest, setting
 from suite.policy.loading import LoadedModel, model_digest
 from suite.policy.sampling import TransformersSampler
-from suite.records.bank import MANIFEST, Bank, Recorded
+from suite.records.bank import MANIFEST, Bank, PendingFile
 from suite.records.comparison_folder import claim_folder, stored_config
 from suite.records.ranges import NO_RANGES, SCHEMA, Ranges
 from suite.records.result import read_result
@@ -63,7 +63,7 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 def bank_of(log: UpdateLog, folder: Path) -> Path:
     """A bank that holds one update log."""
     log.save(folder / "log")
-    file = Recorded("updates", (folder / "log").read_bytes(), 0, 0, len(log), "policy")
+    file = PendingFile("updates", (folder / "log").read_bytes(), 0, 0, len(log), "policy")
     return Bank.open_or_new(folder / "bank").append("none-seed0", FACTS, [file]).folder
 
 

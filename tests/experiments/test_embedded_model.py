@@ -23,7 +23,7 @@ from suite.policy.loading import LoadedModel, load_model, model_digest
 from suite.policy.sampling import TransformersSampler
 from suite.types import EvalResult, Verdict
 from tasks import EMBEDDED_MODEL
-from tasks.arithmetic import ALPHABET, TASKS, worked_examples
+from tasks.embedded_tasks import ALPHABET, TASKS, worked_examples
 
 TRAINED = [task for task in TASKS if task.trainable]
 SMALL = TinyShape(width=32, layers=1, heads=1, head_size=32, feed_forward=48, max_positions=256)

@@ -19,7 +19,7 @@ from conftest import REPORTED
 from suite.commands.app import Where
 from suite.commands.main import run_comparison
 from suite.config import CompareConfig
-from suite.experiments.finished import stages
+from suite.experiments.finished import comparison_stages
 from suite.experiments.local_jobs import run_together
 from suite.experiments.ray_jobs import ATTEMPTS, _gpus, run_jobs_on_ray
 from suite.experiments.recipes import resolved
@@ -123,15 +123,15 @@ def test_a_killed_machine_changes_no_result(
         machines[0].remove_node(doomed, allow_graceful=False)
 
     Thread(target=kill_one_machine, daemon=True).start()
-    said = run(stages(config, out))
+    said = run(comparison_stages(config, out))
     assert killed, "the machine was killed while cells trained"
     assert "again from its last checkpoint" in said, said
-    run_together(stages(config, calm), ALONE, Console(quiet=True))
+    run_together(comparison_stages(config, calm), ALONE, Console(quiet=True))
     for folder in ("base", *(f"cells/{cell}" for cell in CELLS)):
         assert digest(read_result(out / folder)) == digest(read_result(calm / folder)), folder
     lost = [line for line in said.splitlines() if line.startswith("lost")]
     record_property(REPORTED, f"Ray: a machine killed after {killed} steps of {CELLS}: {lost}; digests equal")
-    assert "4 of 4 jobs are done already" in run(stages(config, out))
+    assert "4 of 4 jobs are done already" in run(comparison_stages(config, out))
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ import pytest
 
 from suite.commands import main
 from suite.commands.recipes import NOT_PUBLIC, recipe_card
-from suite.config import CHECKPOINT_RULE, CompareConfig, EvalConfig, TrainConfig, VllmConfig, plain
-from suite.experiments.recipe_book import DEFAULT, PAPER, RECIPES, SOURCES, provenance, published, settings_of
+from suite.config import CHECKPOINT_RULE, CompareConfig, EvalConfig, TrainConfig, VllmConfig, plain_data
+from suite.experiments.recipe_book import DEFAULT, PAPER, RECIPES, SOURCES, provenance, published, recipe_settings
 from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, recipe, resolved, tasks_named
 from suite.planning import dry_run
 from suite.policy import lora, vllm_engine
@@ -39,7 +39,7 @@ def defaults() -> dict[str, object]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_setting_has_a_source_and_no_source_is_without_its_setting(name: str) -> None:
     config, sources = recipe(name), provenance(name)
-    settings = settings_of(config)
+    settings = recipe_settings(config)
     assert config.name == name
     assert SOURCES[name].keys() <= settings.keys(), "a source of a setting that there is not"
     assert sources.keys() == settings.keys()
@@ -208,7 +208,7 @@ def test_a_dry_run_refuses_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
 
 def stored(folder: Path, config: CompareConfig, without: tuple[str, ...] = ()) -> None:
     """A folder that claims to hold this comparison, recorded before some of its settings were thought of."""
-    content = json.loads(json.dumps(plain(config)))
+    content = json.loads(json.dumps(plain_data(config)))
     content["train"] = {name: value for name, value in content["train"].items() if name not in without}
     (folder / "comparison.json").write_text(json.dumps({"protocol": 1, "config": content}))
 

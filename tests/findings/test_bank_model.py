@@ -43,7 +43,7 @@ def bank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bank:
     monkeypatch.setattr(start, "overlaps_of", lambda config: ())
     monkeypatch.setattr(record_bank, "run_jobs", lambda stages, layout, console: [job.run() for job in stages[0]])
     config = CompareConfig("small", ("fspo",), (0,), small_config(steps=2), EvalConfig(("odd",)))
-    return record_bank.record(config, tmp_path / "bank", "fspo", ["fspo", "record"], QUIET)
+    return record_bank.record_rollouts(config, tmp_path / "bank", "fspo", ["fspo", "record"], QUIET)
 
 
 def test_the_recorded_steps_are_taken_again(bank: Bank) -> None:

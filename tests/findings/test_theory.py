@@ -21,7 +21,7 @@ from scipy import stats
 from strategies import METHODS
 from suite.commands import main
 from suite.findings import theory
-from suite.findings.theory import CENTRED, DRIFTING, STILL, Rule, measure, sentence
+from suite.findings.theory import CENTRED, DRIFTING, STILL, BandRule, measured_shares, theory_sentence
 from suite.report import theory_page
 from suite.report.theory_page import table, theory_figure, write_theory
 from suite.statistics.frames import select
@@ -68,7 +68,7 @@ def check_against_the_tail(points: pd.DataFrame) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_points_are_the_methods_on_the_normal_tail() -> None:
-    points = measure()
+    points = measured_shares()
     assert list(points.columns) == COLUMNS
     assert len(points) == 2 * 3 * (3 + 2)
     assert set(points["responses"]) == {2000}
@@ -109,19 +109,19 @@ WRONG = {
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_band_is_seen(case: str) -> None:
-    planted = {name: Rule(method, STILL[name].edges) for name, method in WRONG[case].items()}
-    points = measure({**STILL, **planted}, {})
+    planted = {name: BandRule(method, STILL[name].edges) for name, method in WRONG[case].items()}
+    points = measured_shares({**STILL, **planted}, {})
     (name,) = planted
     assert (select(points, rule=name)["z"].abs() > 3).any()
     others = points[points["rule"] != name]
     assert (others["z"].abs() < 4).all()
-    within, total = map(int, re.findall(r"(\d+) of (\d+) points", sentence(points))[0])
+    within, total = map(int, re.findall(r"(\d+) of (\d+) points", theory_sentence(points))[0])
     assert within < total == len(points)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_centre_that_does_not_follow_the_drift_is_seen() -> None:
-    points = measure({}, {CENTRED: Rule(METHODS["fspo"], DRIFTING[CENTRED].edges)})
+    points = measured_shares({}, {CENTRED: BandRule(METHODS["fspo"], DRIFTING[CENTRED].edges)})
     # At L = 1024 and sigma .035 the drift is .56 spreads of S: a share of .46 where .39 is expected, 6 errors away.
     assert select(points, sigma=0.035, length=1024)["z"].iloc[0] > 3
 
@@ -141,12 +141,14 @@ def made_points() -> pd.DataFrame:
 def test_the_sentence_counts_and_names_the_farthest_point() -> None:
     points = made_points()
     points.loc[[3, 7], "z"] = 3.0, -3.01
-    assert sentence(points).startswith("79 of 80 points lie within 3 standard errors")
+    assert theory_sentence(points).startswith("79 of 80 points lie within 3 standard errors")
     far = points.loc[7]
-    assert f"|z| is 3.01 ({far['rule']}, sigma {far['sigma']:g}, drift 0, {far['length']} tokens)" in sentence(points)
+    assert f"|z| is 3.01 ({far['rule']}, sigma {far['sigma']:g}, drift 0, {far['length']} tokens)" in theory_sentence(
+        points
+    )
     points.loc[70, "z"] = math.inf
-    assert sentence(points).startswith("78 of 80")
-    assert "|z| is inf (" in sentence(points)
+    assert theory_sentence(points).startswith("78 of 80")
+    assert "|z| is inf (" in theory_sentence(points)
 
 
 def test_the_table_has_a_row_for_every_bank_and_rule() -> None:
@@ -201,9 +203,9 @@ def test_the_command_writes_the_same_bytes_twice(
     assert files[0]["theory.csv"] != files[2]["theory.csv"]
     written = pd.read_csv(tmp_path / "a" / "theory.csv")
     assert list(written.columns) == COLUMNS
-    assert sentence(written) in capsys.readouterr().out
+    assert theory_sentence(written) in capsys.readouterr().out
 
 
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(UserError, match="--seed -1"):
-        measure(seed=-1)
+        measured_shares(seed=-1)

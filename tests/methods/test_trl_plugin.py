@@ -20,7 +20,7 @@ from suite.advantages import leave_one_out
 from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.policy.loading import load_model
 from suite.policy.scoring import micro_batches, score
-from suite.training.update import Learner, Part, optimizer_step
+from suite.training.update import Learner, ScoredBatch, optimizer_step
 from suite.types import FinishReason, PolicyBatch, Rollout, UserError
 
 pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")
@@ -119,7 +119,7 @@ def our_step(seen: Seen, hyper: Any) -> tuple[float, dict[str, torch.Tensor]]:
         mask, rows = micro.response_mask, list(micro.rows)
         old = batch["old_per_token_logps"][rows, : mask.shape[1]]
         advantages = batch["advantages"][rows][:, None]
-        parts.append(Part(micro, PolicyBatch(old, old, advantages, mask, micro.lengths), torch.zeros_like(old)))
+        parts.append(ScoredBatch(micro, PolicyBatch(old, old, advantages, mask, micro.lengths), torch.zeros_like(old)))
     assert len(parts) > 1
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)

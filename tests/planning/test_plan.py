@@ -32,8 +32,8 @@ from suite.statistics.power import (
     detectable,
     enough,
     pairs_of,
+    power_sentence,
     rates_of,
-    sentence,
     times_problems,
 )
 from suite.statistics.variance import Components, SetComponents, minimum_detectable
@@ -146,13 +146,15 @@ def test_the_cheapest_design_that_is_enough_comes_first_with_the_fewest_seeds() 
     for design in able:
         assert detectable(pairs, design.seeds, design.samples) <= 12.0
         assert detectable(pairs, design.seeds - 1, design.samples) > 12.0
-    assert f"{able[0].seeds} seeds a model and {able[0].samples} samples" in sentence("x", pairs, found, 12.0, "hours")
+    assert f"{able[0].seeds} seeds a model and {able[0].samples} samples" in power_sentence(
+        "x", pairs, found, 12.0, "hours"
+    )
 
 
 def test_a_plan_says_that_problems_limit_it_and_how_many_would_do() -> None:
     pairs = {("a", "b"): QUIET_SEEDS}
     found = designs(pairs, RATES, 2)
-    words = sentence("a and b", pairs, found, 1.0, "hours")
+    words = power_sentence("a and b", pairs, found, 1.0, "hours")
     assert "No design up to" in words
     assert "The 100 problems limit it (100% of its variance): more seeds do not help" in words
     factor = times_problems(pairs, 30, 32, 1.0)
@@ -164,7 +166,7 @@ def test_a_plan_says_that_problems_limit_it_and_how_many_would_do() -> None:
 
 def test_a_plan_says_that_seeds_limit_it() -> None:
     pairs = {("a", "b"): replace(NOISY_SEEDS, seed=1.0)}
-    assert "The seeds limit it" in sentence("a and b", pairs, designs(pairs, RATES, 2), 1.0, "hours")
+    assert "The seeds limit it" in power_sentence("a and b", pairs, designs(pairs, RATES, 2), 1.0, "hours")
 
 
 # --- from runs ------------------------------------------------------------------------------------

@@ -249,14 +249,14 @@ def test_named_layers_alone_are_adapted_and_folded_again() -> None:
 @pytest.mark.slow
 def test_a_cell_with_adapters_trains_evaluates_and_leaves_a_plain_model(tmp_path: Path) -> None:
     from suite.experiments.cells import CellJob
-    from suite.experiments.finished import stages
+    from suite.experiments.finished import comparison_stages
     from suite.experiments.recipes import EMBEDDED_MODEL, recipe
     from suite.records.result import read_result
 
     smoke = recipe("smoke")
     train = dataclasses.replace(smoke.train, steps=1, lora_rank=1, learning_rate=1e-3)
     config = CompareConfig("x", ("fspo",), (0,), train, EvalConfig(("gcd",), samples=1, limit=2))
-    for job in (job for stage in stages(config, tmp_path) for job in stage):
+    for job in (job for stage in comparison_stages(config, tmp_path) for job in stage):
         job.run()
     cell = CellJob(config, tmp_path, "fspo", 0).folder
     result, trained = read_result(cell), load_model(str(cell / "model"), dtype=torch.float32, device="cpu")

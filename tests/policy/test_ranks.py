@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from small_world import requests, tiny
-from suite.policy.ranks import ALONE, Ranks, ranks_here, whole
+from suite.policy.ranks import ALONE, Ranks, full_tensor, ranks_here
 from suite.policy.sampling import Sampler, SampleRequest, SamplingSettings, TransformersSampler
-from suite.training.shared_sampling import led, shared
+from suite.training.shared_sampling import leader_only, sampler_of_ranks
 from suite.types import Rollout, UserError
 
 
 def test_a_process_alone_tells_itself() -> None:
     x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
     assert ranks_here() == ALONE
-    assert ALONE.leads
-    assert ALONE.rows(x) is x
-    assert ALONE.in_turn(x) is x
-    assert whole(x) is x
+    assert ALONE.is_leader
+    assert ALONE.gather_rows(x) is x
+    assert ALONE.gather(x) is x
+    assert full_tensor(x) is x
     assert ALONE.sum(1.5) == 1.5
-    assert ALONE.tell(b"words") == b"words"
+    assert ALONE.broadcast(b"words") == b"words"
     assert [ALONE.agreed(answer) for answer in (True, False)] == [True, False]
-    assert list(ALONE.rounds(["a", "b"])) == [("a", True), ("b", True)]
+    assert list(ALONE.passes(["a", "b"])) == [("a", True), ("b", True)]
     assert list(ALONE.share([4, 2, 9])) == [4, 2, 9]
     assert ALONE.apply(lambda model, more: model + more, 1, 2) == 3
 
@@ -46,11 +46,11 @@ def test_shares_come_back_in_the_order_of_one_process(rows: int, count: int) -> 
     order = list(range(10, 10 + rows))
     shares = [Ranks(rank, count).share(order) for rank in range(count)]
     told = Told(0, count, all=tuple(torch.tensor(share) for share in shares))
-    assert told.rows(torch.tensor(shares[0])).tolist() == order
+    assert told.gather_rows(torch.tensor(shares[0])).tolist() == order
     ragged = Told(
         0, count, all=tuple(torch.ones(len(share), 2 + r, dtype=torch.bool) for r, share in enumerate(shares))
     )
-    assert ragged.rows(torch.empty(0, 0)).sum(dim=1).tolist() == [2 + i % count for i in range(rows)]
+    assert ragged.gather_rows(torch.empty(0, 0)).sum(dim=1).tolist() == [2 + i % count for i in range(rows)]
 
 
 def test_shares_by_length_differ_by_less_than_the_longest() -> None:
@@ -61,7 +61,7 @@ def test_shares_by_length_differ_by_less_than_the_longest() -> None:
 
 def test_an_idle_process_takes_part_in_every_pass() -> None:
     told = Told(1, 2, all=(torch.tensor([3]), torch.tensor([1])))
-    assert list(told.rounds(["only"])) == [("only", True), ("only", False), ("only", False)]
+    assert list(told.passes(["only"])) == [("only", True), ("only", False), ("only", False)]
 
 
 def test_too_few_responses_for_the_processes_are_refused() -> None:
@@ -96,7 +96,7 @@ class Threaded(Ranks):
     def _gathered(self, x: Tensor) -> list[Tensor]:
         return self.room.gathered(self.rank, x)
 
-    def tell(self, data: bytes | None) -> bytes:
+    def broadcast(self, data: bytes | None) -> bytes:
         told = self._gathered(torch.tensor(list(data or b""), dtype=torch.uint8))[0]
         return bytes(told.tolist())
 
@@ -122,7 +122,7 @@ def served(
 
     def follow() -> None:
         try:
-            with led(shared(second, Threaded(1, 2, room=room))) as leads:
+            with leader_only(sampler_of_ranks(second, Threaded(1, 2, room=room))) as leads:
                 assert not leads
             ended.append(None)
         except RuntimeError as error:
@@ -131,8 +131,8 @@ def served(
     thread = threading.Thread(target=follow)
     thread.start()
     try:
-        sampler = shared(first, Threaded(0, 2, room=room))
-        with led(sampler) as leads:
+        sampler = sampler_of_ranks(first, Threaded(0, 2, room=room))
+        with leader_only(sampler) as leads:
             assert leads
             assert sampler.sample([], settings) == []
             found: list[Rollout] | Exception = sampler.sample(asked, settings)
@@ -176,6 +176,6 @@ def test_all_processes_stop_where_one_fails(who: int, error: type[RuntimeError],
 
 def test_a_process_alone_samples_as_ever() -> None:
     inner = TransformersSampler(*tiny())
-    assert shared(inner, ALONE) is inner
-    with led(inner) as leads:
+    assert sampler_of_ranks(inner, ALONE) is inner
+    with leader_only(inner) as leads:
         assert leads

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from small_world import small_config
-from suite.config import CompareConfig, VllmConfig, plain, restored
+from suite.config import CompareConfig, VllmConfig, plain_data, restored
 from suite.experiments.recipes import recipe, resolved, with_options
 from suite.policy import vllm_engine
 from suite.policy.vllm_engine import require_fitting, vllm_seed
@@ -55,8 +55,8 @@ def test_settings_of_the_engine_are_part_of_the_resolved_config() -> None:
                      "vllm.tensor_parallel_size=2", "vllm.prefix_caching=false", "vllm.kv_cache_gib=5")  # fmt: skip
     wanted = VllmConfig("float32", config.train.sampling_batch_size, False, True, 5, 2, 0.3, None)
     assert config.train.vllm == wanted
-    assert plain(config)["train"]["vllm"] == dataclasses.asdict(wanted)
-    assert restored(plain(config)) == config
+    assert plain_data(config)["train"]["vllm"] == dataclasses.asdict(wanted)
+    assert restored(plain_data(config)) == config
 
 
 def test_precision_and_batch_are_the_trainers() -> None:

@@ -18,7 +18,7 @@ from suite.experiments import record_bank, start
 from suite.experiments.record_bank import RecordJob
 from suite.policy.loading import LoadedModel, model_digest
 from suite.policy.sampling import TransformersSampler
-from suite.records.bank import MANIFEST, Bank, Recorded
+from suite.records.bank import MANIFEST, Bank, PendingFile
 from suite.records.update_log import UpdateLog
 from suite.replay.replays import Arena
 from suite.types import UserError
@@ -35,10 +35,10 @@ def small_log(seed: int) -> UpdateLog:
     )  # fmt: skip
 
 
-def recorded(tmp_path: Path, seed: int, kind: str = "updates") -> Recorded:
+def recorded(tmp_path: Path, seed: int, kind: str = "updates") -> PendingFile:
     path = tmp_path / f"log-{seed}"
     small_log(seed).save(path)
-    return Recorded(kind, path.read_bytes(), seed, 0, 24, "policy")
+    return PendingFile(kind, path.read_bytes(), seed, 0, 24, "policy")
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def small_recipe(monkeypatch: pytest.MonkeyPatch) -> CompareConfig:
 
 
 def test_a_recording_holds_every_update_of_every_step(small_recipe: CompareConfig, tmp_path: Path) -> None:
-    bank = record_bank.record(small_recipe, tmp_path / "bank", "none", ["fspo", "record"], None)  # type: ignore[arg-type]
+    bank = record_bank.record_rollouts(small_recipe, tmp_path / "bank", "none", ["fspo", "record"], None)  # type: ignore[arg-type]
     assert set(bank.recordings) == {"none-seed0", "none-seed1"}
     log = bank.updates()
     assert len(log) == 2 * 3 * 16
@@ -144,13 +144,13 @@ def test_a_recording_holds_every_update_of_every_step(small_recipe: CompareConfi
     assert facts["driver"]["method"] == "no_clip"
     assert not (tmp_path / "bank.recording").exists()
     with pytest.raises(UserError, match="already"):
-        record_bank.record(small_recipe, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
+        record_bank.record_rollouts(small_recipe, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
 
 
 def test_recording_twice_gives_the_same_files(small_recipe: CompareConfig, tmp_path: Path) -> None:
     names = []
     for folder in ("a", "b"):
-        bank = record_bank.record(small_recipe, tmp_path / folder, "fspo", [], None)  # type: ignore[arg-type]
+        bank = record_bank.record_rollouts(small_recipe, tmp_path / folder, "fspo", [], None)  # type: ignore[arg-type]
         names.append([entry.path for entry in bank.entries])
     assert names[0] == names[1]
 

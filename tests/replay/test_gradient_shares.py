@@ -15,7 +15,7 @@ import baselines
 import fspo
 import suite.replay.one_method
 from suite.records.update_log import UpdateLog
-from suite.replay.gradient_shares import overlap, overlap_by_length, response_gradients, weight_summary
+from suite.replay.gradient_shares import clip_overlap, clip_overlap_by_length, response_gradients, weight_summary
 from suite.replay.one_method import replay
 from suite.replay.resampling import bin_labels, quantile_edges
 from suite.types import Clip, Level, Method
@@ -321,7 +321,7 @@ def test_overlap_by_hand() -> None:
         "none": clipping(0, 0, 0, 1, 0),  # the row has A = 0: nothing to clip
         "other": clipping(0, 0, 0, 0, 0),
     }
-    table = overlap(frames)
+    table = clip_overlap(frames)
     assert list(table.index) == list(table.columns) == list(frames)
     expected = {("a", "a"): 1, ("b", "b"): 1, ("a", "b"): 1 / 4, ("a", "none"): 0, ("b", "none"): 0}
     for (one, two), value in expected.items():
@@ -332,7 +332,7 @@ def test_overlap_by_hand() -> None:
 def test_overlap_of_all_methods_is_what_sets_say() -> None:
     log = random_log(9)
     frames = {name: response_gradients(method, log, {}) for name, method in METHODS.items()}
-    table = overlap(frames)
+    table = clip_overlap(frames)
     sets = {name: set(np.flatnonzero(frame["clipped"] > 0)) for name, frame in frames.items()}
     for one, two in itertools.product(METHODS, METHODS):
         either = sets[one] | sets[two]
@@ -342,14 +342,14 @@ def test_overlap_of_all_methods_is_what_sets_say() -> None:
     assert len(clips) >= 15
     assert (np.diag(table.loc[clips, clips]) == 1).all()
     order = np.random.default_rng(1).permutation(len(frames["fspo"]))
-    pd.testing.assert_frame_equal(table, overlap({name: frame.take(order) for name, frame in frames.items()}))
-    pd.testing.assert_frame_equal(table, overlap({name: replay(m, log, {}) for name, m in METHODS.items()}))
+    pd.testing.assert_frame_equal(table, clip_overlap({name: frame.take(order) for name, frame in frames.items()}))
+    pd.testing.assert_frame_equal(table, clip_overlap({name: replay(m, log, {}) for name, m in METHODS.items()}))
 
 
 def test_overlap_by_length_is_overlap_of_the_part() -> None:
     log, names = random_log(10), ("fspo", "gspo", "grpo")
     frames = {name: response_gradients(METHODS[name], log, {}) for name in names}
-    table = overlap_by_length(frames, EDGES)
+    table = clip_overlap_by_length(frames, EDGES)
     assert len(table.drop_duplicates(["sign", "bin", "method", "other"])) == len(table) == 3 * 3 * 4
     first = frames["fspo"]
     parts = {
@@ -358,7 +358,7 @@ def test_overlap_by_length_is_overlap_of_the_part() -> None:
         ("A > 0", "truncated"): (first["sign"] > 0) & first["truncated"],
     }
     for (sign, label), here in parts.items():
-        wanted = overlap({name: frame[here] for name, frame in frames.items()})
+        wanted = clip_overlap({name: frame[here] for name, frame in frames.items()})
         for row in table[(table["sign"] == sign) & (table["bin"] == label)].itertuples(index=False):
             assert row.jaccard == pytest.approx(wanted.loc[row.method, row.other], nan_ok=True)
             assert row.responses == here.sum()
@@ -368,10 +368,10 @@ def test_overlap_by_length_is_overlap_of_the_part() -> None:
 
 def test_overlap_of_nothing_and_of_different_responses() -> None:
     frame = made_frame()
-    assert overlap({}).shape == (0, 0)
-    assert overlap({"a": frame[:0], "b": frame[:0]}).isna().all(axis=None)
-    assert overlap_by_length({}, EDGES).empty
-    assert overlap_by_length({"a": frame}, EDGES).empty
+    assert clip_overlap({}).shape == (0, 0)
+    assert clip_overlap({"a": frame[:0], "b": frame[:0]}).isna().all(axis=None)
+    assert clip_overlap_by_length({}, EDGES).empty
+    assert clip_overlap_by_length({"a": frame}, EDGES).empty
     for other in (frame[::-1], frame[:-1], frame.assign(seed=1)):
         with pytest.raises(ValueError, match="same responses"):
-            overlap({"a": frame, "b": other})
+            clip_overlap({"a": frame, "b": other})

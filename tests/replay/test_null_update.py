@@ -14,7 +14,7 @@ from small_world import small_config, small_source
 from strategies import METHODS
 from suite.records.update_log import UpdateLog
 from suite.replay import null_update as noise
-from suite.replay.null_update import PRECISIONS, noise_clips, noise_table, null_outside, null_update, representative
+from suite.replay.null_update import PRECISIONS, noise_by_change, noise_clips, null_outside, null_update, representative
 from suite.types import Rollout
 
 
@@ -31,7 +31,7 @@ def log(world: tuple[torch.nn.Module, tuple[Rollout, ...]]) -> UpdateLog:
 
 
 def test_the_same_pass_twice_has_no_noise_and_float32_has_little(log: UpdateLog) -> None:
-    table = noise_table(log).set_index(["precision", "change"])
+    table = noise_by_change(log).set_index(["precision", "change"])
     for precision in PRECISIONS:
         assert table.loc[(precision, "again"), "token_max"] == 0
     plain = table.loc["float32"]
@@ -53,7 +53,7 @@ def test_weights_are_what_they_were(world: tuple[torch.nn.Module, tuple[Rollout,
 
 
 def test_the_table_is_the_definition(log: UpdateLog) -> None:
-    row = noise_table(log).iloc[-1]
+    row = noise_by_change(log).iloc[-1]
     part = log.rows(log.cells == f"{row['precision']}: {row['change']}")
     ratios = [part.log_ratios[a : a + n].astype(float) for a, n in zip(part.starts, part.lengths, strict=True)]
     tokens = [x for response in ratios for x in response]
@@ -106,7 +106,7 @@ def test_a_layout_that_changes_scores_is_seen(
         return made
 
     monkeypatch.setattr(noise, "_together", shifted)
-    table = noise_table(null_update(*world, small_config(), 0, ["float32"])).set_index("change")
+    table = noise_by_change(null_update(*world, small_config(), 0, ["float32"])).set_index("change")
     assert table.loc["all at once", "token_max"] > 0.01
     assert table.loc["one by one", "token_max"] < 1e-4
 

@@ -44,7 +44,7 @@ from suite.replay.update_directions import (
     log_prob_cosines,
     per_length_updates,
 )
-from suite.training.update import Learner, Part, optimizer_step
+from suite.training.update import Learner, ScoredBatch, optimizer_step
 from suite.types import Divisor, Method, PolicyBatch
 
 FIVE = {name: METHODS[name] for name in ("fspo", "gspo", "grpo", "rloo", "no_clip")}
@@ -186,7 +186,7 @@ def test_a_summary_is_over_steps() -> None:
 
 
 @pytest.fixture(scope="module")
-def scored() -> tuple[object, list[Part]]:
+def scored() -> tuple[object, list[ScoredBatch]]:
     """A tiny model a little away from the policy that sampled, and its responses in micro-batches."""
     model, tokenizer = tiny(0)
     rollouts = TransformersSampler(model, tokenizer).sample(requests(tokenizer, 6, 2), SamplingSettings(LIMIT))
@@ -196,7 +196,7 @@ def scored() -> tuple[object, list[Part]]:
         with torch.no_grad():
             old, entropy = score_and_entropy(model, micro)
         signs = torch.tensor([[(-1.0) ** row * (1 + row / 7)] for row in micro.rows])
-        parts.append(Part(micro, PolicyBatch(old, old, signs, micro.response_mask, micro.lengths), entropy))
+        parts.append(ScoredBatch(micro, PolicyBatch(old, old, signs, micro.response_mask, micro.lengths), entropy))
     with torch.no_grad():
         for p in model.parameters():
             p += 3e-3 * torch.randn_like(p)
@@ -204,7 +204,7 @@ def scored() -> tuple[object, list[Part]]:
     return model, parts
 
 
-def separate_backward(model, parts: Sequence[Part], method: Method, column: str) -> Tensor:
+def separate_backward(model, parts: Sequence[ScoredBatch], method: Method, column: str) -> Tensor:
     """One method's gradient by its own forward and backward passes."""
     model.zero_grad(set_to_none=True)
     for part in parts:

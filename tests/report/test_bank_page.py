@@ -12,9 +12,9 @@ import pytest
 
 from strategies import METHODS
 from suite.findings.bank_questions import QUESTIONS, Lab
-from suite.records.bank import Bank, Recorded
+from suite.records.bank import Bank, PendingFile
 from suite.records.update_log import UpdateLog
-from suite.report.bank_text import verdict
+from suite.report.bank_text import claim_sentence
 from suite.report.write import write_lab
 
 FACTS = {"driver": {"method": "no_clip", "card": "c"}, "digests": {"model": "m"}, "environment": {}}
@@ -37,7 +37,7 @@ def made_bank(folder: Path, heavy_short: bool) -> Bank:
     path = folder / "log"
     log.save(path)
     empty = Bank.open_or_new(folder / "bank")
-    return empty.append("none-seed0", FACTS, [Recorded("updates", path.read_bytes(), 0, 0, 960, "p")])
+    return empty.append("none-seed0", FACTS, [PendingFile("updates", path.read_bytes(), 0, 0, 960, "p")])
 
 
 @pytest.mark.slow
@@ -74,8 +74,8 @@ def test_the_verdict_follows_the_numbers(heavy_short: bool, tmp_path: Path) -> N
         and mine["lre_max_high"] < rows.loc[(rival, "matched")]["lre_max_low"]
         for rival in ("rloo", "gspo")
     )
-    assert verdict(lab).startswith("The claim holds" if holds else "The claim does not hold on this bank")
-    assert f"{mine['lre_max']:.3f}" in verdict(lab)
+    assert claim_sentence(lab).startswith("The claim holds" if holds else "The claim does not hold on this bank")
+    assert f"{mine['lre_max']:.3f}" in claim_sentence(lab)
     if heavy_short:
         assert not holds
 

@@ -16,7 +16,7 @@ from scipy import stats
 from suite.config import MEAN
 from suite.records.result import BASE
 from suite.statistics.bootstrap import _replicates, bootstrap
-from suite.statistics.compare import Comparison, compare, holm, verdict
+from suite.statistics.compare import Estimates, compare, difference_words, holm
 from suite.statistics.intervals import few_seeds
 from suite.statistics.verdict_counts import pass_at_k, scores
 from suite.types import EvalResult, RunResult, UserError, Verdict
@@ -38,7 +38,7 @@ def run(method: str, seed: int, *evals: EvalResult) -> RunResult:
 
 def world(
     rng: np.random.Generator, gains: dict[str, float], seeds: int = 3, problems: int = 30, **settings
-) -> Comparison:
+) -> Estimates:
     """Two sets, four samples, methods that are better than the base by their gain in log-odds."""
     difficulty = {task: rng.normal(0, 1.5, problems) for task in ("add", "gcd")}
 
@@ -100,11 +100,11 @@ def test_undecided_and_no_answer_are_not_correct_and_are_counted_apart() -> None
     ],
 )
 def test_verdict(low: float, high: float, detectable: float, seeds: int, words: str) -> None:
-    assert verdict(low, high, detectable, seeds=seeds) == words
+    assert difference_words(low, high, detectable, seeds=seeds) == words
 
 
 def test_verdict_margin_is_respected() -> None:
-    assert verdict(-0.01, 0.02, 0.03, seeds=9, margin=0.05) == "no difference found"
+    assert difference_words(-0.01, 0.02, 0.03, seeds=9, margin=0.05) == "no difference found"
 
 
 @given(st.lists(st.floats(0.0001, 1), min_size=1, max_size=7))
@@ -306,7 +306,7 @@ def test_compare_is_deterministic_and_ignores_the_order_of_seeds() -> None:
         for seed in (0, 1, 2)
     ]
     one, two = compare(base, runs, seed=0, repetitions=200), compare(base, runs[::-1], seed=0, repetitions=200)
-    for field in dataclasses.fields(Comparison):
+    for field in dataclasses.fields(Estimates):
         pd.testing.assert_frame_equal(getattr(one, field.name), getattr(two, field.name))
 
 

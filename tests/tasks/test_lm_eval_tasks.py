@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from suite.evaluation import lm_eval_model
 from suite.evaluation.lm_eval_model import require_lm_eval
 from suite.experiments.embedded.tiny_model import character_tokenizer
-from suite.policy.prompting import grade
+from suite.policy.prompting import with_verdicts
 from suite.policy.stop_texts import before_stop
 from suite.types import FinishReason, Problem, Rollout, Task, UserError, Verdict
 from tasks import LM_EVAL_TASKS, TASKS
@@ -146,7 +146,7 @@ def test_a_response_is_graded_up_to_its_stop_text() -> None:
     ids = tuple(tokenizer(text).input_ids)
     drawn = Rollout(problem.id, 0, 0, (1,), ids, (0.0,) * len(ids), FinishReason.STOP)
     assert tokenizer.decode(list(ids)) == text
-    (graded,) = grade(tokenizer, {"gsm8k": TASKS["gsm8k"]}, [problem], [drawn])
+    (graded,) = with_verdicts(tokenizer, {"gsm8k": TASKS["gsm8k"]}, [problem], [drawn])
     assert (graded.verdict, graded.reward, graded.response_ids) == (Verdict.CORRECT, 1.0, ids)
     assert TASKS["gsm8k"].grade([(text, problem)]) != [Verdict.CORRECT]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import tasks.sheet
+import tasks.data_sheet
 from suite.types import Problem, UserError, Verdict
 from tasks import (
     REAL_SETS,
@@ -26,8 +26,8 @@ from tasks import (
     minerva_math,
     olympiadbench,
 )
+from tasks.data_sheet import Copy, Sheet
 from tasks.prompts import BOX, BOXED, BOXED_STOP
-from tasks.sheet import Copy, Sheet
 from tasks.text import content_digest, plain, tidy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def from_row(row: dict[str, Any], place: str) -> Problem:
 
 def sheet(rows: int = 2, digest: str | None = None) -> Sheet:
     split = {"eval": Copy(("test",), rows, digest)}
-    hub = tasks.sheet.Hub("us/a", "f" * 40, split, ("q", "a"), from_row)
+    hub = tasks.data_sheet.Hub("us/a", "f" * 40, split, ("q", "a"), from_row)
     return Sheet("a", "1", "ours", "Apache-2.0", "none", {"eval": Copy(("a/test.jsonl",), rows, digest)}, hub)
 
 
@@ -80,7 +80,7 @@ def sheet(rows: int = 2, digest: str | None = None) -> Sheet:
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The rows that the hub answers with."""
     rows = [{"q": p.prompt, "a": p.gold} for p in OURS]
-    monkeypatch.setattr(tasks.sheet, "hub_rows", lambda *asked: rows)
+    monkeypatch.setattr(tasks.data_sheet, "hub_rows", lambda *asked: rows)
     return rows
 
 

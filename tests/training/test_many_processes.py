@@ -18,7 +18,7 @@ from torch import Tensor
 from conftest import REPORTED
 from sharded_steps import DTYPES, VARIANTS, all_steps, loaded_learner, moments_of, save_learner, trained_learner
 from suite.config import CompareConfig
-from suite.experiments.finished import stages
+from suite.experiments.finished import comparison_stages
 from suite.experiments.local_jobs import run_together
 from suite.experiments.recipes import resolved
 from suite.policy.ranks import ALONE
@@ -122,7 +122,7 @@ def test_a_cell_of_two_processes_ends_like_one_of_one(tmp_path: Path) -> None:
     one, many = tmp_path / "one", tmp_path / "many"
     config = smoke()
     claim_folder(config, one, ["fspo"], {})
-    run_together(stages(config, one), ALONE, Console(quiet=True))
+    run_together(comparison_stages(config, one), ALONE, Console(quiet=True))
     done = torchrun(
         "-m", "suite.commands.main", "train", "smoke", "--method", "fspo", "--steps", "2", "--out", str(many)
     )

@@ -28,7 +28,7 @@ from suite.policy.lora import merged
 from suite.policy.sampling import HalfPrecisionSampler, SamplingSettings, TransformersSampler
 from suite.policy.scoring import pack, score, score_and_entropy
 from suite.records.rollout_set import RolloutSet
-from suite.replay.null_update import PRECISIONS, noise_table, null_update
+from suite.replay.null_update import PRECISIONS, noise_by_change, null_update
 from suite.training.rollout_source import RolloutSource
 from suite.training.step_batches import credited, mini_batches, scored_step
 from suite.training.trainer import Trainer, build_learner
@@ -282,7 +282,7 @@ def test_a_null_update_has_no_noise_in_the_same_pass_and_little_in_float32(devic
     config = short(problems_per_step=2, samples_per_problem=3)
     source = source_on("cuda", config)
     log = null_update(source.model, source.record(0).rollouts, config, 0, PRECISIONS)
-    table = noise_table(log).set_index(["precision", "change"])
+    table = noise_by_change(log).set_index(["precision", "change"])
     for precision in PRECISIONS:
         if device == "pretended":
             assert table.loc[(precision, "again"), "token_max"] == 0

@@ -31,7 +31,7 @@ from suite.replay.resampling import cluster_ids
 from suite.seeds import derive, gumbel_noise
 from suite.training.metrics import update_metrics
 from suite.training.step_batches import credited
-from suite.training.update import Learner, Part, StepReport, count, optimizer_step
+from suite.training.update import Learner, ScoredBatch, StepReport, count, optimizer_step
 from suite.types import Divisor, Method, PolicyBatch
 
 LIMIT = 24
@@ -71,7 +71,7 @@ def learner_of(batch: PolicyBatch, **settings: Any) -> TableLearner:
     return TableLearner(model, optimizer, schedule, **{"max_grad_norm": math.inf, "kl_coefficient": 0.0, **settings})
 
 
-def parts_of(batch: PolicyBatch, split: list[list[int]]) -> list[Part]:
+def parts_of(batch: PolicyBatch, split: list[list[int]]) -> list[ScoredBatch]:
     """The batch in micro-batches, each padded to its own longest response only."""
     parts = []
     for rows in split:
@@ -85,7 +85,7 @@ def parts_of(batch: PolicyBatch, split: list[list[int]]) -> list[Part]:
         piece = replace(piece, **cut)
         blank = torch.zeros_like(piece.response_mask, dtype=torch.int64)
         micro = MicroBatch(tuple(rows), blank, blank, Packing((), blank), piece.response_mask, blank, blank, blank)
-        parts.append(Part(micro, piece, blank.double()))
+        parts.append(ScoredBatch(micro, piece, blank.double()))
     return parts
 
 

@@ -53,7 +53,7 @@ def build_base(
             row = bar.add_task("", total=config.tokens, loss=float("nan"))
             fine_tune(model, tokenizer, examples, config, seed, lambda n, loss: bar.update(row, completed=n, loss=loss))
         seconds = time.perf_counter() - start
-        measured = measure(model, tokenizer, tasks)
+        measured = pass_rates(model, tokenizer, tasks)
     finally:
         torch.set_num_threads(threads)
     model.save_pretrained(folder)
@@ -73,7 +73,7 @@ def build_base(
     return measured
 
 
-def measure(model: object, tokenizer: object, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
+def pass_rates(model: object, tokenizer: object, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
     """pass@1, pass@8 and the mean length of the model's responses on the evaluation split of every set."""
     config = EvalConfig(tuple(t.name for t in tasks), samples=SAMPLES)
     measured = {}

@@ -45,7 +45,7 @@ def estimates(method: Method) -> None:
             raise Violation(f"the running estimate {name} is {value!r}: it must be a finite float")
 
 
-def card(method: Method) -> None:
+def complete_card(method: Method) -> None:
     """A card that says everything: all facts, a source, an equation, and where every number comes from."""
     missing = [fact for fact in FACTS if not method.facts.get(fact)]
     if missing:
@@ -59,4 +59,4 @@ def card(method: Method) -> None:
             raise Violation(f"hyper-parameter {field.name} does not say where its value comes from: use knob()")
 
 
-CHECKS = {"advantages": advantages, "running estimates": estimates, "card": card}
+CHECKS = {"advantages": advantages, "running estimates": estimates, "card": complete_card}

@@ -40,7 +40,7 @@ def nudged(batch: PolicyBatch, t: int, by: float) -> PolicyBatch:
     return replace(batch, log_probs=log_probs)
 
 
-def null_update(method: Method) -> None:
+def unchanged_weights(method: Method) -> None:
     """With unchanged weights: no flag, the unclipped gradient, pushing every counted token the advantage's way."""
     for batch in trials(method):
         batch = replace(batch, old_log_probs=batch.log_probs.clone())
@@ -125,7 +125,7 @@ def gradient_flow(method: Method) -> None:
             )
 
 
-def value_loss(method: Method) -> None:
+def critic_loss(method: Method) -> None:
     """The critic's loss, where there is one: [N], untouched by padding, with a gradient for the values alone."""
     if method.value_loss is None:
         return
@@ -146,11 +146,11 @@ def value_loss(method: Method) -> None:
 
 CHECKS = {
     "gradient against finite differences": finite_differences,
-    "null update": null_update,
+    "null update": unchanged_weights,
     "direction of the gradient": direction,
     "pessimistic": pessimistic,
     "a clipped weight has no gradient": cut_gradient,
     "a capped weight keeps its gradient": capped_gradient,
     "gradient reaches the new log-probs only": gradient_flow,
-    "value loss": value_loss,
+    "value loss": critic_loss,
 }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.types import Problem, Task, UserError, Verdict
-from tasks.arithmetic import ALPHABET, EVAL_PROBLEMS, FAMILIES, TASKS, TRAIN_PROBLEMS, is_eval, worked_examples
+from tasks.embedded_tasks import ALPHABET, EVAL_PROBLEMS, FAMILIES, TASKS, TRAIN_PROBLEMS, is_eval, worked_examples
 
 TRAINED = [task for task in TASKS if task.trainable]
 HELD_OUT = [task for task in TASKS if not task.trainable]
