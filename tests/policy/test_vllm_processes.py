@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_many_processes import torchrun as started
 from test_vllm_sampler import TOLERANCE, installed
 
 from suite.experiments.recipes import EMBEDDED_MODEL
@@ -22,6 +21,7 @@ from suite.records.files import OURS, SHARED_MEMORY
 from suite.records.result import read_result
 from suite.records.run_log import read_log
 from suite.types import Rollout
+from torchrun_processes import torchrun as started
 from vllm_ranks import CONFIG, GREEDY, SEEDED, asked_of, move, plain_texts
 
 pytestmark = [

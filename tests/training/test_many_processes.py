@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,19 +22,11 @@ from suite.policy.ranks import ALONE
 from suite.records.comparison_folder import claim_folder
 from suite.records.result import read_result
 from suite.types import RunResult
+from torchrun_processes import torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torchrun")]
 ROOT = Path(__file__).resolve().parents[2]
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}
-
-
-def torchrun(*words: str, processes: int = 2, seconds: int = 600) -> subprocess.CompletedProcess[str]:
-    """A program in several processes, one thread each. One that waits for another for ever is killed and fails."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    return subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
-    )
 
 
 @pytest.fixture(scope="module")
