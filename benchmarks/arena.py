@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.clock import Measurement, table, timed
 from benchmarks.ratios import Ratio
+from suite.arithmetic import divisor_count
 from suite.commands.app import complaints, console, say
 from suite.config import TrainConfig, plain_data
 from suite.experiments.recipe_book import FIVE
@@ -37,7 +38,8 @@ from suite.replay.update_directions import ParameterSpace, directions
 from suite.report.terminal import show
 from suite.training.step_batches import credited, mini_batches, scored
 from suite.training.trainer import build_learner
-from suite.training.update import ScoredBatch, count, joined, optimizer_step
+from suite.training.update import optimizer_step
+from suite.training.whole_batch import ScoredBatch, whole_batch, whole_lengths
 from suite.types import Method, Rollout, Surrogate, UserError
 
 SCHEMA = "fspo-bench-1"
@@ -133,7 +135,7 @@ def forward(material: Material) -> list[Tensor]:
 @torch.no_grad()
 def forward_and_methods(material: Material, methods: Mapping[str, Method]) -> dict[str, Surrogate]:
     """The same forward, then every method's surrogate of all responses at once, as a replay has them."""
-    batch = joined(material.parts, forward(material))
+    batch = whole_batch(material.parts, forward(material))
     return {name: judged(method, batch) for name, method in methods.items()}
 
 
@@ -152,7 +154,8 @@ def separate_gradients(material: Material, methods: Mapping[str, Method]) -> Ten
         for part in material.parts:
             batch = replace(part.batch, log_probs=score(material.model, part.micro))
             surrogate = judged(method, batch)
-            (surrogate.objective.sum() / count(surrogate.divisor, material.parts, material.max_new_tokens)).backward()
+            count = divisor_count(surrogate.divisor, whole_lengths(material.parts), material.max_new_tokens)
+            (surrogate.objective.sum() / count).backward()
         rows.append(torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
                                for p in parameters]))  # fmt: skip
     material.model.zero_grad(set_to_none=True)

@@ -35,7 +35,8 @@ from suite.replay.update_directions import (
 from suite.statistics.frames import names_of, numbers_of, select
 from suite.training.step_batches import credited, mini_batches, rewards_and_groups, scored
 from suite.training.trainer import build_learner
-from suite.training.update import Learner, ScoredBatch, joined, optimizer_step
+from suite.training.update import Learner, optimizer_step
+from suite.training.whole_batch import ScoredBatch, whole_batch
 from suite.types import FinishReason, Method, UserError
 
 BOUND_BINS = 4
@@ -147,7 +148,7 @@ class LabModel:
     def _measure(self, learner: Learner, mini: Sequence[ScoredBatch], limit: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         with learner.arithmetic():
             with torch.no_grad():
-                batch = joined(mini, [learner.score(part.micro) for part in mini])
+                batch = whole_batch(mini, [learner.score(part.micro) for part in mini])
             model = ParameterSpace(learner.model, mini, learner.float32_head)
             found = directions(model, self.methods, {}, max_new_tokens=limit)
             in_log_probs = directions(LogProbSpace(batch), self.methods, {}, max_new_tokens=limit)

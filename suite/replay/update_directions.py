@@ -23,7 +23,7 @@ from suite.methods.trial_batches import gradient, judged
 from suite.policy.scoring import score
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import policy_batch
-from suite.training.update import ScoredBatch, joined
+from suite.training.whole_batch import ScoredBatch, whole_batch
 from suite.types import Method, PolicyBatch, State
 
 OWN = "own unclipped"
@@ -74,7 +74,7 @@ class ParameterSpace:
                 found = torch.autograd.grad(log_probs, parameters, rows[i], retain_graph=keep, materialize_grads=True)
                 for place, piece in zip(total[i].split(sizes), found, strict=True):
                     place += piece.flatten()
-        return total, joined(self.parts, scored)
+        return total, whole_batch(self.parts, scored)
 
 
 Space = LogProbSpace | ParameterSpace

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from suite.arithmetic import drift_per_token, effective_sample_size, kl_k1, kl_k3, spread_per_root_token
 from suite.policy.ranks import ALONE, Ranks
-from suite.training.update import ScoredBatch, StepReport
+from suite.training.update import StepReport
+from suite.training.whole_batch import ScoredBatch
 from suite.types import FinishReason, Rollout, Verdict
 
 

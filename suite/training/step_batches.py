@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from suite.config import TrainConfig
 from suite.policy.ranks import ALONE, Ranks
 from suite.policy.scoring import MicroBatch, micro_batches, score, score_and_entropy
 from suite.seeds import generator
-from suite.training.update import Learner, ScoredBatch, stack
+from suite.training.update import Learner
+from suite.training.whole_batch import ScoredBatch, stack, whole, whole_order
 from suite.types import CreditInput, Method, PolicyBatch, Rollout
 
 Parts = list[list[ScoredBatch]]
@@ -75,15 +76,14 @@ def scored_step(
 def credited(method: Method, minis: Parts, rollouts: Sequence[Rollout], ranks: Ranks = ALONE) -> Parts:
     """The same parts with the method's advantages (and returns), computed over the whole rollout step at once."""
     rewards, groups = rewards_and_groups(rollouts)
-    rows = [ranks.gather_rows(torch.tensor([row for part in mini for row in part.micro.rows])) for mini in minis]
-    order = torch.cat(rows)
+    order = torch.cat([whole_order(mini, ranks) for mini in minis])
     device = minis[0][0].batch.log_probs.device
-    values = None
-    if "values" in method.needs:
-        values = stack(
-            [ranks.gather_rows(stack([v for p in m if (v := p.batch.old_values) is not None])) for m in minis]
-        )
-    mask = stack([ranks.gather_rows(stack([p.batch.response_mask for p in mini])) for mini in minis])
+
+    def of_step(column: Callable[[ScoredBatch], torch.Tensor]) -> torch.Tensor:
+        return stack([whole(mini, column, ranks) for mini in minis])
+
+    values = of_step(_old_values) if "values" in method.needs else None
+    mask = of_step(lambda part: part.batch.response_mask)
     seen = CreditInput(rewards[order].to(device), groups[order].to(device), mask, values)
     credit = method.credit(seen, method.hyper)
     place = {row: i for i, row in enumerate(order.tolist())}
@@ -95,6 +95,11 @@ def credited(method: Method, minis: Parts, rollouts: Sequence[Rollout], ranks: R
         return dataclasses.replace(part, batch=batch)
 
     return [[filled(part) for part in mini] for mini in minis]
+
+
+def _old_values(part: ScoredBatch) -> torch.Tensor:
+    assert part.batch.old_values is not None
+    return part.batch.old_values
 
 
 def rewards_and_groups(rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:

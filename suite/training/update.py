@@ -16,6 +16,7 @@ from torch import Tensor, nn, optim
 from suite.arithmetic import divisor_count, kl_k3, masked
 from suite.policy.ranks import ALONE, Ranks, full_tensor
 from suite.policy.scoring import Critic, MicroBatch, score
+from suite.training.whole_batch import ScoredBatch, whole, whole_batch, whole_lengths, whole_order
 from suite.types import Divisor, Method, PolicyBatch, State, UserError
 
 T = TypeVar("T")
@@ -61,15 +62,6 @@ class Learner:
 
 
 @dataclass(frozen=True)
-class ScoredBatch:
-    """A micro-batch with what was scored before the first update: its `batch.log_probs` are the old ones."""
-
-    micro: MicroBatch
-    batch: PolicyBatch
-    entropy: Tensor
-
-
-@dataclass(frozen=True)
 class StepReport:
     """What one optimizer step saw, responses in the order of its parts.
 
@@ -97,34 +89,6 @@ class StepReport:
         return self.log_probs - self.old_log_probs
 
 
-def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Rows of several [n, T] tensors as one, padded on the right with zeros."""
-    width = max(t.shape[1] for t in tensors)
-    return torch.cat([nn.functional.pad(t, (0, width - t.shape[1])) for t in tensors])
-
-
-def joined(parts: Sequence[ScoredBatch], log_probs: Sequence[Tensor], ranks: Ranks = ALONE) -> PolicyBatch:
-    """The whole mini-batch of one optimizer step, with the given new log-probs, detached."""
-    batches = [part.batch for part in parts]
-    return PolicyBatch(
-        log_probs=ranks.gather_rows(stack([x.detach() for x in log_probs])),
-        old_log_probs=ranks.gather_rows(stack([b.old_log_probs for b in batches])),
-        advantages=ranks.gather_rows(stack([b.advantages for b in batches])),
-        response_mask=ranks.gather_rows(stack([b.response_mask for b in batches])),
-        lengths=response_lengths(parts, ranks),
-    )
-
-
-def response_lengths(parts: Sequence[ScoredBatch], ranks: Ranks = ALONE) -> Tensor:
-    """Response tokens of every row of one optimizer step, [N]."""
-    return ranks.gather_rows(torch.cat([part.batch.lengths for part in parts]))
-
-
-def count(divisor: Divisor, parts: Sequence[ScoredBatch], max_new_tokens: int) -> float:
-    """What the objectives of one optimizer step are divided by, counted over the whole step."""
-    return divisor_count(divisor, response_lengths(parts), max_new_tokens)
-
-
 def optimizer_step(
     learner: Learner, method: Method, parts: Sequence[ScoredBatch], state: State, max_new_tokens: int
 ) -> tuple[StepReport, State]:
@@ -138,9 +102,9 @@ def optimizer_step(
     if method.observe is not None and method.observe_first(method.hyper):
         with torch.no_grad():
             seen = [learner.score(part.micro) for part, _ in ranks.passes(parts)][: len(parts)]
-            state = method.observe(joined(parts, seen, ranks), method.hyper, state)
+            state = method.observe(whole_batch(parts, seen, ranks), method.hyper, state)
     learner.optimizer.zero_grad(set_to_none=True)
-    lengths = response_lengths(parts, ranks)
+    lengths = whole_lengths(parts, ranks)
     counts = {divisor: divisor_count(divisor, lengths, max_new_tokens) for divisor in Divisor}
     log_probs, surrogates, gains, penalties = [], [], [], []
     for part, is_own in ranks.passes(parts):
@@ -172,7 +136,7 @@ def optimizer_step(
     learner.optimizer.step()
     learner.schedule.step()
     value_error = critic_step(learner, method, parts)
-    step = joined(parts, log_probs, ranks)
+    step = whole_batch(parts, log_probs, ranks)
     if method.observe is not None and state is before:
         state = method.observe(step, method.hyper, state)
     numbers = {
@@ -198,7 +162,7 @@ def critic_step(
     assert learner.critic_optimizer is not None
     learner.critic_optimizer.zero_grad(set_to_none=True)
     ranks, losses = learner.ranks, []
-    tokens = divisor_count(Divisor.TOKENS, response_lengths(parts, ranks), 0)
+    tokens = divisor_count(Divisor.TOKENS, whole_lengths(parts, ranks), 0)
     for part, is_own in ranks.passes(parts):
         values = learner.values(part.micro)
         assert values is not None
@@ -223,15 +187,16 @@ def _report(
     ranks: Ranks,
     numbers: Mapping[str, Any],
 ) -> StepReport:
+    said = {id(part): surrogate for part, surrogate in zip(parts, surrogates, strict=True)}
     log_weights, outside, clipped = (
-        ranks.gather_rows(stack([getattr(s, name).detach() for s in surrogates]))
+        whole(parts, lambda part, name=name: getattr(said[id(part)], name).detach(), ranks)
         for name in ("log_weight", "outside_band", "clipped")
     )
     token_level = log_weights.shape[1] > 1
     weights_per_row = step.lengths if token_level else torch.ones_like(step.lengths)
     at_tokens = log_weights.shape == step.response_mask.shape
     return StepReport(
-        rows=tuple(ranks.gather_rows(torch.tensor([row for part in parts for row in part.micro.rows])).tolist()),
+        rows=tuple(whole_order(parts, ranks).tolist()),
         log_probs=masked(step.log_probs, step.response_mask),
         old_log_probs=masked(step.old_log_probs, step.response_mask),
         mask=step.response_mask,

@@ -20,7 +20,8 @@ from suite.advantages import leave_one_out
 from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.policy.loading import load_model
 from suite.policy.scoring import micro_batches, score
-from suite.training.update import Learner, ScoredBatch, optimizer_step
+from suite.training.update import Learner, optimizer_step
+from suite.training.whole_batch import ScoredBatch
 from suite.types import FinishReason, PolicyBatch, Rollout, UserError
 
 pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")

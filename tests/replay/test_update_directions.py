@@ -44,7 +44,8 @@ from suite.replay.update_directions import (
     log_prob_cosines,
     per_length_updates,
 )
-from suite.training.update import Learner, ScoredBatch, optimizer_step
+from suite.training.update import Learner, optimizer_step
+from suite.training.whole_batch import ScoredBatch
 from suite.types import Divisor, Method, PolicyBatch
 
 FIVE = {name: METHODS[name] for name in ("fspo", "gspo", "grpo", "rloo", "no_clip")}

@@ -23,7 +23,7 @@ from methods import step_gradient, step_loss
 from methods.advantages import leave_one_out
 from methods.checks import ORACLES, compare_values
 from strategies import METHODS, rows_of
-from suite.arithmetic import effective_sample_size, kl_k1, kl_k3
+from suite.arithmetic import divisor_count, effective_sample_size, kl_k1, kl_k3
 from suite.methods.trial_batches import batch_for, batch_from_log_ratios, judged, replace, with_hyper
 from suite.policy.packed_attention import Packing
 from suite.policy.scoring import MicroBatch
@@ -31,7 +31,8 @@ from suite.replay.resampling import cluster_ids
 from suite.seeds import derive, gumbel_noise
 from suite.training.metrics import update_metrics
 from suite.training.step_batches import credited
-from suite.training.update import Learner, ScoredBatch, StepReport, count, optimizer_step
+from suite.training.update import Learner, StepReport, optimizer_step
+from suite.training.whole_batch import ScoredBatch, whole_lengths
 from suite.types import Divisor, Method, PolicyBatch
 
 LIMIT = 24
@@ -104,9 +105,9 @@ def expected_slope(method: Method, batch: PolicyBatch, state: dict[str, float]) 
 def test_divisor_counts_the_step_and_no_padding(split: list[list[int]]) -> None:
     batch = batch_for(METHODS["grpo"], 1)
     parts = parts_of(batch, split)
-    assert count(Divisor.RESPONSES, parts, LIMIT) == 6
-    assert count(Divisor.TOKENS, parts, LIMIT) == int(batch.response_mask.sum())
-    assert count(Divisor.CONSTANT, parts, LIMIT) == 6 * LIMIT
+    assert divisor_count(Divisor.RESPONSES, whole_lengths(parts), LIMIT) == 6
+    assert divisor_count(Divisor.TOKENS, whole_lengths(parts), LIMIT) == int(batch.response_mask.sum())
+    assert divisor_count(Divisor.CONSTANT, whole_lengths(parts), LIMIT) == 6 * LIMIT
 
 
 @pytest.mark.parametrize("split", SPLITS)
