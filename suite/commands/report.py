@@ -14,14 +14,18 @@ Folder = tyro.conf.Positional[Path | None]
 
 
 @app.command
-def report(folder: Folder = None, /, compare: tuple[Path, Path] | None = None, out: Path | None = None) -> None:
+def report(
+    folder: Folder = None, /, compare: tuple[Path, Path] | None = None, out: Path | None = None, pack: bool = False
+) -> None:
     """Make tables, figures and pages of a finished comparison again, from its stored results alone.
 
     Args:
         folder: The comparison's folder.
         compare: Instead: two comparisons of the same methods, before and after a change, and what it moved.
         out: With --compare: folder for changes.md and changes.csv.
+        pack: Put the results of all runs into three files, and each cell's update logs into one, to be kept.
     """
+    from suite.experiments.finished import pack_comparison
     from suite.findings.before_after import changes_between
     from suite.findings.comparison import Comparison
     from suite.report.tables import changes_table
@@ -38,6 +42,9 @@ def report(folder: Folder = None, /, compare: tuple[Path, Path] | None = None, o
         return
     assert folder is not None
     made = Comparison.at(folder)
+    if pack:
+        for path in pack_comparison(folder):
+            console.print(f"packed: {path}", highlight=False, markup=False, soft_wrap=True)
     print_report(made, write_report(made), console)
 
 

@@ -15,6 +15,7 @@ from suite.methods.cards import card_digest
 from suite.records.bank import MANIFEST, Bank
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
 from suite.records.files import digest_of
+from suite.records.packed import update_files
 from suite.records.provenance import versions
 from suite.records.ranges import Calibration, Range, Ranges
 from suite.records.update_log import UpdateLog
@@ -48,7 +49,7 @@ def records_in(folder: Path) -> Records:
     load_comparison(config, folder)  # refuses one that is unfinished or altered
     cells = replayed_cells(config, folder)
     log = recorded_updates(cells)
-    files = [path for cell in cells for path in sorted((cell / "updates").glob("step-*.safetensors"))]
+    files = [path for cell in cells for path in update_files(cell)]
     digests = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     source = {"kind": "comparison", "folder": folder.resolve().name, "update_logs": len(files)}
     return Records(log, config.methods, config.options, {**source, "update_logs_sha256": digest_of(digests)})

@@ -22,8 +22,9 @@ from suite.policy.ranks import ranks_here
 from suite.policy.sampling import Sampler
 from suite.records.costs import PEAK, SECONDS, Clock
 from suite.records.files import write_atomically
+from suite.records.packed import is_finished
 from suite.records.provenance import machine, versions
-from suite.records.result import BASE, FILE, curves_of, write_result
+from suite.records.result import BASE, curves_of, write_result
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import read_log
 from suite.replay.length_log import length_logger
@@ -61,7 +62,7 @@ class BaseJob:
         return self.out / BASE
 
     def done(self) -> bool:
-        return (self.folder / FILE).exists()
+        return is_finished(self.folder)
 
     def finished_units(self) -> int:
         return 0
@@ -162,7 +163,7 @@ class CellJob:
         return self.config.train.steps + 1
 
     def done(self) -> bool:
-        return (self.folder / FILE).exists()
+        return is_finished(self.folder)
 
     def finished_units(self) -> int:
         return len(read_log(self.folder))

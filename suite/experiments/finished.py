@@ -8,7 +8,9 @@ from typing import Any
 from suite.config import CompareConfig
 from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
 from suite.experiments.recipes import method_with
-from suite.records.result import BASE, read_result
+from suite.records.comparison_folder import CONFIG_FILE, stored_config
+from suite.records.packed import pack, read_result
+from suite.records.result import BASE, FILE
 from suite.types import RunResult, UserError
 
 
@@ -33,3 +35,15 @@ def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[R
     runs = [read_result(job.folder) for job in jobs[1]]
     order = {method: i for i, method in enumerate(config.methods)}
     return read_result(out / BASE), sorted(runs, key=lambda run: (order[run.method], run.seed))
+
+
+def pack_comparison(folder: Path) -> list[Path]:
+    """Pack a finished comparison and those of its sweep; the files that were written. What is packed already stays so.
+
+    UserError where one is unfinished or altered.
+    """
+    written = []
+    for path in sorted(folder.rglob(CONFIG_FILE)):
+        load_comparison(stored_config(path.parent), path.parent)
+        written += pack(path.parent) if any(path.parent.glob(f"*/{FILE}")) else []
+    return written

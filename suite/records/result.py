@@ -37,11 +37,14 @@ def write_result(result: RunResult, folder: Path) -> None:
     write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def read_result(folder: Path) -> RunResult:
-    """Read result.json and check it. Another protocol, a broken file or an altered one raises UserError."""
-    path = folder / FILE
+def read_file(path: Path, content: dict[str, Any] | None = None) -> RunResult:
+    """A result from its file (or its `content`, read already), checked against its digest.
+
+    Another protocol, a broken file or an altered one raises UserError, which names the path.
+    """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8")) if content is None else content
+        assert content is not None
         expected = content.pop("digest")
         check_protocol(content["protocol"], path)
         content["evals"] = tuple(_eval(e) for e in content["evals"])

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -37,7 +38,7 @@ class UpdateLog:
 
     `step` counts rollouts, `update` the optimizer steps within one (from 0). `advantage` is the reward minus its
     group's mean, whatever the training method's own credit was, so that one log serves every method. `lengths` counts
-    response tokens; `vocabulary_tiles` and `old_log_probs` hold their log-probs before the step and before the
+    response tokens; `log_probs` and `old_log_probs` hold their log-probs before the step and before the
     rollout's first step, in nats, all rows one after the other. `cells` names the run that a row comes from. `seed`,
     `step`, `update` and `cells` may be given as one value.
     """
@@ -101,11 +102,11 @@ class UpdateLog:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Position in `vocabulary_tiles` of every row's first token."""
+        """Position in `log_probs` of every row's first token."""
         return np.cumsum(self.lengths) - self.lengths
 
     def token_index(self, rows: np.ndarray) -> np.ndarray:
-        """Positions in `vocabulary_tiles` of the tokens of the given rows, row after row."""
+        """Positions in `log_probs` of the tokens of the given rows, row after row."""
         lengths = self.lengths[rows]
         before = np.cumsum(lengths) - lengths
         return np.arange(int(lengths.sum())) + np.repeat(self.starts[rows] - before, lengths)
@@ -114,6 +115,24 @@ class UpdateLog:
         """Sequence log ratio S of every row, in nats, summed in float64."""
         ratios = self.log_ratios.astype(np.float64)
         return np.add.reduceat(ratios, self.starts) if len(self) else ratios
+
+    def table(self) -> pa.Table:
+        """The log as a table with one row a response; its log-probs are lists."""
+        ends = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
+        columns = {name: pa.array(getattr(self, name)) for name in (*TEXT_COLUMNS, *DTYPES)}
+        for name in TOKEN_COLUMNS:
+            columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(getattr(self, name)))
+        return pa.table(columns)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> UpdateLog:
+        """The log that `table` wrote."""
+        columns: dict[str, Any] = {}
+        for name in (*TEXT_COLUMNS, *DTYPES):
+            columns[name] = table.column(name).to_numpy(zero_copy_only=False)
+        for name in TOKEN_COLUMNS:
+            columns[name] = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return cls(**columns)
 
     def save(self, path: Path) -> None:
         """Write the log as safetensors, in one move: the same log gives the same bytes, and no half file is left."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from suite.records.packed import read_updates
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import clip_rate
 from suite.types import Method, UserError
@@ -42,13 +43,7 @@ def recorded_updates(cells: Sequence[Path]) -> UpdateLog:
 
     UserError where a cell holds no update log.
     """
-    logs = []
-    for cell in cells:
-        paths = sorted((cell / "updates").glob("step-*.safetensors"))
-        if not paths:
-            raise UserError(f"{cell}: no recorded updates; give the --out folder of a finished fspo compare")
-        logs += [UpdateLog.load(path).labelled(cell.name) for path in paths]
-    return UpdateLog.concat(logs)
+    return UpdateLog.concat([read_updates(cell).labelled(cell.name) for cell in cells])
 
 
 def common_rate(methods: Mapping[str, Method], log: UpdateLog, reference: str | None) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,7 +15,8 @@ from suite.findings.comparison import Comparison
 from suite.findings.costs import ledger_table
 from suite.findings.stability import stability_summary
 from suite.methods.cards import card_digest, hyper_line
-from suite.records.result import BASE, FILE
+from suite.records.packed import result_file
+from suite.records.result import BASE
 from suite.replay.null_update import noise_by_change
 from suite.report import tables
 from suite.report.html import slug
@@ -184,20 +186,27 @@ def _runs(report: Comparison) -> Iterator[str]:
     """Every run behind the tables, under a heading of its own method."""
     yield "## The runs"
     yield f"### Runs of {BASE}"
-    yield _bullets([f"[base/{FILE}](base/{FILE}), model {report.base.digests['model'][:12]}"])
+    yield _bullets([f"{_linked(report.out, BASE)}, model {report.base.digests['model'][:12]}"])
     means = report.statistics.by_seed
     last = MEAN if MEAN in set(means["task"]) else report.base.evals[0].task
     rows = [row for row in means.to_dict("records") if row["task"] == last]
     accuracy = {(row["method"], row["seed"]): float(row["accuracy"]) for row in rows}
     for method in report.methods:
         yield f"### Runs of {method}"
-        yield _bullets([_run_line(run, accuracy[method, run.seed]) for run in report.runs if run.method == method])
+        runs = [run for run in report.runs if run.method == method]
+        yield _bullets([_run_line(report.out, run, accuracy[method, run.seed]) for run in runs])
 
 
-def _run_line(run: RunResult, accuracy: float) -> str:
-    path = f"cells/{run.method}-seed{run.seed}/{FILE}"
+def _linked(folder: Path, run: str) -> str:
+    """A link to the file that holds a run's result."""
+    path = result_file(folder / run).relative_to(folder).as_posix()
+    return f"[{path}]({path})"
+
+
+def _run_line(folder: Path, run: RunResult, accuracy: float) -> str:
     made, model = run.environment.get("commit", "not recorded")[:12], run.digests["final_model"][:12]
-    return f"seed {run.seed}: {percent(accuracy)} %, [{path}]({path}), final model {model}, commit {made}"
+    file = _linked(folder, f"cells/{run.method}-seed{run.seed}")
+    return f"seed {run.seed}: {percent(accuracy)} %, {file}, final model {model}, commit {made}"
 
 
 def _bullets(lines: list[str]) -> str:

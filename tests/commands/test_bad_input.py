@@ -11,7 +11,7 @@ import pytest
 from suite.commands import main
 from suite.config import PROTOCOL, plain_data
 from suite.experiments.recipes import method_with, recipe, with_options
-from suite.records.result import read_result
+from suite.records.packed import read_result
 from suite.types import UserError
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from suite.evaluation.sample_store import read_frame, read_manifest, samples_folder
-from suite.records.result import digest, read_result
+from suite.records.packed import read_result
+from suite.records.result import digest
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import read_log
 

@@ -17,7 +17,8 @@ import pytest
 from suite.commands import main
 from suite.evaluation.sample_store import read_frame, samples_folder
 from suite.policy import smollm2
-from suite.records.result import digest, read_result
+from suite.records.packed import read_result
+from suite.records.result import digest
 from suite.report.terminal import printable
 
 pytestmark = pytest.mark.slow

@@ -29,8 +29,8 @@ from suite.policy.loading import LoadedModel, model_digest
 from suite.policy.sampling import TransformersSampler
 from suite.records.bank import MANIFEST, Bank, PendingFile
 from suite.records.comparison_folder import claim_folder, stored_config
+from suite.records.packed import read_result
 from suite.records.ranges import NO_RANGES, SCHEMA, Ranges
-from suite.records.result import read_result
 from suite.records.update_log import UpdateLog
 from suite.replay.growth import Band, constant_band, linear_band, sqrt_band
 from suite.replay.one_method import clip_rate

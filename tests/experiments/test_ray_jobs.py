@@ -25,7 +25,8 @@ from suite.experiments.ray_jobs import ATTEMPTS, _gpus, run_jobs_on_ray
 from suite.experiments.recipes import resolved
 from suite.policy.ranks import ALONE
 from suite.records.comparison_folder import claim_folder
-from suite.records.result import digest, read_result
+from suite.records.packed import read_result
+from suite.records.result import digest
 from suite.records.run_log import read_log
 from suite.types import UserError
 

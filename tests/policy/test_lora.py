@@ -251,7 +251,7 @@ def test_a_cell_with_adapters_trains_evaluates_and_leaves_a_plain_model(tmp_path
     from suite.experiments.cells import CellJob
     from suite.experiments.finished import comparison_stages
     from suite.experiments.recipes import EMBEDDED_MODEL, recipe
-    from suite.records.result import read_result
+    from suite.records.packed import read_result
 
     smoke = recipe("smoke")
     train = dataclasses.replace(smoke.train, steps=1, lora_rank=1, learning_rate=1e-3)

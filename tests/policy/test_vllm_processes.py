@@ -18,7 +18,7 @@ from suite.experiments.recipes import EMBEDDED_MODEL
 from suite.policy.loading import load_model
 from suite.policy.vllm_sampler import VllmSampler, stop_engine
 from suite.records.files import OURS, SHARED_MEMORY
-from suite.records.result import read_result
+from suite.records.packed import read_result
 from suite.records.run_log import read_log
 from suite.types import Rollout
 from torchrun_processes import torchrun as started

@@ -31,7 +31,7 @@ from suite.policy.sampling import SampleRequest, SamplingSettings, TransformersS
 from suite.policy.scoring import pack, score
 from suite.policy.vllm_engine import require_vllm
 from suite.policy.vllm_sampler import VllmSampler, stop_engine
-from suite.records.result import read_result
+from suite.records.packed import read_result
 from suite.records.rollout_set import RolloutSet
 from suite.seeds import derive
 from suite.training.rollout_source import RolloutSource

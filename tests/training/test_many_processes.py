@@ -20,7 +20,7 @@ from suite.experiments.local_jobs import run_together
 from suite.experiments.recipes import resolved
 from suite.policy.ranks import ALONE
 from suite.records.comparison_folder import claim_folder
-from suite.records.result import read_result
+from suite.records.packed import read_result
 from suite.types import RunResult
 from torchrun_processes import torchrun
 
