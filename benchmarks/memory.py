@@ -23,8 +23,9 @@ from typing import Any, Literal
 from suite.devices import GIB
 from suite.environment import machine, versions
 from suite.files import write_atomically
-from suite.memory_model import Load, sampling, total_gib, updating
+from suite.memory_model import KEPT, Load, sampling, total_gib, updating
 from suite.model_shapes import model_shape
+from suite.ranks import leave, ranks_here
 from suite.recipe_book import TRAINED
 from suite.recipes import EMBEDDED_MODEL, method_with
 from suite.types import UserError
@@ -35,7 +36,7 @@ MOST_GIB = 5.0
 
 @dataclass(frozen=True)
 class Case:
-    """One process. rows: rollouts of the step, or responses drawn side by side."""
+    """One process, or several that share an update. rows: rollouts of the step, or responses drawn side by side."""
 
     model: str
     phase: str
@@ -47,6 +48,7 @@ class Case:
     method: str = "grpo"
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpointed: bool = False
+    processes: int = 1
 
     @property
     def load(self) -> Load:
@@ -62,13 +64,14 @@ class Case:
             precision=self.precision,
             checkpointed=self.checkpointed,
             critic="values" in method_with(self.method, ()).needs,
+            processes=self.processes,
         )
 
     def predicted_gib(self) -> float:
-        """The memory model's answer."""
+        """The memory model's answer; for several processes without what their allocator keeps, see `measured`."""
         shape = model_shape(self.model, EMBEDDED_MODEL)
         found = updating(shape, self.load) if self.phase == "update" else sampling(shape, self.load, trained=False)
-        return total_gib(found)
+        return total_gib([term for term in found if term.name != KEPT or self.processes == 1])
 
 
 CASES = (
@@ -88,13 +91,18 @@ QUICK = (Case("embedded", "update", 40, 88, 32, 1024), Case("embedded", "sample"
 def measured(case: Case) -> Mapping[str, float]:
     """Peak resident memory of the case in a fresh process, in GiB, and what libraries and the model took of it.
 
+    Several processes gather and free a layer after the other, of which glibc keeps half a model in pieces. That is no
+    device's allocator, so theirs gives every freed block back: what is measured is what is held.
+
     UserError when more than MOST_GIB is predicted, or the process fails.
     """
     if (expected := case.predicted_gib()) > MOST_GIB:
         raise UserError(f"{case}: {expected:.1f} GiB predicted, {MOST_GIB} allowed; take a smaller micro-batch")
-    command = [sys.executable, "-m", "benchmarks.memory", "--case", json.dumps(asdict(case))]
-    threads = {"OMP_NUM_THREADS": "1"}  # each thread of the allocator keeps memory of its own
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads}, check=False)
+    several = ["-m", "torch.distributed.run", "--nproc-per-node", str(case.processes)] if case.processes > 1 else []
+    command = [sys.executable, *several, "-m", "benchmarks.memory", "--case", json.dumps(asdict(case))]
+    settings = {"OMP_NUM_THREADS": "1"}  # each thread of the allocator keeps memory of its own
+    settings |= {"MALLOC_MMAP_THRESHOLD_": str(2**17)} if several else {}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings}, check=False)
     if done.returncode:
         raise UserError(f"{case}: the process failed ({done.stderr.strip()[-300:]})")
     return json.loads(done.stdout.splitlines()[-1])
@@ -137,7 +145,7 @@ def _update(case: Case, config: Any, loaded: Any, sampler: Any) -> None:
     """Score a step of random rollouts and take one epoch of updates on it, as the trainer does."""
     import torch
 
-    from suite.parts import credited, mini_batches, scored
+    from suite.parts import credited, mini_batches, scored_step
     from suite.trainer import build_learner
     from suite.types import FinishReason, Rollout
     from suite.update import optimizer_step
@@ -157,11 +165,11 @@ def _update(case: Case, config: Any, loaded: Any, sampler: Any) -> None:
         )
         for i, response in enumerate(responses.tolist())
     ]
-    learner = build_learner(loaded.model, method, config)
-    minis = mini_batches(rollouts, config, 0, 0, loaded.model.device)
-    parts = [[scored(learner, micro, rollouts) for micro in mini] for mini in minis]
+    ranks = ranks_here()
+    learner = build_learner(loaded.model, method, config, ranks=ranks)
+    parts = scored_step(learner, mini_batches(rollouts, config, 0, 0, loaded.model.device, ranks), rollouts)
     state: Any = {}
-    for mini in credited(method, parts, rollouts):
+    for mini in credited(method, parts, rollouts, ranks):
         state = optimizer_step(learner, method, mini, state, case.response)[1]
 
 
@@ -196,7 +204,10 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.case:
-        print(json.dumps(run_case(Case(**json.loads(chosen.case)))))
+        peaks = json.dumps(run_case(Case(**json.loads(chosen.case))))
+        if ranks_here().leads:
+            print(peaks)
+        leave(ranks_here())
         return
     if chosen.out is None:
         parser.error("--out is needed")

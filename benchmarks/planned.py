@@ -62,14 +62,16 @@ class PlannedSampler:
 
 def _planned_batch(of_seed: Mapping[int, int]) -> Any:
     class PlannedBatch(sampling._Batch):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.planned = torch.tensor([of_seed[r.seed] for r in self.requests]).to(self.device)
+
         def _draw(self, logits: Tensor, rows: Tensor, step: int) -> Tensor:
             return super()._draw(logits.index_fill(1, self.ends, -torch.inf), rows, step)
 
-        def _finish(self, rows: Tensor, chosen: Tensor, step: int, live: Tensor) -> Tensor:
-            planned = torch.tensor([of_seed[r.seed] for r in self.requests], device=self.device)
-            ended = live & (planned[rows] == step + 1)
-            self.lengths[rows[ended]] = step + 1
-            return ended
+        def _note_ends(self, rows: Tensor, chosen: Tensor, step: int) -> None:
+            self.lengths[rows] = self.planned[rows]
+            self.stopped[rows] = self.planned[rows] <= step + 1
 
     return PlannedBatch
 

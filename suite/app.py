@@ -34,9 +34,9 @@ class Where:
     on: Literal["local", "ray"] = "local"
     """local: processes on this machine; ray: a cluster, whose machines share the results folder."""
     workers: int | None = None
-    """Processes side by side on this machine; default one per core."""
+    """Processes side by side on this machine; default one per GPU that can be seen, or one per core without any."""
     gpus_per_cell: float | None = None
-    """With --on ray: share of a GPU for each cell, 0 to 1; default 1 where the cluster has GPUs."""
+    """With --on ray: share of a GPU for each cell, 0 to 1; default 1 where there are any, whole ones for vLLM."""
     ray_address: str | None = None
     """With --on ray: the cluster's address; default RAY_ADDRESS, then a cluster on this machine, then a fresh one."""
 

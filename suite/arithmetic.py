@@ -82,13 +82,12 @@ def pessimistic_clip(
     Source: arXiv 1707.06347 eq. 7 (the log-space form is ours).
     """
     advantages = advantages.detach()
-    low = torch.as_tensor(low, dtype=log_weight.dtype, device=log_weight.device)
-    high = torch.as_tensor(high, dtype=log_weight.dtype, device=log_weight.device)
+    low, high = _like(low, log_weight), _like(high, log_weight)
     positive, negative = advantages > 0, advantages < 0
     floored = torch.clamp(log_weight, min=low)
     clipped = (positive & (log_weight > high)) | (negative & (log_weight < low))
     if dual_high is not None:
-        ceiling = torch.as_tensor(dual_high, dtype=log_weight.dtype, device=log_weight.device)
+        ceiling = _like(dual_high, log_weight)
         floored = torch.clamp(floored, max=ceiling)
         clipped = clipped | (negative & (log_weight > ceiling))
     exponent = torch.where(positive, torch.clamp(log_weight, max=high), floored)
@@ -98,6 +97,11 @@ def pessimistic_clip(
         outside_band=(log_weight < low) | (log_weight > high),
         clipped=clipped,
     )
+
+
+def _like(bound: Tensor | float, x: Tensor) -> Tensor:
+    """The bound in the precision of x, on its device; a number is filled in there: a copy makes a GPU's host wait."""
+    return bound.to(x) if isinstance(bound, Tensor) else torch.full((), bound, dtype=x.dtype, device=x.device)
 
 
 def capped_policy_gradient(log_ratio: Tensor, log_cap: float, batch: PolicyBatch) -> Clipped:

@@ -14,6 +14,7 @@ from suite.canary import check_canary
 from suite.cards import card_digest
 from suite.config import PROTOCOL, CompareConfig, TrainConfig, plain
 from suite.costs import PEAK, SECONDS, Clock
+from suite.deterministic import compute_deterministically
 from suite.engines import require_engine, sampler_for
 from suite.environment import machine, versions
 from suite.evaluate import evaluate, manifest_of
@@ -47,6 +48,7 @@ def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
     Under torchrun every process has both, and the sampler is one for all.
     """
     require_engine(config.sampler, vllm=config.vllm)
+    compute_deterministically(config.deterministic)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
     side_by_side = config.sampling_batch_size

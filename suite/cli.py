@@ -24,6 +24,7 @@ from suite.config import CompareConfig
 from suite.types import UserError
 
 if TYPE_CHECKING:
+    from suite.layout import Layout
     from suite.ranges import Ranges
 
 TORCHRUN = "TORCHELASTIC_RUN_ID"
@@ -87,7 +88,8 @@ def compare(
     config = resolved(recipe, methods, seeds, steps, model, data_dir, options, given)
     out = out or Path("results/runs") / recipe
     if dry_run:
-        say(checked(config, out, code_of(config)))
+        workers = "those of a Ray cluster" if where.on == "ray" else str(layout_here(config, out, where))
+        say(checked(config, out, code_of(config), workers))
         return
     run_comparison(config, out, where, given)
     with console.status("computing tables, figures and intervals"):
@@ -131,26 +133,34 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
     """Train and evaluate all cells of a comparison that are not there yet, side by side."""
     from suite.cells import stages
     from suite.folder import claim_folder
-    from suite.grid import Layout, run_jobs
+    from suite.grid import run_jobs
+    from suite.layout import engine_devices
     from suite.ray_grid import require_ray, run_jobs_on_ray
 
-    if where.on == "ray":
+    layout = None if where.on == "ray" else layout_here(config, out, where)
+    if layout is None:
         require_ray()
-    elif where.gpus_per_cell is not None or where.ray_address is not None:
-        raise UserError("--gpus-per-cell and --ray-address are for --on ray")
     claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts if given else None)
     say(given.notes(config.methods) if given else [])
     jobs = stages(config, out)
-    layout = Layout.of(max(map(len, jobs)), where.workers)
     cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
     work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates at {config.train.learning_rate:g}"
-    places = "a Ray cluster" if where.on == "ray" else f"{layout.workers} processes x {layout.threads} threads"
-    console.print(f"{config.name}: {cells}, {work}; {places}", highlight=False)
+    console.print(f"{config.name}: {cells}, {work}; {layout or 'a Ray cluster'}", highlight=False)
     tell_overlaps(config)
-    if where.on == "ray":
-        run_jobs_on_ray(jobs, console, where.ray_address, where.gpus_per_cell)
+    if layout is None:
+        run_jobs_on_ray(jobs, console, where.ray_address, where.gpus_per_cell, engine_devices(config.train))
     else:
         run_jobs(jobs, layout, console)
+
+
+def layout_here(config: CompareConfig, out: Path, where: Where) -> Layout:
+    """How the cells of a comparison are spread over this machine; UserError where they cannot be as it was asked."""
+    from suite.cells import stages
+    from suite.layout import layout_for
+
+    if where.gpus_per_cell is not None or where.ray_address is not None:
+        raise UserError("--gpus-per-cell and --ray-address are for --on ray")
+    return layout_for(config.train, max(map(len, stages(config, out))), where.workers)
 
 
 @app.command
@@ -166,6 +176,7 @@ def train(
     data_dir: Path | None = None,
     ranges: Path | None = None,
     options: Options = (),
+    dry_run: bool = False,
 ) -> None:
     """Train and evaluate one cell of a recipe, on several devices under torchrun.
 
@@ -179,34 +190,46 @@ def train(
         model: Start model instead of the recipe's.
         data_dir: Folder of JSONL data sets.
         ranges: Range file of fspo calibrate; settings of --set win over it.
-        options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
+        options: Settings apart from the recipe's: --set fspo.c_low=0.05 train.learning_rate=3e-5.
+        dry_run: Check all that needs no weights, and say what would run.
     """
     from suite.cells import stages
-    from suite.folder import claim_folder
-    from suite.grid import Layout, run_jobs, run_together
+    from suite.dry_run import dry_run as checked
+    from suite.grid import run_jobs, run_together
+    from suite.layout import layout_for, processes_words
     from suite.ranges import Ranges
     from suite.ranks import leave, ranks_here
     from suite.recipes import resolved
 
+    ranks = ranks_here()
+    console.quiet = not ranks.leads
+    if dry_run and not ranks.leads:
+        return leave(ranks)
     given = Ranges.read(ranges)
     config = replace(resolved(recipe, method, None, steps, model, data_dir, options, given), seeds=(seed,))
     out = out or Path("results/runs") / f"{recipe}-{method}-seed{seed}"
-    ranks = ranks_here()
-    console.quiet = not ranks.leads
-    responses = config.train.problems_per_step * config.train.samples_per_problem
+    jobs, responses = stages(config, out), config.train.problems_per_step * config.train.samples_per_problem
     ranks.share(range(responses // config.train.mini_batches))  # refused now, not after the base's evaluation
+    layout = None if ranks.sharded else layout_for(config.train, 1)
+    if dry_run:
+        say(checked(config, out, code_of(config), str(layout or processes_words(ranks.count))))
+        return leave(ranks)
     if ranks.leads:
-        if out.exists() and any(out.iterdir()) and not resume:
-            raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
-        claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
+        _claim(config, out, resume, given)
     say(given.notes(config.methods))
     tell_overlaps(config)
-    if ranks.sharded:
-        run_together(stages(config, out), ranks, console)
-    else:
-        run_jobs(stages(config, out), Layout.of(1), console)
+    run_together(jobs, ranks, console) if layout is None else run_jobs(jobs, layout, console)
     console.print(f"trained model, log and result: {out / 'cells' / f'{method}-seed{seed}'}", highlight=False)
     leave(ranks)
+
+
+def _claim(config: CompareConfig, out: Path, resume: bool, given: Ranges) -> None:
+    """Take a folder for a cell; UserError where something is in it, unless that is to be gone on with."""
+    from suite.folder import claim_folder
+
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
 
 
 @app.command

@@ -1,14 +1,22 @@
-"""The command that writes a recipe as commands of another trainer."""
+"""The command that writes a recipe as commands of another trainer, with the data and the reward that they need."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from suite.app import Name, Options, app, say
-from suite.config import CompareConfig
-from suite.types import UserError
+from suite.app import Name, Options, app, complaints, say
+from suite.config import CompareConfig, plain
+from suite.types import Task, UserError
+
+if TYPE_CHECKING:
+    from suite.verl_command import Prompts
+    from suite.verl_data import Problems
+
+MANIFEST = "export.json"
 
 
 @app.command(name="export-verl")
@@ -19,64 +27,157 @@ def export_verl(
     seeds: int | None = None,
     steps: int | None = None,
     model: str | None = None,
+    data_dir: Path | None = None,
     options: Options = (),
     gpus: int = 8,
     out: Path | None = None,
 ) -> None:
-    """Write a recipe as verl commands: one bash script a method, with every setting, and those that verl lacks.
+    """Write a recipe as verl runs: one bash script a method, with every setting, and those that verl lacks.
+
+    With --data-dir also the training and evaluation problems, without those that overlap, as the trainer takes them.
+    The reward of verl is the suite's grader.
 
     Args:
         recipe: A name that fspo recipes lists.
         methods: Comma-separated methods instead of the recipe's.
         seeds: Count of seeds (0, 1, ...) instead of the recipe's.
         steps: Rollout steps instead of the recipe's.
-        model: Start model instead of the recipe's: a folder or a hub id.
+        model: Start model instead of the recipe's: a folder or a hub id. Its tokenizer is used where it is at hand.
+        data_dir: Folder of JSONL data sets, for train.parquet and eval.parquet; generated sets need none.
         options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
         gpus: Devices on the one node.
-        out: Folder for METHOD.sh files; without it, the scripts are printed.
+        out: Folder for METHOD.sh and the files beside them; without it, the scripts are printed.
     """
-    from suite.files import write_atomically
+    from suite.recipes import EMBEDDED_TASKS
+    from suite.verl_data import write_files
 
     if gpus < 1:
         raise UserError(f"--gpus {gpus}: at least 1")
-    config = _config(recipe, methods, seeds, steps, model, options)
-    for name, text in _scripts(config, gpus).items():
-        if out is None:
+    if data_dir is not None and out is None:
+        raise UserError("--data-dir: needs --out, the folder for the Parquet files")
+    config = _config(recipe, methods, seeds, steps, model, data_dir, options)
+    at_hand = out is not None and (data_dir is not None or all(task.name in EMBEDDED_TASKS for task in _tasks(config)))
+    reference = _reference(config.train.model)
+    problems, prompts = _data(config, reference) if at_hand else (None, _unknown(config))
+    scripts = _scripts(config, reference, gpus, prompts)
+    if out is None:
+        for text in scripts.values():
             say(text.splitlines())
-        else:
-            write_atomically(out / f"{name}.sh", text)
-            say([f"wrote {out / name}.sh"])
+        return
+    files = _files(config, reference, gpus, scripts, problems, prompts)
+    written = write_files(out, files)
+    say(f"wrote {out / name}" if name in written else f"is there: {out / name}" for name in files)
+    if problems is None:
+        say(["no train.parquet and eval.parquet: give --data-dir, or set DATA to a folder that has them"])
 
 
 def _config(
-    name: str, methods: str | None, seeds: int | None, steps: int | None, model: str | None, options: Sequence[str]
+    name: str,
+    methods: str | None,
+    seeds: int | None,
+    steps: int | None,
+    model: str | None,
+    data_dir: Path | None,
+    options: Sequence[str],
 ) -> CompareConfig:
-    """The recipe with what was changed. No data and no model are looked for: they need not be on this machine."""
+    """The recipe with what was changed. No model is looked for: it need not be on this machine."""
     from suite.recipes import recipe, with_options
 
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds {seeds}: at least 1")
     config = recipe(name)
     changes = {key: value for key, value in {"steps": steps, "model": model}.items() if value is not None}
-    config = replace(config, train=replace(config.train, **changes))
+    where = None if data_dir is None else data_dir.resolve()
+    config = replace(config, train=replace(config.train, data_dir=where, **changes))
     chosen = config.methods if methods is None else tuple(methods.split(","))
     return with_options(
         replace(config, methods=chosen, seeds=config.seeds if seeds is None else tuple(range(seeds))), options
     )
 
 
-def _scripts(config: CompareConfig, gpus: int) -> dict[str, str]:
+def _reference(model: str) -> str:
+    """Where verl finds the model: a folder, or a hub id as it is."""
     from suite.fetch import cache_folder
-    from suite.recipes import EMBEDDED_MODEL, METHODS, method_with, tasks_named
-    from suite.verl_command import lines_of, script
+    from suite.recipes import EMBEDDED_MODEL
+
+    known = {"embedded": EMBEDDED_MODEL, "smollm2": cache_folder() / "smollm2"}
+    folder = known.get(model.lower(), Path(model).expanduser())
+    return str(folder.resolve()) if model.lower() in known or folder.is_dir() else model
+
+
+def _unknown(config: CompareConfig) -> Prompts:
+    from suite.verl_command import Prompts
+    from suite.verl_data import stop_texts
+
+    return Prompts(stop=stop_texts(_tasks(config)))
+
+
+def _tasks(config: CompareConfig) -> list[Task]:
+    """The tasks of training and evaluation, each once."""
+    from suite.recipes import tasks_named
+
+    return tasks_named(list(dict.fromkeys((*config.train.tasks, *config.evaluation.tasks))))
+
+
+def _data(config: CompareConfig, reference: str) -> tuple[Problems, Prompts]:
+    """The problems of both files and the length of their prompts, with progress on the screen."""
+    from suite.grid import progress_bar
+    from suite.recipes import overlap_lines, overlaps_of, refuse_overlap, tasks_named
+    from suite.verl_data import measured, problems_of, tokenizer_at_hand
+
+    with complaints.status("reading the sets and comparing training with evaluation"):
+        refuse_overlap(config)
+        left_out = {found.train.id for found in overlaps_of(config)}
+        problems = problems_of(
+            config, tasks_named(config.train.tasks), tasks_named(config.evaluation.tasks), left_out
+        )  # fmt: skip
+    say(f"left out: {line}" for line in overlap_lines(config))
+    tokenizer = tokenizer_at_hand(reference)
+    with progress_bar(complaints) as bar:
+        total = len(problems.train) + len(problems.evaluation)
+        row = bar.add_task("counting prompts", total=total, visible=tokenizer is not None)
+        prompts = measured(problems, config.train, tokenizer, lambda count: bar.advance(row, count))
+    say([
+        f"{len(problems.train)} training and {len(problems.evaluation)} evaluation problems; "
+        f"data.max_prompt_length {prompts.longest} ({prompts.found})"
+    ])  # fmt: skip
+    return problems, prompts
+
+
+def _scripts(config: CompareConfig, reference: str, gpus: int, prompts: Prompts) -> dict[str, str]:
+    from suite.recipes import METHODS, method_with, tasks_named
+    from suite.verl_command import lines_of
+    from suite.verl_script import script
 
     limit = config.train.max_new_tokens or max(task.max_new_tokens for task in tasks_named(config.train.tasks))
-    folders = {"embedded": EMBEDDED_MODEL, "smollm2": cache_folder() / "smollm2"}
-    model = str(folders.get(config.train.model, config.train.model))
     found = {}
     for name in config.methods:
         if name not in METHODS:
             raise UserError(f"{name}: fspo.plugins.verl knows the suite's own methods only: {', '.join(METHODS)}")
         method = method_with(name, config.options)
-        found[name] = script(config, method, lines_of(config, method, limit, model, gpus))
+        found[name] = script(config, method, lines_of(config, method, limit, reference, gpus, prompts))
     return found
+
+
+def _files(
+    config: CompareConfig,
+    reference: str,
+    gpus: int,
+    scripts: dict[str, str],
+    problems: Problems | None,
+    prompts: Prompts,
+) -> dict[str, bytes | str]:
+    """Every file of the export by its name, the one that says which export it is first."""
+    from suite.verl_data import parquet, reward_file, stop_file
+    from suite.verl_script import VERL
+
+    settings = {key: value for key, value in plain(config).items() if key != "methods"}
+    manifest = {"verl": VERL, "model": reference, "gpus": gpus, "data": problems is not None, "config": settings}
+    files: dict[str, bytes | str] = {MANIFEST: json.dumps(manifest, indent=1) + "\n"}
+    files["compute_score.py"] = reward_file(_tasks(config))
+    if prompts.stop:
+        files["agent_loop.yaml"] = stop_file(prompts.stop)
+    if problems is not None:
+        files["train.parquet"] = parquet(problems.train, problems.tasks, "train", config.train.chat)
+        files["eval.parquet"] = parquet(problems.evaluation, problems.tasks, "eval", config.train.chat)
+    return files | {f"{name}.sh": text for name, text in scripts.items()}

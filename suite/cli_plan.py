@@ -33,7 +33,7 @@ def plan(
         detect: With --from: the true difference to find, in points.
         pair: With --from: two models, such as fspo,grpo or fspo,base; default the median over pairs of methods.
         device: cpu, h100-80gb, h200, a100-80gb or rtx-5090-32gb.
-        count: Devices.
+        count: Devices of one machine.
         model: Model instead of the recipe's.
         response_tokens: Mean tokens of a response; default half of the limit.
         data_dir: Folder of JSONL data sets, to count their prompts and problems.

@@ -106,7 +106,7 @@ class TrainConfig:
     vllm: VllmConfig = VllmConfig()
     """How vLLM runs where it draws: `--set train.vllm.FIELD=value`; `dtype` and `side_by_side` follow from the rest."""
     deterministic: bool = False
-    """Only torch's deterministic algorithms, a cuBLAS workspace of fixed size: the same bits again on a GPU, slower."""
+    """Only deterministic algorithms, and a cuBLAS workspace of fixed size: slower, the same bits again on one GPU."""
     lora_rank: int = 0
     """Rank of the low-rank adapters that are trained in place of the weights (needs peft); 0 trains all weights."""
     lora_alpha: float = 32.0

@@ -25,4 +25,4 @@ class Critic(nn.Module):
     def forward(self, batch: MicroBatch) -> Tensor:
         """values [n, T] in the head's precision (float32, float64 for a float64 model), 0 at padding."""
         values = self.head(hidden_states(self.body, batch).to(self.head.weight.dtype))[:, 0]
-        return values.new_zeros(batch.response_mask.shape).masked_scatter(batch.response_mask, values)
+        return batch.padded(values)

@@ -9,6 +9,8 @@ from suite.types import UserError
 GIB = 2**30
 TRAINING_SHARE = 0.35
 """Assumption: the share of a device's peak FLOP/s that scoring and updates reach (ours)."""
+CPU_CORES = 2
+"""Cores of the device `cpu`; its memory and its peaks are those of all of them together."""
 DECODING_SHARE = 0.5
 """Assumption: the share of a device's memory bandwidth that decoding reaches (ours)."""
 

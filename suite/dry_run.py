@@ -24,9 +24,10 @@ FLOAT32 = 4
 """Bytes of a number in a trained model and in an update log."""
 
 
-def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str]) -> list[str]:
-    """What `fspo compare` would do with a resolved config, a line each, the last one beginning with "would run".
+def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str], workers: str | None = None) -> list[str]:
+    """What would be done with a resolved config, a line each, the last one beginning with "would run".
 
+    `workers` says which processes compute, on which devices.
     Resolving has checked names, settings, data and overlaps. UserError: an engine that is not installed or that this
     machine cannot have as it is set, a model reference that can name nothing, a folder with another comparison, too
     little disk for the trained models.
@@ -39,6 +40,7 @@ def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str]) -> list[s
         *_data_lines(config),
         *(f"left out: {line}" for line in overlap_lines(config)),
         _work_line(config),
+        *([] if workers is None else [f"workers: {workers}"]),
         _disk_line(config, out, folder),
         primary_sentence(config),
         CHECKPOINT_RULE,

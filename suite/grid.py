@@ -8,11 +8,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
+from queue import PriorityQueue
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -28,6 +28,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from suite.layout import VISIBLE, Layout
 from suite.ranks import POLL_SECONDS, Ranks, end_with
 from suite.types import UserError
 
@@ -46,21 +47,6 @@ class Job(Protocol):
     def finished_units(self) -> int: ...
     def done(self) -> bool: ...
     def run(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How many processes work side by side, and with how many threads each."""
-
-    workers: int
-    threads: int
-
-    @classmethod
-    def of(cls, jobs: int, workers: int | None = None) -> Layout:
-        """One thread a process where jobs outnumber cores (faster than fewer, wider processes), else cores shared."""
-        cores = os.cpu_count() or 1
-        workers = min(workers or cores, max(jobs, 1))
-        return cls(workers, max(1, cores // workers))
 
 
 class _Speed(ProgressColumn):
@@ -112,10 +98,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _start_worker(parent: int, stop: Any, threads: int) -> None:
-    """Limit the threads, leave Ctrl-C to the parent, and end at once when the parent ends or says stop."""
+def _start_worker(parent: int, stop: Any, threads: int, devices: str | None) -> None:
+    """See only these devices, limit the threads, leave Ctrl-C to the parent, and end when it ends or says stop."""
+    if devices is not None:
+        os.environ[VISIBLE] = devices  # before anything in this process asks CUDA for its devices
     import torch
 
+    assert devices is None or not torch.cuda.is_initialized()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent, lambda: stop.value != 0)
@@ -134,15 +123,60 @@ def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) 
     Raises UserError for the first failed job after its stage; KeyboardInterrupt ends the workers at once, and what
     they had finished stays.
     """
-    context = multiprocessing.get_context("spawn")
-    stop = context.RawValue("b", 0)  # no Event: its lock outlives a worker that is killed while it waits, and hangs us
-    arguments = (os.getpid(), stop, layout.threads)
-    pool = ProcessPoolExecutor(layout.workers, context, initializer=_start_worker, initargs=arguments)
+    workers = _Workers(layout)
+    threads = ThreadPoolExecutor(layout.workers)
     try:
-        run_stages(stages, console, pool, run_job)
+        run_stages(stages, console, threads, workers.run)
     finally:
-        stop.value = 1
-        pool.shutdown(wait=True, cancel_futures=True)
+        workers.stop()
+        threads.shutdown(wait=True, cancel_futures=True)
+        workers.join()
+
+
+class _Workers:
+    """A process for each place of a layout, started with its first job and kept for the next ones.
+
+    A place keeps its devices: where its process died, its next job starts another one there.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.context = multiprocessing.get_context("spawn")
+        self.stopped = self.context.RawValue("b", 0)  # no Event: its lock outlives a worker that is killed in a wait
+        self.layout = layout
+        self.pools: dict[int, ProcessPoolExecutor] = {}
+        self.free: PriorityQueue[int] = PriorityQueue()
+        for place in range(layout.workers):
+            self.free.put(place)
+
+    def run(self, job: Job) -> tuple[str, float]:
+        """A job in the first free place; BrokenProcessPool where its process dies."""
+        place = self.free.get()
+        try:
+            if self.stopped.value:
+                raise BrokenProcessPool("stopped")
+            return self._pool(place).submit(run_job, job).result()
+        except BrokenProcessPool:
+            if place in self.pools:
+                self.pools.pop(place).shutdown()
+            raise
+        finally:
+            self.free.put(place)
+
+    def stop(self) -> None:
+        """End all processes at once; no further one starts."""
+        self.stopped.value = 1
+
+    def join(self) -> None:
+        """Wait for the end of all processes, when nobody runs jobs any more."""
+        for pool in self.pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _pool(self, place: int) -> ProcessPoolExecutor:
+        if place not in self.pools:
+            seen = self.layout.devices[place] if self.layout.devices else None
+            arguments = (os.getpid(), self.stopped, self.layout.threads, seen)
+            self.pools[place] = ProcessPoolExecutor(1, self.context, initializer=_start_worker, initargs=arguments)
+        return self.pools[place]
 
 
 def run_stages(

@@ -7,17 +7,19 @@ d log p(y) / d logits = onehot(y) - p, computing a tile's logits again unless th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-TILE = 2**20
-"""Logits of one tile: 4 MiB in float32."""
-LOGITS_AT_ONCE = 2**25
-"""Logits that are kept for the backward pass, 128 MiB in float32; the tiles beyond them are computed twice."""
+TILE = {"cpu": 2**20, "cuda": 2**26}
+"""Logits of one tile by kind of device: 4 MiB in float32 stay in a CPU's cache; 256 MiB fill a GPU with work."""
+ALIGNED = 128
+"""A tile's width on a GPU is a multiple of this: products of other widths run in far slower kernels."""
+LOGITS_AT_ONCE = {"cpu": 2**25, "cuda": 2**28}
+"""Logits that are kept for the backward pass (512 MiB in bfloat16 on a GPU); tiles beyond them are computed twice."""
 
 
 def log_probs_of(
@@ -35,9 +37,16 @@ def log_probs_of(
 
     p = softmax(hidden weight^T + bias), entropy H = -sum_v p_v log p_v.
     """
-    at_once = LOGITS_AT_ONCE if torch.is_grad_enabled() else 0  # which a Function's forward pass cannot see
-    chosen, found = _LogProbs.apply(hidden, weight, bias, targets, dtype, entropy, at_once)
+    grad = torch.is_grad_enabled()  # which a Function's forward pass cannot see
+    at_once = of_device(LOGITS_AT_ONCE, hidden.device.type) if grad else 0
+    with torch.autocast(hidden.device.type, enabled=False):  # it would halve the precision of some of the sums
+        chosen, found = _LogProbs.apply(hidden, weight, bias, targets, dtype, entropy, at_once)
     return chosen, found if entropy else None
+
+
+def of_device(sizes: Mapping[str, int], kind: str) -> int:
+    """The size for a kind of device; every accelerator that is not named has that of CUDA."""
+    return sizes["cpu" if kind == "cpu" else "cuda"]
 
 
 class _LogProbs(torch.autograd.Function):
@@ -59,15 +68,14 @@ class _LogProbs(torch.autograd.Function):
         total, spread, chosen = (torch.zeros_like(top) for _ in range(3))
         tiles: list[Tensor] = []
         room = at_once if any(ctx.needs_input_grad[:3]) else 0
-        for start, end in _tiles(rows, len(weight)):
+        for start, end in _tiles(hidden, weight):
             logits = _logits(hidden, weight, bias, start, end, dtype)
             room -= logits.numel()
             if room >= 0:
                 tiles.append(logits)
             logits = logits.to(exact)
-            here = (targets >= start) & (targets < end)
-            place = (targets - start).clamp(0, end - start - 1)
-            chosen += logits.gather(1, place[:, None])[:, 0] * here
+            here, place = _places(targets, start, end)
+            chosen += logits.gather(1, place)[:, 0] * here
             before, top = top, torch.maximum(top, logits.amax(dim=1))
             shrunk = torch.exp(before - top)
             below = logits - top[:, None]
@@ -91,13 +99,12 @@ class _LogProbs(torch.autograd.Function):
         of_hidden = torch.zeros_like(hidden, dtype=log_z.dtype) if to_hidden else None
         of_weight = torch.empty_like(weight) if to_weight else None
         of_bias = torch.empty_like(bias) if to_bias else None
-        row = torch.arange(len(hidden), device=hidden.device)
-        for number, (start, end) in enumerate(_tiles(len(hidden), len(weight))):
+        for number, (start, end) in enumerate(_tiles(hidden, weight)):
             kept = number < len(tiles)
             logits = tiles[number] if kept else _logits(hidden, weight, bias, start, end, ctx.dtype)
             away = (logits.to(log_z.dtype) - log_z[:, None]).exp_().mul_(-slope[:, None])
-            here = (targets >= start) & (targets < end)
-            away[row[here], targets[here] - start] += slope[here]
+            here, place = _places(targets, start, end)
+            away.scatter_add_(1, place, (slope * here)[:, None])
             if of_bias is not None:
                 of_bias[start:end] = away.sum(dim=0)
             away = away.to(ctx.dtype)
@@ -109,14 +116,23 @@ class _LogProbs(torch.autograd.Function):
         return first, of_weight, of_bias, None, None, None, None
 
 
-def _tiles(rows: int, vocabulary: int) -> Iterator[tuple[int, int]]:
+def _tiles(hidden: Tensor, weight: Tensor) -> Iterator[tuple[int, int]]:
     """(start, end) of every tile of the vocabulary."""
-    width = max(1, TILE // max(1, rows))
-    return ((start, min(start + width, vocabulary)) for start in range(0, vocabulary, width))
+    width = max(1, of_device(TILE, hidden.device.type) // max(1, len(hidden)))
+    if hidden.device.type != "cpu":
+        width = max(ALIGNED, width // ALIGNED * ALIGNED)
+    return ((start, min(start + width, len(weight))) for start in range(0, len(weight), width))
+
+
+def _places(targets: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
+    """Which targets lie in a tile, [K] bool, and their columns there, [K, 1], 0 or the last for those that do not.
+
+    Without an index by a mask: a GPU would have to tell the host how many there are, and the host would wait.
+    """
+    return (targets >= start) & (targets < end), (targets - start).clamp(0, end - start - 1)[:, None]
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, start: int, end: int, dtype: torch.dtype) -> Tensor:
     """Logits of one tile [K, end - start], as the product leaves them."""
     part = None if bias is None else bias[start:end].to(dtype)
-    with torch.autocast(hidden.device.type, enabled=False):
-        return linear(hidden.to(dtype), weight[start:end].to(dtype), part)
+    return linear(hidden.to(dtype), weight[start:end].to(dtype), part)

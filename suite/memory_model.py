@@ -5,18 +5,23 @@ the head size, h and g their counts, f feed-forward size, V vocabulary; n tokens
 of its responses, B responses drawn side by side, T tokens of prompt and response. Weights are float32, bfloat16 is
 autocast; updates keep all activations unless layers are checkpointed, and logits for at most 2^25 / V tokens.
 
+P processes that share a run (torchrun) divide trained weights, gradients and states. Not divided are what draws, the
+activations of a process's own rows, and what a pass gathers: FSDP's root group of the R parameters outside the layers,
+whole from the forward pass to the end of the backward pass, and two layers at a time.
+
 Source: ours; what autograd keeps was read off transformers' Llama and Qwen3 (tests count it again), and the whole is
 held against measured peaks by `benchmarks/memory.py`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from suite.devices import GIB
 from suite.kv_cache import SPARE
-from suite.log_probs import LOGITS_AT_ONCE
+from suite.log_probs import LOGITS_AT_ONCE, TILE
 from suite.model_shapes import ModelShape
 
 LIBRARIES = {False: 0.5, True: 0.5}
@@ -30,7 +35,7 @@ RECORD_BYTES = 100
 
 @dataclass(frozen=True)
 class Term:
-    """One addend: what it is, its formula, bytes, and whether sharding would divide it by the devices."""
+    """One addend: what it is, its formula, its bytes on one device, and whether the processes of a run divide it."""
 
     name: str
     formula: str
@@ -50,7 +55,8 @@ class Load:
     prompt and response are tokens of the longest rows. rows and mini_batches shape an update; side_by_side and
     distinct_prompts a call of the sampler. critic, start_model and lora_rank say what is held beside the policy,
     checkpointed that of activations only the layers' inputs are.
-    vllm_gib is what an engine of vLLM takes, 0 where this process draws; on a GPU it sleeps during updates.
+    processes share the run, each with its share of an update's rows. vllm_gib is what an engine of vLLM takes while it
+    draws, 0 where this process draws, and vllm_kept_gib what it keeps of that while the policy is trained.
     """
 
     prompt: int
@@ -67,46 +73,80 @@ class Load:
     checkpointed: bool = False
     gpu: bool = False
     vllm_gib: float = 0.0
+    vllm_kept_gib: float = 0.0
+    processes: int = 1
+
+    @property
+    def update_rows(self) -> int:
+        """Rows of an optimizer step in the process that has most of them."""
+        return math.ceil(math.ceil(self.rows / self.mini_batches) / self.processes)
 
     @property
     def micro_rows(self) -> int:
         """Rows of the largest micro-batch: as many of the longest as the token budget takes, at least one."""
-        most = -(-self.rows // self.mini_batches)
-        return max(1, min(most, self.micro_tokens // (self.prompt + self.response)))
+        return max(1, min(self.update_rows, self.micro_tokens // (self.prompt + self.response)))
 
     @property
     def several(self) -> bool:
         """Whether an update has more than one micro-batch, so that gradients stand beside activations."""
-        return -(-self.rows // self.mini_batches) > self.micro_rows
+        return self.update_rows > self.micro_rows
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes share the run, so that each trains a part of the model."""
+        return self.processes > 1
+
+    @property
+    def whole_on_device(self) -> bool:
+        """Whether the whole float32 model stands where several processes train: it draws there, or nothing but a CPU is
+        there. One that hands weights to vLLM or to a bfloat16 copy has left the GPU.
+        """
+        return self.shared and not (self.gpu and (self.precision == "bfloat16" or self.vllm_gib > 0))
 
 
-def total_gib(terms: Sequence[Term], devices: int = 1) -> float:
-    """The sum in GiB a device, with weights, gradients and states divided by `devices`."""
-    return sum(term.gib / (devices if term.sharded else 1) for term in terms)
+def total_gib(terms: Sequence[Term]) -> float:
+    """The sum in GiB a device."""
+    return sum(term.gib for term in terms)
+
+
+def critic_body(shape: ModelShape) -> int:
+    """Parameters of a critic: the model's without an output head of its own."""
+    return shape.parameters - (0 if shape.tied else shape.vocabulary * shape.hidden)
+
+
+def trained_numbers(shape: ModelShape, load: Load) -> tuple[int, str]:
+    """Trained parameters of the policy, and their letter: A of adapters, else N."""
+    return (load.lora_rank * shape.adapted, "A") if load.lora_rank else (shape.parameters, "N")
+
+
+def _divided(name: str, formula: str, size: float, load: Load) -> Term:
+    """A term that the processes of a run share evenly."""
+    return Term(name, f"{formula} / {load.processes}" if load.shared else formula, size / load.processes, True)
 
 
 def standing(shape: ModelShape, load: Load, *, trained: bool) -> list[Term]:
     """What is held in every phase; with `trained`, also what the first update leaves behind until the end."""
-    n, body = shape.parameters, shape.parameters - (0 if shape.tied else shape.vocabulary * shape.hidden)
-    adapters = load.lora_rank * shape.adapted
-    moving, letter = (adapters, "A") if load.lora_rank else (n, "N")
+    n, body = shape.parameters, critic_body(shape)
+    moving, letter = trained_numbers(shape, load)
     terms = [
         Term("libraries", "measured constant", LIBRARIES[load.gpu] * GIB),
-        Term("weights", "4 N", 4 * n, True),
+        _divided("weights", "4 N", 4 * n, load),
     ]
-    if adapters:
-        terms.append(Term("adapters", "4 A, A = rank x (inputs + outputs)", 4 * adapters, True))
+    if load.whole_on_device:
+        terms.append(Term("whole model beside its part", "4 N", 4 * n))
+    if load.lora_rank:
+        terms.append(_divided("adapters", "4 A, A = rank x (inputs + outputs)", 4 * moving, load))
     if load.precision == "bfloat16" and not load.vllm_gib:
-        terms.append(Term("sampler's copy", "2 N", 2 * n, True))
-    if load.start_model:
-        terms.append(Term("start model", "4 N", 4 * n, True))
+        terms.append(Term("sampler's copy", "2 N", 2 * n))
+    if load.start_model and (load.shared or not load.lora_rank):  # beside adapters it shares the frozen weights
+        terms.append(_divided("start model", "4 N", 4 * n, load))
     if load.critic:
-        terms.append(Term("critic", "4 N (its body)", 4 * body, True))
+        terms.append(_divided("critic", "4 N (its body)", 4 * body, load))
     if trained:
-        terms.append(Term(GRADIENTS, f"4 {letter}", 4 * moving, True))
-        terms.append(Term("AdamW states", f"8 {letter}", 8 * moving, True))
+        terms.append(_divided(GRADIENTS, f"4 {letter}", 4 * moving, load))
+        terms.append(_divided("AdamW states", f"8 {letter}", 8 * moving, load))
         if load.critic:
-            terms.append(Term("critic's gradients and states", "12 N (its body)", 12 * body, True))
+            terms.append(_divided("critic's gradients and states", "12 N (its body)", 12 * body, load))
     terms.append(Term("records", f"{RECORD_BYTES} bytes a token of a step", RECORD_BYTES * load.rows * (
         load.prompt + load.response
     )))  # fmt: skip
@@ -136,57 +176,114 @@ def activations_per_token(shape: ModelShape, precision: str, checkpointed: bool 
 def updating(shape: ModelShape, load: Load) -> list[Term]:
     """The peak of an optimizer step, from the second on: the largest micro-batch, or AdamW's own step on a GPU.
 
-    With one micro-batch an update, gradients appear while activations go: the larger of the two counts.
+    With one micro-batch an update, gradients appear while activations go: the larger of the two counts. What several
+    processes divide is divided before anything is compared.
     """
+    terms, passing = [*standing(shape, load, trained=True), *_left_whole(shape, load)], _passing(shape, load)
+    gradients = next(term for term in terms if term.name == GRADIENTS)
+    without = [term for term in terms if term is not gradients]
+    peaks = [terms + passing if load.several else without + max(passing, [gradients], key=total_gib)]
+    if load.gpu:
+        step = Term("AdamW's step", f"{gradients.formula}: all parameters at once", gradients.bytes, True)
+        peaks.append([*terms, step])
+    terms = max(peaks, key=total_gib)
+    kept = KEPT_FREE * sum(term.bytes for term in terms)
+    return [*terms, Term(KEPT, f"{KEPT_FREE:g} of these", kept), *engine(load, load.vllm_kept_gib)]
+
+
+def _passing(shape: ModelShape, load: Load) -> list[Term]:
+    """What the forward and backward pass of the largest micro-batch hold at their peak, all of it in each process."""
     each, formula = activations_per_token(shape, load.precision, load.checkpointed)
     n, k = load.micro_rows * (load.prompt + load.response), load.micro_rows * load.response
-    logits = 20 * min(k, max(1, LOGITS_AT_ONCE // shape.vocabulary)) * shape.vocabulary
+    logits, logits_formula = _logits(shape, load, k)
     layer = 12 * n * shape.feed_forward
     passing = [Term("activations", f"n ({formula}), n = {n:,}", n * each)]
     if logits > layer:
-        passing.append(Term("logits", f"20 V min(K, 2^25 / V), K = {k:,}", logits))
+        passing.append(Term("logits", f"{logits_formula}, K = {k:,}", logits))
     else:
         passing.append(Term("backward of a layer", "12 n f", layer))
     if load.precision == "bfloat16":
         passing.append(Term("weights of products in bfloat16", "2 bytes each", 2 * shape.linear))
-    terms = standing(shape, load, trained=True)
-    engine = [] if load.gpu else _engine(load)
-    gradients = next(term for term in terms if term.name == GRADIENTS)
     if not load.lora_rank:
         embedding = 4 * shape.vocabulary * shape.hidden
         passing.append(Term("gradient of the head", "4 V d, until it is added", embedding))
-    if load.gpu and gradients.bytes > sum(term.bytes for term in passing):
-        terms.append(Term("AdamW's step", f"{gradients.formula}: all parameters at once", gradients.bytes, True))
-    elif load.several:
-        terms += passing
-    elif gradients.bytes < sum(term.bytes for term in passing):
-        terms = [term for term in terms if term is not gradients] + passing
-    for divided, which in ((True, "weights and states"), (False, "the rest")):
-        kept = KEPT_FREE * sum(term.bytes for term in terms if term.sharded == divided and term.name != KEPT)
-        terms.append(Term(KEPT, f"{KEPT_FREE:g} of {which}", kept, divided))
-    return terms + engine
+    if not load.shared:
+        return passing
+    root = Term("root group, gathered", "4 R, R outside the layers", 4 * shape.outside_layers)
+    one = (shape.parameters - shape.outside_layers) / shape.layers
+    copies, words = (2, "4 x 2 layers") if load.lora_rank else (4, "4 x 2 layers, and the gradients of one twice")
+    passing.append(Term("layers, gathered", words, 4 * copies * one))
+    ending = Term("gradients of the root group", "8 R: whole, and on their way to the others", 8 * shape.outside_layers)
+    if not load.lora_rank and ending.bytes > sum(term.bytes for term in passing):
+        return [root, ending]  # the end of the backward pass, when activations are gone
+    return [root, *passing]
 
 
-def _engine(load: Load) -> list[Term]:
+def _logits(shape: ModelShape, load: Load, k: int) -> tuple[float, str]:
+    """Bytes of the K x V logits of a micro-batch, and their formula: those that are kept, and a tile's working memory.
+
+    On a CPU a tile is small, and 20 bytes a kept logit were measured to cover both.
+    """
+    kept = LOGITS_AT_ONCE["cuda" if load.gpu else "cpu"]
+    if not load.gpu:
+        return 20 * min(k, max(1, kept // shape.vocabulary)) * shape.vocabulary, "20 V min(K, 2^25 / V)"
+    size = 2 if load.precision == "bfloat16" else 4
+    return size * min(k * shape.vocabulary, kept) + 20 * TILE["cuda"], f"{size} min(K V, 2^28) + 20 x 2^26"
+
+
+def _left_whole(shape: ModelShape, load: Load) -> list[Term]:
+    """Root groups that scoring has gathered, which stay so while the policy is updated."""
+    left = []
+    if load.shared and load.start_model:
+        left.append(Term("root group of the start model", "4 R", 4 * shape.outside_layers))
+    if load.shared and load.critic:
+        outside = shape.outside_layers - (shape.parameters - critic_body(shape))
+        left.append(Term("root group of the critic", "4 R without a head", 4 * outside))
+    return left
+
+
+def engine(load: Load, size: float) -> list[Term]:
     """What vLLM holds, where it draws."""
-    formula = "its share of the device" if load.gpu else "its weights, and room for keys and values"
-    return [Term("vLLM", formula, load.vllm_gib * GIB)] if load.vllm_gib else []
+    if not load.vllm_gib:
+        return []
+    if not load.gpu:
+        return [Term("vLLM", "its weights, and room for keys and values", size * GIB)]
+    asleep = size < load.vllm_gib
+    formula = "assumed: context and kernels of its process" if asleep else "its share of the device"
+    return [Term("vLLM, asleep" if asleep else "vLLM", formula, size * GIB)]
 
 
 def sampling(shape: ModelShape, load: Load, *, trained: bool = True) -> list[Term]:
-    """The peak of drawing responses, all of them up to the limit; `trained` as in `standing`."""
+    """The peak of drawing responses, all of them up to the limit; `trained` as in `standing`.
+
+    Processes that share a run first hand weights over to what draws, a whole parameter at a time.
+    """
+    terms = standing(shape, load, trained=trained)
+    work = drawing(shape, load)
+    if not load.shared:
+        return terms + work
+    handing = [
+        Term("largest parameter, gathered", "4 bytes each", 4 * shape.largest),
+        *engine(load, load.vllm_kept_gib),
+    ]
+    return terms + max(work, handing, key=total_gib)
+
+
+def drawing(shape: ModelShape, load: Load) -> list[Term]:
+    """What drawing itself holds."""
     if load.vllm_gib:
-        return standing(shape, load, trained=trained) + _engine(load)
+        return engine(load, load.vllm_gib)
     size = 2 if load.precision == "bfloat16" else 4
     total, rows = load.prompt + load.response, load.side_by_side
-    terms = standing(shape, load, trained=trained)
     cache = rows * (total + SPARE) * shape.layers * 2 * shape.keys * size
-    terms.append(Term("key-value cache", f"B (T + {SPARE}) 2 l k {size}, B = {rows}, T = {total:,}", cache))
     noise = 40 if load.gpu else 20
     step = noise * rows * shape.vocabulary
     if shape.heads != shape.key_value_heads:
         step = max(step, 2 * rows * total * shape.queries * size)
-    terms.append(Term("a decoding step", f"max({noise} B V, 2 B T q {size} where keys are shared)", step))
     prefill = load.distinct_prompts * load.prompt * (4 * shape.feed_forward + 4 * shape.hidden) * size
-    spare = step + cache
-    return terms if prefill <= spare else [*terms[:-2], Term("prefill", f"prompts x tokens (4f + 4d) {size}", prefill)]
+    if prefill > step + cache:
+        return [Term("prefill", f"prompts x tokens (4f + 4d) {size}", prefill)]
+    return [
+        Term("key-value cache", f"B (T + {SPARE}) 2 l k {size}, B = {rows}, T = {total:,}", cache),
+        Term("a decoding step", f"max({noise} B V, 2 B T q {size} where keys are shared)", step),
+    ]

@@ -62,6 +62,7 @@ ALIASES = {
 class ModelShape:
     """Counts of a plain decoder: parameters [all], linear [weights of its products, the head's included] and its sizes.
 
+    outside_layers are the parameters in no layer: embedding, head and last norm, which FSDP keeps as one root group.
     queries and keys are heads x head size and key-value heads x head size; adapted is the sum of inputs and outputs of
     the layers' products, so that a LoRA of rank r has r x adapted parameters.
     """
@@ -80,6 +81,7 @@ class ModelShape:
     tied: bool
     query_norm: bool
     largest: int
+    outside_layers: int
     adapted: int
     source: str
 
@@ -121,6 +123,9 @@ def _shape(name: str, config: Any, source: str) -> ModelShape:
     products = {f"{key}.weight" for key, module in model.named_modules() if type(module).__name__ == "Linear"}
     head = model.get_output_embeddings().weight
     inside = [tuple(p.shape) for key, p in parameters.items() if key in products and p is not head]
+    layers = {
+        id(p) for part in model.modules() if type(part).__name__ in model._no_split_modules for p in part.parameters()
+    }
     heads, keys = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return ModelShape(
@@ -138,6 +143,7 @@ def _shape(name: str, config: Any, source: str) -> ModelShape:
         tied=bool(config.tie_word_embeddings),
         query_norm=any(key.endswith("q_norm.weight") for key in parameters),
         largest=max(p.numel() for p in parameters.values()),
+        outside_layers=sum(p.numel() for p in parameters.values() if id(p) not in layers),
         adapted=sum(rows + columns for rows, columns in inside),
         source=source,
     )

@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from suite.packed_attention import NO_MASK, PACKED
+from suite.packed_attention import NO_MASK, PACKED, Packing
 from suite.types import UserError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _KNOWN = "embedded, smollm2, a model folder, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct"
+_PLAIN = "a plain causal decoder such as Llama, Qwen2 or Qwen3"
 _BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
 
 
@@ -140,29 +141,34 @@ def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
 @torch.inference_mode()
 def _check_scoring_path(model: Any, reference: str) -> None:
     """UserError unless logits = output embedding of the last hidden state, which scoring by chunks relies on."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(1, 9, device=model.device)[None] * 7 % vocabulary
+    kind = type(model).__name__
     try:
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        ids = torch.arange(1, 9, device=model.device)[None] * 7 % vocabulary
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         head = model.get_output_embeddings()
         same = torch.equal(head(hidden).float(), model(input_ids=ids, use_cache=False).logits.float())
         same = same and _attends_apart(model, ids, hidden)
-    except (AttributeError, TypeError, RuntimeError):
-        same = False
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:300]
+        raise UserError(
+            f"model {reference!r}: a first scoring pass of {kind} failed on {model.device.type} in {model.dtype} "
+            f"({type(error).__name__}: {reason}); if the architecture is the reason, use {_PLAIN}"
+        ) from error
     if not same:
         raise UserError(
-            f"model {reference!r}: the architecture {type(model).__name__} changes its logits after the output "
-            "embedding, or does not attend as it is told; use a plain causal decoder such as Llama, Qwen2 or Qwen3"
+            f"model {reference!r}: {kind} changes its logits after the output embedding, or does not attend as it is "
+            f"told; use {_PLAIN}"
         )
 
 
 def _attends_apart(model: Any, ids: torch.Tensor, hidden: torch.Tensor) -> bool:
     """Whether two sequences in one row, packed, have the hidden states that each has alone."""
-    sizes = (3, ids.shape[1])
+    packing = Packing.of((3, ids.shape[1]), ids.device)
     row = torch.cat([ids[:, :3], ids], dim=1)
-    positions = torch.cat([torch.arange(size, device=ids.device) for size in sizes])[None]
+    positions = torch.cat([torch.arange(size, device=ids.device) for size in packing.sizes])[None]
     packed = model.base_model(
-        input_ids=row, position_ids=positions, attention_mask=NO_MASK, sizes=sizes, use_cache=False
+        input_ids=row, position_ids=positions, attention_mask=NO_MASK, packing=packing, use_cache=False
     ).last_hidden_state
     noise = 1e-3 if hidden.dtype == torch.float32 else 5e-2
     return torch.allclose(packed[:, 3:], hidden, rtol=0, atol=noise * float(hidden.abs().max()))

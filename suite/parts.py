@@ -57,7 +57,7 @@ def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], sta
         advantages=torch.zeros(len(micro.rows), 1, device=old.device),
         response_mask=micro.response_mask,
         lengths=micro.lengths,
-        sampler_log_probs=torch.zeros_like(old).masked_scatter(micro.response_mask, sampled.to(old)),
+        sampler_log_probs=micro.padded(sampled),
         ref_log_probs=reference,
         old_values=learner.values(micro),
     )

@@ -7,12 +7,13 @@ Source: 6 N per trained token, arXiv 2001.08361; the rest is counted from `suite
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from suite.config import CompareConfig, VllmConfig
+from suite.config import CompareConfig
 from suite.devices import DECODING_SHARE, GIB, TRAINING_SHARE, Device
-from suite.memory_model import Load
+from suite.memory_model import LIBRARIES, Load
 from suite.model_shapes import ModelShape
 
 HOUR = 3600.0
@@ -71,32 +72,43 @@ def decoding_seconds(
 
 
 def cell_lines(
-    config: CompareConfig, shape: ModelShape, device: Device, lengths: Lengths, questions: int, critic: bool
+    config: CompareConfig,
+    shape: ModelShape,
+    device: Device,
+    lengths: Lengths,
+    questions: int,
+    critic: bool,
+    processes: int = 1,
 ) -> list[Line]:
-    """The phases of one cell: sample, score, update, evaluate. `questions`: problems of all evaluation sets."""
+    """The phases of one cell: sample, score, update, evaluate. `questions`: problems of all evaluation sets.
+
+    Processes that share the cell divide its responses, each with a device; what they send each other is left out.
+    """
     train, evaluation = config.train, config.evaluation
     fast, speed = train.sampler == "vllm", TRAINING_SHARE * device.peak(train.precision)
     step = train.problems_per_step * train.samples_per_problem
     text = lengths.prompt + lengths.response
     drawn = train.steps * step
     tokens = drawn * text
-    forward = forward_operations(shape, tokens, text) / speed
+    forward = forward_operations(shape, tokens, text) / speed / processes
+    words = f" / {processes}" if processes > 1 else ""
 
     def draw(responses: float, together: int) -> float:
-        return decoding_seconds(shape, device, train.precision, responses, together, lengths, fast)
+        own = responses / processes
+        return decoding_seconds(shape, device, train.precision, own, together, lengths, fast)
 
-    together = min(step, train.sampling_batch_size)
+    together = min(math.ceil(step / processes), train.sampling_batch_size)
     asked = questions * evaluation.samples
     models = 1 + critic + (train.kl_coefficient > 0)
-    decoding = "tokens a row x max(read / (share x bandwidth), 2 N B / (share x peak), l x launch)"
+    decoding = f"tokens a row x max(read / (share x bandwidth), 2 N B / (share x peak), l x launch){words}"
     return [
         Line("sample", drawn * lengths.response, draw(drawn, together), decoding),
-        Line("score", tokens, models * forward, f"{models} x tokens (2 N + 2 l q T) / (share x peak)"),
+        Line("score", tokens, models * forward, f"{models} x tokens (2 N + 2 l q T) / (share x peak){words}"),
         Line(
             "update",
             tokens * train.epochs,
             3 * forward * train.epochs * (1 + critic),
-            f"{1 + critic} x 3 x tokens x epochs (2 N + 2 l q T) / (share x peak)",
+            f"{1 + critic} x 3 x tokens x epochs (2 N + 2 l q T) / (share x peak){words}",
         ),
         Line("evaluate", asked * lengths.response, draw(asked, evaluation.batch_size), decoding),
     ]
@@ -107,32 +119,54 @@ def hours(lines: Sequence[Line]) -> float:
     return sum(line.seconds for line in lines) / HOUR
 
 
-def vllm_gib(config: CompareConfig, shape: ModelShape, device: Device) -> float:
-    """What vLLM takes: its share of a GPU's memory, or its weights and cache on a CPU; 0 where it does not draw."""
-    if config.train.sampler != "vllm":
-        return 0.0
+def vllm_gib(config: CompareConfig, shape: ModelShape, device: Device) -> tuple[float, float]:
+    """What vLLM takes of a device while it draws, and what it keeps while the policy is trained; 0 where others draw.
+
+    On a GPU its share of the memory, and asleep the context of its process; on a CPU its weights and cache, always.
+    """
+    train = config.train
+    if train.sampler != "vllm":
+        return 0.0, 0.0
     if device.is_gpu:
-        return VllmConfig().gpu_memory_utilization * device.memory_gib
-    return (2 if config.train.precision == "bfloat16" else 4) * shape.parameters / GIB + VllmConfig().kv_cache_gib
+        share = train.vllm.gpu_memory_utilization * device.memory_gib
+        return share, share if train.vllm.sleep is False else min(share, LIBRARIES[True])
+    here = _number_bytes(config) * shape.parameters / GIB + train.vllm.kv_cache_gib
+    return here, here
 
 
-def load_of(config: CompareConfig, shape: ModelShape, device: Device, lengths: Lengths, critic: bool) -> Load:
+def vllm_room(config: CompareConfig, shape: ModelShape, lengths: Lengths) -> float:
+    """GiB that an engine needs of each of its devices at least: its weights, and the cache of one longest response."""
+    size, each = _number_bytes(config), config.train.vllm.tensor_parallel_size
+    cache = (lengths.longest_prompt + lengths.limit) * shape.layers * 2 * shape.keys
+    return size * (shape.parameters + cache) / each / GIB
+
+
+def _number_bytes(config: CompareConfig) -> int:
+    return 2 if config.train.precision == "bfloat16" else 4
+
+
+def load_of(
+    config: CompareConfig, shape: ModelShape, device: Device, lengths: Lengths, critic: bool, processes: int = 1
+) -> Load:
     """What a cell of the comparison asks of memory when prompts and responses are as long as they may be."""
     train = config.train
     rows = train.problems_per_step * train.samples_per_problem
+    drawing, training = vllm_gib(config, shape, device)
     return Load(
         prompt=lengths.longest_prompt,
         response=lengths.limit,
         rows=rows,
         mini_batches=train.mini_batches,
         micro_tokens=train.tokens_per_micro_batch,
-        side_by_side=min(train.sampling_batch_size, rows),
-        distinct_prompts=min(train.problems_per_step, train.sampling_batch_size),
+        side_by_side=min(train.sampling_batch_size, math.ceil(rows / processes)),
+        distinct_prompts=min(math.ceil(train.problems_per_step / processes), train.sampling_batch_size),
         precision=train.precision,
         critic=critic,
         start_model=train.kl_coefficient > 0,
         lora_rank=train.lora_rank,
         checkpointed=train.activation_checkpointing,
         gpu=device.is_gpu,
-        vllm_gib=vllm_gib(config, shape, device),
+        processes=processes,
+        vllm_gib=drawing,
+        vllm_kept_gib=training,
     )

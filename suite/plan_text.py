@@ -9,18 +9,25 @@ from pathlib import Path
 import pandas as pd
 
 from suite.cells import load_comparison
-from suite.config import CompareConfig
 from suite.devices import DECODING_SHARE, TRAINING_SHARE, Device, device_named
 from suite.folder import stored_config
 from suite.intervals import FEW_SEEDS
-from suite.memory_model import Term, sampling, total_gib, updating
-from suite.model_shapes import ModelShape, model_shape
-from suite.plan import Lengths, cell_lines, hours, load_of
+from suite.memory_model import Term, total_gib
+from suite.model_shapes import model_shape
+from suite.plan import HOUR
 from suite.plan_inputs import lengths_of, questions_of
+from suite.plan_layouts import CellLayout, Planned, best, cell_layouts
 from suite.power import chosen_pairs, design_table, designs, enough, pairs_of, rates_of, sentence
 from suite.recipes import EMBEDDED_MODEL, method_with, recipe, with_options
 from suite.types import UserError
 
+PHASES = {
+    "start": "the whole model stands on every device",
+    "sample": "responses are drawn",
+    "update": "the policy is updated",
+    "checkpoint": "a checkpoint is written",
+}
+"""What happens in each phase."""
 Section = tuple[str, pd.DataFrame | None, list[str]]
 """A title, a table or None, and lines below it."""
 
@@ -34,18 +41,25 @@ def planned(
     data_dir: Path | None,
     options: Sequence[str],
 ) -> list[Section]:
-    """Memory a device, tokens and hours of a recipe with the command line's changes. Loads no weights."""
+    """Memory, layouts, tokens and hours of a recipe with the command line's changes. Loads no weights."""
     config = with_options(recipe(name), options)
     changes = {key: value for key, value in (("model", model), ("data_dir", data_dir)) if value is not None}
     config = replace(config, train=replace(config.train, **changes))
     device, shape = device_named(device_name), model_shape(config.train.model, EMBEDDED_MODEL)
     lengths = lengths_of(config, response_tokens)
-    needs_values = {m: "values" in method_with(m, config.options).needs for m in config.methods}
+    questions, asked = questions_of(config)
+    critics = {m: "values" in method_with(m, config.options).needs for m in config.methods}
+    plan = Planned(config, shape, device, count, lengths, questions, critics)
+    layouts = cell_layouts(plan)
     sections: list[Section] = [(name, None, [shape.facts, lengths.source, _device_line(device, count)])]
-    for critic in sorted(set(needs_values.values())):
-        who = ", ".join(m for m, needs in needs_values.items() if needs == critic)
-        sections += _memory(config, shape, device, count, lengths, critic, who)
-    return [*sections, _hours(config, shape, device, count, lengths, needs_values)]
+    for layout in layouts:
+        sections += [_memory(layout, critic) for critic in sorted(set(critics.values()))]
+    chosen = best(layouts)
+    sections.append(_tokens(plan, chosen, asked))
+    if chosen is not None and device.is_gpu:
+        sections.append(_host(chosen))
+    command = None if chosen is None else chosen.command(model, data_dir, options)
+    return [*sections, _answer(plan, layouts, chosen, command)]
 
 
 def _device_line(device: Device, count: int) -> str:
@@ -56,72 +70,85 @@ def _device_line(device: Device, count: int) -> str:
     )
 
 
-def _memory(
-    config: CompareConfig, shape: ModelShape, device: Device, count: int, lengths: Lengths, critic: bool, who: str
-) -> list[Section]:
-    """Both phases of the cells of some methods, term by term, and whether a cell fits on one device."""
-    load = load_of(config, shape, device, lengths, critic)
-    phases = {"sample": sampling(shape, load), "update": updating(shape, load)}
-    rows = [
-        {"phase": phase, "term": term.name, "formula in bytes": term.formula, "GiB": f"{term.gib:.2f}"}
-        for phase, terms in phases.items()
-        for term in (*terms, Term("in all", "", sum(t.bytes for t in terms)))
-    ]
-    peak = max(phases.values(), key=total_gib)
-    need, room = total_gib(peak), device.memory_gib
-    verdict = "fits" if need <= room else f"does not fit into {room:.0f} GiB"
-    lines = [f"A cell of {who} needs {need:.1f} GiB on one device: {verdict}."]
-    if need > room:
-        worst = max(peak, key=lambda term: term.bytes)
-        lines.append(f"The largest part is {worst.name} ({worst.gib:.1f} GiB = {worst.formula}).")
-    if count > 1:
-        shared = total_gib(peak, count)
-        lines.append(
-            f"Weights, gradients and states sharded over {count} devices (torchrun --nproc-per-node {count} -m "
-            f"suite.cli train ...; what draws stays whole beside them): {shared:.1f} GiB a device, which "
-            f"{'fits' if shared <= room else 'does not fit either'}."
-        )
-    return [(f"memory of a cell of {who}, responses at their limit", pd.DataFrame(rows), lines)]
-
-
-def _hours(
-    config: CompareConfig,
-    shape: ModelShape,
-    device: Device,
-    count: int,
-    lengths: Lengths,
-    needs_values: dict[str, bool],
-) -> Section:
-    """Tokens and hours of a cell without a critic, phase by phase, and of the comparison."""
-    questions, asked = questions_of(config)
-    by_method = {
-        method: cell_lines(config, shape, device, lengths, questions, critic) for method, critic in needs_values.items()
-    }
-    shown = min(by_method, key=lambda method: needs_values[method])
-    rows = [
-        {
-            "phase": line.phase,
-            "tokens": f"{line.tokens:,.0f}",
-            "hours": f"{line.seconds / 3600:.3g}",
-            "formula in seconds": line.formula,
-        }
-        for line in by_method[shown]
-    ]
-    seeds, train = len(config.seeds), config.train
-    total = seeds * sum(hours(lines) for lines in by_method.values())
-    tokens = seeds * sum(line.tokens for lines in by_method.values() for line in lines)
-    cells = seeds * len(config.methods)
-    rounds = -(-cells // count)
+def _memory(layout: CellLayout, critic: bool) -> Section:
+    """All phases of the cells of some methods in a layout, term by term, and the largest part."""
+    plan, found = layout.plan, layout.phases(critic)
+    who = ", ".join(method for method, needs in plan.critics.items() if needs == critic)
+    rows = [row for phase, terms in found.items() for row in _term_rows(phase, terms)]
+    peak = max(found, key=lambda phase: total_gib(found[phase]))
+    need = total_gib(found[peak])
+    worst = max(found[peak], key=lambda term: term.bytes)
+    fits = "fits" if need <= plan.device.memory_gib else f"does not fit into {plan.device.memory_gib:.0f} GiB"
+    where = f"each of {layout.processes} devices" if layout.processes > 1 else "one device"
     lines = [
-        f"{cells} cells ({len(config.methods)} methods x {seeds} seeds) of {train.steps} steps, "
+        f"A cell of {who} needs {need:.1f} GiB on {where}: {fits}. It needs most while {PHASES[peak]}; the largest "
+        f"part is {worst.name} ({worst.gib:.1f} GiB = {worst.formula})."
+    ]
+    return (f"memory of a cell of {who}, responses at their limit: {layout.words}", pd.DataFrame(rows), lines)
+
+
+def _term_rows(phase: str, terms: Sequence[Term]) -> list[dict[str, str]]:
+    """The terms of a phase and their sum, a row each."""
+    whole = [*terms, Term("in all", "", sum(term.bytes for term in terms))]
+    return [
+        {"phase": phase, "term": term.name, "formula in bytes": term.formula, "GiB": f"{term.gib:.2f}"}
+        for term in whole
+    ]
+
+
+def _tokens(plan: Planned, chosen: CellLayout | None, asked: str) -> Section:
+    """Tokens of a cell without a critic, phase by phase, and its hours in the chosen layout."""
+    config, train = plan.config, plan.config.train
+    shown = min(config.methods, key=lambda method: plan.critics[method])
+    some = CellLayout(plan, 1)
+    rows = [
+        {"phase": line.phase, "tokens": f"{line.tokens:,.0f}"}
+        | ({} if chosen is None else {"hours": f"{line.seconds / HOUR:.3g}", "formula in seconds": line.formula})
+        for line in (chosen or some).lines(shown)
+    ]
+    tokens = len(config.seeds) * sum(line.tokens for method in config.methods for line in some.lines(method))
+    lines = [
+        f"{plan.cells} cells ({len(config.methods)} methods x {len(config.seeds)} seeds) of {train.steps} steps, "
         f"{train.steps * train.updates_per_rollout} updates, "
         f"{train.steps * train.problems_per_step * train.samples_per_problem:,} responses; {asked}.",
-        f"In all {tokens:,.0f} tokens and {total:.3g} device "
-        f"hours; one cell a device, {count} side by side: {total * rounds / cells:.3g} hours.",
+        f"In all {tokens:,.0f} tokens.",
     ]
     if train.dynamic_sampling:
         lines.append(f"Dynamic sampling may draw up to {1 + train.dynamic_sampling} times the responses.")
-    return (f"tokens and hours of a cell ({shown})", pd.DataFrame(rows), lines)
+    return (f"tokens{' and hours' if chosen else ''} of a cell ({shown})", pd.DataFrame(rows), lines)
+
+
+def _host(layout: CellLayout) -> Section:
+    """What the machine's own memory has to hold in a layout."""
+    terms = layout.host()
+    lines = [f"The machine needs {total_gib(terms):.0f} GiB of memory beside its devices; this plan does not know it."]
+    table = pd.DataFrame(_term_rows("host", terms)).drop(columns="phase")
+    return (f"memory of the machine: {layout.words}", table, lines)
+
+
+def _answer(plan: Planned, layouts: Sequence[CellLayout], chosen: CellLayout | None, command: str | None) -> Section:
+    """The layouts beside each other, and what to start."""
+    rows = [
+        {
+            "layout": layout.words,
+            "GiB needed": f"{layout.need_gib:.1f} of {plan.room_gib:.0f}",
+            "fits": "yes" if layout.fits else "no",
+            "hours": f"{layout.hours:.3g}" if layout.fits else "-",
+            "device hours": f"{layout.device_hours:.3g}" if layout.fits else "-",
+        }
+        for layout in layouts
+    ]
+    lines = [f"Not possible, {layout.words}: {'; '.join(layout.obstacles)}." for layout in layouts if not layout.fits]
+    if chosen is None or command is None:
+        lines.append(f"Nothing here fits {plan.count} x {plan.device.name}.")
+    else:
+        lines += [f"Start it with: {command}", f"All {plan.cells} cells take {chosen.hours:.3g} hours: {chosen.words}."]
+        if chosen.processes > 1:
+            lines.append(
+                f"The command trains one of the {plan.cells} cells: repeat it for every --method and --seed. What "
+                "processes send each other is not in the hours."
+            )
+    return ("layouts", pd.DataFrame(rows) if rows else None, lines)
 
 
 def claimed(runs: Path, detect: float, pair: str | None) -> tuple[str, pd.DataFrame, list[str]]:

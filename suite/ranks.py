@@ -192,7 +192,12 @@ def ranks_here() -> Ranks:
     end_with(os.getppid())
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        rank, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if rank >= devices:
+            raise UserError(
+                f"--nproc-per-node: a process takes a device, and this machine shows {devices}; start fewer"
+            )
+        torch.cuda.set_device(rank)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=PATIENCE)
     local = int(os.environ["LOCAL_RANK"])

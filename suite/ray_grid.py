@@ -26,11 +26,16 @@ def require_ray() -> None:
 
 
 def run_jobs_on_ray(
-    stages: Sequence[Sequence[Job]], console: Console, address: str | None = None, gpus_per_cell: float | None = None
+    stages: Sequence[Sequence[Job]],
+    console: Console,
+    address: str | None = None,
+    gpus_per_cell: float | None = None,
+    engine_devices: int = 0,
 ) -> None:
     """Run the jobs that are not done, stage after stage, wherever the cluster has room, and show progress.
 
-    A job takes one core and `gpus_per_cell` of a GPU (None: one where the cluster has any). The suite and the results
+    A job takes one core and `gpus_per_cell` of a GPU (None: one where the cluster has any), or the GPUs that its engine
+    of vLLM has to itself; Ray lets each worker see its own only. The suite and the results
     folder must be found under the same paths on every machine. A job whose worker or machine is lost starts again from
     its last checkpoint, elsewhere. `address` is that of a running cluster; without one, RAY_ADDRESS, a cluster on this
     machine or else a fresh one is taken.
@@ -48,7 +53,7 @@ def run_jobs_on_ray(
             raise UserError(f"--ray-address {address}: no Ray cluster there ({error})") from error
     stopped = threading.Event()
     try:
-        gpus = _gpus(ray, gpus_per_cell)
+        gpus = _gpus(ray, gpus_per_cell, engine_devices)
         room = ray.cluster_resources()
         console.print(f"Ray: {room.get('CPU', 0):.0f} cores, {room.get('GPU', 0):.0f} GPUs, {gpus:g} a cell")
         work = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_work)
@@ -64,15 +69,19 @@ def run_jobs_on_ray(
             ray.shutdown()
 
 
-def _gpus(ray: Any, asked: float | None) -> float:
-    """GPUs of one cell."""
+def _gpus(ray: Any, asked: float | None, engine: int = 0) -> float:
+    """GPUs of one cell; `engine` of them are an engine's of vLLM, which shares none with another."""
     most = max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    if engine > max(most, 1):
+        raise UserError(f"train.vllm.tensor_parallel_size = {engine}: no machine of the cluster has so many GPUs")
     if asked is None:
-        return 1 if most else 0
+        return max(engine, 1) if most else 0
     if not 0 <= asked <= 1:
         raise UserError(f"--gpus-per-cell {asked:g}: 0 to 1 (a cell uses one GPU; several: fspo train under torchrun)")
     if asked > most:
         raise UserError(f"--gpus-per-cell {asked:g}: no machine of the cluster has a GPU")
+    if engine and most and asked != engine:
+        raise UserError(f"--gpus-per-cell {asked:g}: a cell with vLLM takes {engine}, all of it; leave the option out")
     return asked
 
 

@@ -177,6 +177,12 @@ def resolved(
         task.load("train", config.train.data_dir)
     for task in tasks_named(config.evaluation.tasks):
         task.load("eval", config.train.data_dir)
+    refuse_overlap(config)
+    return config
+
+
+def refuse_overlap(config: CompareConfig) -> None:
+    """Raise UserError where `train.overlap` is "refuse" and a training problem stands in an evaluation set."""
     found = overlaps_of(config)
     if found and config.train.overlap == "refuse":
         first = f"{found[0].train.id} and {found[0].evaluation.id} are alike"
@@ -184,7 +190,6 @@ def resolved(
             f"train.overlap = 'refuse': {'; '.join(overlap_lines(config))} (for instance {first}); "
             "take a set out, or leave those problems out with --set train.overlap=exclude"
         )
-    return config
 
 
 @functools.cache

@@ -16,7 +16,8 @@ from suite.cells import load, source_of
 from suite.config import CompareConfig, plain
 from suite.environment import machine, versions
 from suite.files import write_atomically
-from suite.grid import Layout, run_jobs
+from suite.grid import run_jobs
+from suite.layout import layout_for
 from suite.lora import merged
 from suite.models import model_digest
 from suite.recipes import method_with
@@ -112,7 +113,7 @@ def record(
     for job in jobs:
         if job.name in bank.recordings:
             raise UserError(f"{out}: holds the recording {job.name} already; choose other --seeds or another --method")
-    run_jobs([jobs], Layout.of(len(jobs)), console)
+    run_jobs([jobs], layout_for(config.train, len(jobs)), console)
     for job in jobs:
         facts = json.loads((job.folder / FINISHED).read_text(encoding="utf-8"))
         facts |= {"command": list(command), **({"ranges": dict(ranges)} if ranges else {})}

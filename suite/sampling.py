@@ -10,13 +10,20 @@ from typing import Any, Protocol
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from suite.kv_cache import growing_cache
+from suite.log_probs import of_device
 from suite.lora import merged
 from suite.seeds import gumbel_noise
+from suite.stop_texts import before_stop as before_stop
 from suite.types import FinishReason, Rollout, UserError
 
+LOOK_EVERY = {"cpu": 1, "cuda": 16}
+"""Tokens between two looks at which rows have ended, by kind of device. At each look the host waits for a GPU; what a
+row draws behind its end is cut off."""
+STOP_WINDOW = 8
+"""Tokens, up to the newest, whose text may hold a stop text."""
 WORTH_SHARING = 32
 """Tokens that all prompts of a batch must have in common, as few-shot prompts do, before they are prefilled apart."""
 
@@ -48,15 +55,6 @@ class SamplingSettings:
         for name, lowest in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1)):
             if getattr(self, name) < lowest:
                 raise UserError(f"SamplingSettings.{name} = {getattr(self, name)}: must be at least {lowest}")
-
-
-def before_stop(text: str, stop: Sequence[str]) -> str:
-    """The response without its stop text and what its last token may hold behind it: that part answers nothing.
-
-    >>> before_stop("#### 7Question: How", ("\\n\\n", "Question:"))
-    '#### 7'
-    """
-    return text[: min((place for mark in stop if (place := text.find(mark)) >= 0), default=len(text))]
 
 
 class Sampler(Protocol):
@@ -139,7 +137,7 @@ class HalfPrecisionSampler:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.source = model
-        self.inner = TransformersSampler(copy.deepcopy(model).to(torch.bfloat16), tokenizer)
+        self.inner = TransformersSampler(half_copy(model), tokenizer)
 
     @property
     def engine(self) -> str:
@@ -159,6 +157,15 @@ class HalfPrecisionSampler:
         return self.inner.sample(requests, settings, on_progress)
 
 
+def half_copy(model: Any) -> Any:
+    """A bfloat16 copy, made weight by weight: at no moment is there a second float32 model.
+
+    Buffers stay as they are: the frequencies of rotary positions lose too much in bfloat16.
+    """
+    halves = {id(p): nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, dict[int, Any](halves))
+
+
 class _Batch:
     """Rows drawn side by side. Finished rows leave; each distinct prompt is prefilled once."""
 
@@ -167,8 +174,8 @@ class _Batch:
     ) -> None:
         self.model, self.tokenizer, self.requests, self.settings = model, tokenizer, requests, settings
         self.device = model.device
-        self.keys = torch.tensor([r.seed for r in requests], dtype=torch.int64, device=self.device)
-        self.ends = torch.tensor(end_token_ids(model, tokenizer), device=self.device)
+        self.keys = torch.tensor([r.seed for r in requests], dtype=torch.int64).to(self.device)
+        self.ends = torch.tensor(end_token_ids(model, tokenizer)).to(self.device)
         self.tokens = torch.zeros(len(requests), settings.max_new_tokens, dtype=torch.int64, device=self.device)
         self.log_probs = torch.zeros(len(requests), settings.max_new_tokens, device=self.device)
         self.lengths = torch.full((len(requests),), settings.max_new_tokens, device=self.device)
@@ -176,32 +183,39 @@ class _Batch:
 
     @torch.inference_mode()
     def run(self) -> list[Rollout]:
-        logits, cache, attention_mask = self._prefill()
-        rows = torch.arange(len(self.requests), device=self.device)
-        live = torch.ones_like(rows, dtype=torch.bool)
-        for step in range(self.settings.max_new_tokens):
+        logits, cache, mask, positions = self._prefill()
+        rows, width = torch.arange(len(self.requests), device=self.device), mask.shape[1]
+        mask = nn.functional.pad(mask, (0, self.settings.max_new_tokens), value=True)
+        starts = torch.tensor([len(r.prompt_ids) for r in self.requests])  # on the host, for the rows that are left
+        every, looked, last = of_device(LOOK_EVERY, self.device.type), 0, self.settings.max_new_tokens
+        for step in range(last):
             chosen = self._draw(logits, rows, step)
-            live &= ~self._finish(rows, chosen, step, live)
-            alive = int(live.sum())
-            if alive == 0 or step + 1 == self.settings.max_new_tokens:
-                break
-            if alive <= 0.8 * len(rows):
-                keep = live.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
-                rows, attention_mask, chosen, live = rows[keep], attention_mask[keep], chosen[keep], live[keep]
-            attention_mask = torch.cat([attention_mask, torch.ones_like(attention_mask[:, :1])], dim=1)
-            positions = attention_mask.sum(dim=1, keepdim=True) - 1
+            self._note_ends(rows, chosen, step)
+            if step + 1 == last or (step + 1) % every == 0:
+                live = self._look(rows, looked, step)
+                looked = step + 1
+                if not live.any() or looked == last:
+                    break
+                if int(live.sum()) <= 0.8 * len(rows):
+                    keep = live.nonzero()[:, 0]
+                    starts, keep = starts[keep], keep.to(self.device)
+                    cache.batch_select_indices(keep)
+                    rows, mask, positions, chosen = rows[keep], mask[keep], positions[keep], chosen[keep]
+            is_padded = int(starts.min()) < width
             logits = self.model(
                 input_ids=chosen[:, None],
-                attention_mask=attention_mask,
-                position_ids=positions,
+                attention_mask=mask[:, None, None, : width + step + 1] if is_padded else None,
+                position_ids=positions[:, None] + step,
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
         return self._rollouts()
 
-    def _prefill(self) -> tuple[Tensor, Any, Tensor]:
-        """Logits, cache and mask after the prompts: one row per distinct prompt, their common start only once."""
+    def _prefill(self) -> tuple[Tensor, Any, Tensor, Tensor]:
+        """Logits, cache, mask [B, P] bool and next position [B] after the prompts.
+
+        One row per distinct prompt, their common start only once.
+        """
         prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(r.prompt_ids for r in self.requests))}
         columns = enumerate(zip(*prompts, strict=False))
         shortest = min(map(len, prompts))
@@ -214,24 +228,21 @@ class _Batch:
         else:
             shared = 0
         width = max(map(len, prompts)) - shared
-        ids = torch.zeros(len(prompts), width, dtype=torch.int64, device=self.device)
-        mask = torch.zeros(len(prompts), shared + width, dtype=torch.int64, device=self.device)
-        mask[:, :shared] = 1
-        for prompt, i in prompts.items():
-            rest = prompt[shared:]
-            ids[i, width - len(rest) :] = torch.tensor(rest, device=self.device)
-            mask[i, shared + width - len(rest) :] = 1
+        ids = torch.tensor([(0,) * (shared + width - len(p)) + p[shared:] for p in prompts]).to(self.device)
+        sizes = torch.tensor([len(p) for p in prompts])[:, None]
+        place = torch.arange(shared + width)
+        mask = ((place < shared) | (place >= shared + shared + width - sizes)).to(self.device)
         logits = self.model(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=mask.long(),
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0)[:, shared:],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        of_row = torch.tensor([prompts[r.prompt_ids] for r in self.requests], device=self.device)
+        of_row = torch.tensor([prompts[r.prompt_ids] for r in self.requests]).to(self.device)
         cache.batch_select_indices(of_row)
-        return logits[of_row], cache, mask[of_row]
+        return logits[of_row], cache, mask[of_row], sizes[:, 0].to(self.device)[of_row]
 
     def _draw(self, logits: Tensor, rows: Tensor, step: int) -> Tensor:
         """The next token of each row: argmax(log p + Gumbel noise), an exact draw from p."""
@@ -248,17 +259,37 @@ class _Batch:
         self.log_probs[rows, step] = log_probs.gather(1, chosen[:, None])[:, 0]
         return chosen
 
-    def _finish(self, rows: Tensor, chosen: Tensor, step: int, live: Tensor) -> Tensor:
-        """Which live rows ended at this step, by end token or stop text; notes their lengths."""
-        ended = live & torch.isin(chosen, self.ends)
+    def _note_ends(self, rows: Tensor, chosen: Tensor, step: int) -> None:
+        """Which rows drew an end token at this step, kept on the device."""
+        stopped = self.stopped[rows]
+        ended = torch.isin(chosen, self.ends) & ~stopped
+        self.lengths[rows] = torch.where(ended, step + 1, self.lengths[rows])
+        self.stopped[rows] = stopped | ended
+
+    def _look(self, rows: Tensor, first: int, last: int) -> Tensor:
+        """Which rows go on after the steps `first` to `last`, on the host; looks for stop texts among their tokens."""
         if self.settings.stop:
-            tail = self.tokens[rows, max(0, step - 7) : step + 1].tolist()
-            texts = self.tokenizer.batch_decode(tail, skip_special_tokens=True)
-            hits = [any(stop in text for stop in self.settings.stop) for text in texts]
-            ended |= live & torch.tensor(hits, device=self.device)
-        done = rows[ended]
-        self.lengths[done], self.stopped[done] = step + 1, True
-        return ended
+            self._note_stop_texts(rows, first, last)
+        return ~self.stopped[rows].cpu()
+
+    def _note_stop_texts(self, rows: Tensor, first: int, last: int) -> None:
+        """End the rows at whose steps `first` to `last` a stop text appeared, each at the first such step."""
+        begin = max(0, first + 1 - STOP_WINDOW)
+        tail, lengths = self.tokens[rows, begin : last + 1].tolist(), self.lengths[rows].tolist()
+        hits = self._has_stop([ids[: max(0, n - begin)] for ids, n in zip(tail, lengths, strict=True)])
+        for i, ids in enumerate(tail):
+            steps = range(first, min(last + 1, lengths[i])) if hits[i] else ()
+            windows = [ids[max(0, step + 1 - STOP_WINDOW - begin) : step + 1 - begin] for step in steps]
+            found = [step for step, hit in zip(steps, self._has_stop(windows), strict=True) if hit]
+            hits[i] = bool(found)
+            lengths[i] = found[0] + 1 if found else lengths[i]
+        self.lengths[rows] = torch.tensor(lengths).to(self.device)
+        self.stopped[rows] = self.stopped[rows] | torch.tensor(hits).to(self.device)
+
+    def _has_stop(self, windows: Sequence[Sequence[int]]) -> list[bool]:
+        """Which of these tokens' texts hold a stop text."""
+        texts = self.tokenizer.batch_decode(windows, skip_special_tokens=True) if windows else []
+        return [any(stop in text for stop in self.settings.stop) for text in texts]
 
     def _rollouts(self) -> list[Rollout]:
         tokens, log_probs = self.tokens.tolist(), self.log_probs.tolist()

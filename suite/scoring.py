@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from suite.log_probs import log_probs_of
-from suite.packed_attention import NO_MASK, use_packed_attention
+from suite.packed_attention import NO_MASK, Packing, use_packed_attention
 from suite.types import Rollout
 
 
@@ -20,16 +20,19 @@ from suite.types import Rollout
 class MicroBatch:
     """Prompt and response of n rollouts, one behind the other: N tokens in one row, none of them padding.
 
-    rows: which rollouts of the step these are; input_ids and positions [1, N]; sizes: tokens of each rollout;
-    response_mask [n, T] bool; source [n, T] the place among the N tokens whose hidden state predicts each response
-    token; targets [n, T] the response tokens.
+    rows: which rollouts of the step these are; input_ids and positions [1, N]; packing: tokens of each rollout;
+    response_mask [n, T] bool; of its K counted tokens, in row-major order: places [K] in the flattened mask, source [K]
+    the place among the N tokens whose hidden state predicts each, targets [K] the tokens themselves.
+
+    Places are kept, not asked of the mask: a GPU would have to tell the host how many there are.
     """
 
     rows: tuple[int, ...]
     input_ids: Tensor
     positions: Tensor
-    sizes: tuple[int, ...]
+    packing: Packing
     response_mask: Tensor
+    places: Tensor
     source: Tensor
     targets: Tensor
 
@@ -37,6 +40,11 @@ class MicroBatch:
     def lengths(self) -> Tensor:
         """Response tokens of each row, [n] float32."""
         return self.response_mask.sum(dim=1).float()
+
+    def padded(self, values: Tensor) -> Tensor:
+        """[K] values of the counted tokens as [n, T], 0 at padding."""
+        whole = values.new_zeros(self.response_mask.numel()).index_copy(0, self.places, values)
+        return whole.view(self.response_mask.shape)
 
 
 def pack(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.device | str) -> MicroBatch:
@@ -50,10 +58,12 @@ def pack(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.device 
     positions = torch.arange(len(tokens)) - starts.repeat_interleave(sizes)
     place = torch.arange(int(responses.max()))
     mask = place < responses[:, None]
-    source = ((starts + prompts - 1)[:, None] + place) * mask
-    targets = tokens[(source + 1) * mask] * mask
-    ids, places, mask, source, targets = (x.to(device) for x in (tokens[None], positions[None], mask, source, targets))
-    return MicroBatch(tuple(rows), ids, places, tuple(sizes.tolist()), mask, source, targets)
+    source = ((starts + prompts - 1)[:, None] + place)[mask]
+    places = mask.flatten().nonzero()[:, 0]
+    ids, positions, *columns = (
+        x.to(device) for x in (tokens[None], positions[None], mask, places, source, tokens[source + 1])
+    )
+    return MicroBatch(tuple(rows), ids, positions, Packing.of(sizes.tolist(), device), *columns)
 
 
 def micro_batches(
@@ -83,10 +93,10 @@ def hidden_states(body: Any, batch: MicroBatch) -> Tensor:
             input_ids=batch.input_ids,
             position_ids=batch.positions,
             attention_mask=NO_MASK,
-            sizes=batch.sizes,
+            packing=batch.packing,
             use_cache=False,
         )
-    return found.last_hidden_state[0, batch.source[batch.response_mask]]
+    return found.last_hidden_state[0, batch.source]
 
 
 def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> Tensor:
@@ -106,10 +116,10 @@ def score_and_entropy(model: Any, batch: MicroBatch, *, float32_head: bool = Fal
 
 def _scored(model: Any, batch: MicroBatch, float32_head: bool, entropy: bool) -> list[Tensor]:
     hidden = hidden_states(model.base_model, batch)
-    head, targets = model.get_output_embeddings(), batch.targets[batch.response_mask]
+    head = model.get_output_embeddings()
     dtype = torch.float32 if float32_head else _precision(head.weight)
-    found = log_probs_of(hidden, head.weight, head.bias, targets, dtype=dtype, entropy=entropy)
-    return [_padded(x, batch.response_mask) for x in found if x is not None]
+    found = log_probs_of(hidden, head.weight, head.bias, batch.targets, dtype=dtype, entropy=entropy)
+    return [batch.padded(x) for x in found if x is not None]
 
 
 @contextmanager
@@ -134,8 +144,3 @@ def _precision(weight: Tensor) -> torch.dtype:
     """What a product with these weights is computed in: the surrounding autocast's precision, or their own."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-
-
-def _padded(values: Tensor, mask: Tensor) -> Tensor:
-    """[K] values of the counted tokens as [n, T], 0 at padding."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=mask.device).masked_scatter(mask, values)

@@ -1,4 +1,4 @@
-"""Counter-based randomness: every draw is a pure function of labels; order, batch size and device cannot change it."""
+"""Counter-based randomness: every draw is a function of labels alone, whatever the order and the batch size."""
 
 from __future__ import annotations
 
@@ -37,11 +37,14 @@ def _mix_(z: Tensor) -> Tensor:
 
 
 def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary: int) -> Tensor:
-    """Standard Gumbel noise for every row and token id, [B, V] float32; integer arithmetic, the same on every device.
+    """Standard Gumbel noise for every row and token id, [B, V] float32.
 
     v = hash(key, position, token) in (0, 1),   g = -log(-log(1 - v))
     keys [B] int64 from `derive`; positions [B] int64, the index of the token in the response. argmax(log p + g) is an
     exact draw from p, and two policies that nearly agree mostly draw the same token.
+
+    v is integer arithmetic, the same on every device. Logarithms round differently on another kind of device: on an
+    H100 86 % of the numbers had the bits of a CPU's, and the others differed by at most 9.6e-7.
     """
     rows = _mix_(keys + positions * _POSITION_STRIDE)
     tokens = torch.arange(1, vocabulary + 1, device=keys.device) * _TOKEN_STRIDE

@@ -142,28 +142,31 @@ def optimizer_step(
             state = method.observe(joined(parts, seen, ranks), method.hyper, state)
     learner.optimizer.zero_grad(set_to_none=True)
     lengths = lengths_of(parts, ranks)
-    tokens = divisor_count(Divisor.TOKENS, lengths, max_new_tokens)
-    log_probs, surrogates, objective, penalty = [], [], 0.0, 0.0
-    for part, counts in ranks.rounds(parts):
+    counts = {divisor: divisor_count(divisor, lengths, max_new_tokens) for divisor in Divisor}
+    log_probs, surrogates, gains, penalties = [], [], [], []
+    for part, is_own in ranks.rounds(parts):
         new = learner.score(part.micro)
-        if not counts:
+        if not is_own:  # a joint pass of a sharded model, for another process
             (0 * new.sum()).backward()
             continue
         surrogate = method.surrogate(dataclasses.replace(part.batch, log_probs=new), method.hyper, state)
-        gain = surrogate.objective.sum() / divisor_count(surrogate.divisor, lengths, max_new_tokens)
+        gain = surrogate.objective.sum() / counts[surrogate.divisor]
         loss = -gain
         if part.batch.ref_log_probs is not None:
-            kl = masked(kl_k3(part.batch.ref_log_probs - new), part.batch.response_mask).sum() / tokens
-            loss, penalty = loss + learner.kl_coefficient * kl, penalty + kl.item()
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"{method.name}: the loss is {loss.item()} (a log weight reached "
-                f"{surrogate.log_weight.max().item():.1f}); lower learning_rate, or set the method's dual clip"
-            )
+            kl = masked(kl_k3(part.batch.ref_log_probs - new), part.batch.response_mask).sum() / counts[Divisor.TOKENS]
+            loss = loss + learner.kl_coefficient * kl
+            penalties.append(kl.detach())
         loss.backward()
         log_probs.append(new.detach())
         surrogates.append(surrogate)
-        objective += gain.item()
+        gains.append(gain.detach())
+    objective, penalty = _sum(gains), _sum(penalties)
+    if not math.isfinite(objective + learner.kl_coefficient * penalty):
+        largest = max(s.log_weight.max().item() for s in surrogates)
+        raise UserError(
+            f"{method.name}: the loss is {learner.kl_coefficient * penalty - objective} (a log weight reached "
+            f"{largest:.1f}); lower learning_rate, or set the method's dual clip"
+        )
     grad_norm = float(whole(nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_grad_norm)))
     if not math.isfinite(grad_norm):
         raise UserError(f"{method.name}: the gradient norm is {grad_norm}; lower learning_rate")
@@ -182,29 +185,34 @@ def optimizer_step(
     return _report(parts, step, surrogates, ranks, numbers), state
 
 
+def _sum(numbers: Sequence[Tensor]) -> float:
+    """The sum of scalars of the device, in float64, with one wait for it; 0 for none."""
+    return sum(torch.stack(list(numbers)).tolist()) if numbers else 0.0
+
+
 def critic_step(learner: Learner, method: Method, parts: Sequence[Part], clip_to_old: bool = True) -> float | None:
     """Minimise the method's value loss on one mini-batch, divided by the step's tokens; None without a critic."""
     if learner.critic is None or method.value_loss is None:
         return None
     assert learner.critic_optimizer is not None
     learner.critic_optimizer.zero_grad(set_to_none=True)
-    ranks, total = learner.ranks, 0.0
+    ranks, losses = learner.ranks, []
     tokens = divisor_count(Divisor.TOKENS, lengths_of(parts, ranks), 0)
-    for part, counts in ranks.rounds(parts):
+    for part, is_own in ranks.rounds(parts):
         values = learner.values(part.micro)
         assert values is not None
-        if not counts:
+        if not is_own:
             (0 * values.sum()).backward()
             continue
         old = part.batch.old_values if clip_to_old else values.detach()
         batch = dataclasses.replace(part.batch, values=values, old_values=old)
         loss = method.value_loss(batch, method.hyper).sum() / tokens
         loss.backward()
-        total += loss.item()
+        losses.append(loss.detach())
     nn.utils.clip_grad_norm_(learner.critic.parameters(), learner.max_grad_norm)
     learner.critic_optimizer.step()
     learner.critic_schedule.step()
-    return ranks.sum(total)
+    return ranks.sum(_sum(losses))
 
 
 def _report(

@@ -112,5 +112,15 @@ def _critic_lines(name: str, hyper: Any, train: TrainConfig) -> list[Line]:
         Line("train.weight_decay", "critic.optim.weight_decay", train.weight_decay),
         Line("train.max_grad_norm", "critic.optim.clip_grad", train.max_grad_norm),
         Line(name, "critic.model.path", f"${{{MODEL}.path}}"),
+        Line("train.tokens_per_micro_batch", "critic.ppo_max_token_len_per_gpu",
+             f"${{{ACTOR}.ppo_max_token_len_per_gpu}}"),
+        Line("train.activation_checkpointing", "critic.model.enable_gradient_checkpointing",
+             f"${{{MODEL}.enable_gradient_checkpointing}}"),
+        Line("train.precision", "critic.fsdp.dtype", train.precision),
+        *([] if train.precision == "bfloat16" else [
+            Line("train.precision", "+critic.model.override_config.attn_implementation", "sdpa"),
+            Line("train.precision", "critic.model.use_remove_padding", False),
+        ]),
+        Line("train.checkpoint_every", "trainer.max_critic_ckpt_to_keep", 1),
         Line(f"{name}.critic_warmup_epochs", None, hyper.critic_warmup_epochs, "trainer.critic_warmup counts steps"),
-    ]
+    ]  # fmt: skip

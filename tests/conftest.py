@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared material at {folder} (set FSPO_SHARED to the folder that holds it)")
     return folder
+
+
+@pytest.fixture(params=["pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where a test of the device computes, "pretended" or "cuda"; to the test's program both are `cuda`."""
+    from pretended_cuda import PretendedCuda
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    with PretendedCuda() if request.param == "pretended" else nullcontext():
+        yield request.param
 
 
 REPORTED = "reported"

@@ -252,7 +252,7 @@ def test_logits_that_are_computed_in_pieces_change_nothing(scored, monkeypatch) 
     model, parts = scored
     space, two = ParameterSpace(model, parts), {name: NARROW[name] for name in ("fspo", "no_clip")}
     whole = directions(space, two, {}, max_new_tokens=LIMIT)
-    monkeypatch.setattr(suite.log_probs, "LOGITS_AT_ONCE", 10 * model.get_output_embeddings().weight.shape[0])
+    monkeypatch.setitem(suite.log_probs.LOGITS_AT_ONCE, "cpu", 10 * model.get_output_embeddings().weight.shape[0])
     pieces = directions(space, two, {}, max_new_tokens=LIMIT)
     torch.testing.assert_close(pieces.clipped, whole.clipped, rtol=1e-4, atol=1e-6 * float(whole.clipped.abs().max()))
 

@@ -4,30 +4,63 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from suite import cli
 from suite.recipe_book import RECIPES
-from suite.recipes import METHODS, recipe
+from suite.recipes import EMBEDDED_MODEL, METHODS, recipe
 from suite.types import Credit, UserError
-from suite.verl_command import lines_of, script, settings_named
-from suite.verl_losses import NATIVE, advantage_lines, loss_lines
+from suite.verl_command import BARE, Prompts, lines_of
+from suite.verl_losses import NATIVE, Line, advantage_lines, loss_lines
+from suite.verl_script import script, word
 
 RULES = {
     "rloo": {"rloo", "reinforce", "fspo", "fspo_per_token", "no_clip"},
     "centred": {"dr_grpo", "dppo_tv", "dppo_kl"},
 }
+DERIVED = {"train.vllm.dtype", "train.vllm.side_by_side"}
+"""Settings that follow from others of a training run, which are exported."""
 
 
-def keys(name: str, **changes: object) -> dict[str, object]:
+def keys(name: str, prompts: Prompts | None = None, **changes: object) -> dict[str, object]:
     """verl's keys and values for the demo with one method and a changed training."""
     config = recipe("demo")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
-    return {line.key: line.value for line in lines_of(config, METHODS[name], 96, "MODEL", 2) if line.key}
+    return {line.key: line.value for line in lines_of(config, METHODS[name], 96, "MODEL", 2, prompts) if line.key}
+
+
+def settings_named(config: Any, prefix: str = "") -> set[str]:
+    """Every path of a setting that a script must name: those of the comparison and of the sections in it."""
+    found = set()
+    for field in dataclasses.fields(config):
+        inner = getattr(config, field.name)
+        found |= settings_named(inner, f"{prefix}{field.name}.") if dataclasses.is_dataclass(inner) else {
+            prefix + field.name
+        }  # fmt: skip
+    return found
+
+
+def exported(*words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the command in this process."""
+    monkeypatch.setattr(sys, "argv", ["fspo", "export-verl", *words])
+    cli.main()
+
+
+def arguments(text: str) -> list[str]:
+    """What a script hands to verl's trainer."""
+    command = text.partition("verl.trainer.main_ppo")[2].partition("\n  python3")[0]
+    return shlex.split(command.replace("\\\n", " "))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -36,14 +69,91 @@ def test_every_setting_is_mapped_or_listed(name: str) -> None:
     for method in config.methods:
         lines = lines_of(config, METHODS[method], 512, "MODEL", 8)
         named = {line.setting for line in lines}
-        missing = settings_named(config) - named - {"methods", "options"}
-        assert not missing
+        assert not settings_named(config) - named - DERIVED - {"methods", "options"}
         assert f"methods: {method}" in named
         assert all(line.note for line in lines if line.key is None), "no counterpart, and no word why"
         used = [line.key for line in lines if line.key]
         assert len(used) == len(set(used))
         text = script(config, METHODS[method], lines)
         assert all(f"#   {line.setting} = " in text for line in lines if line.key is None)
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def verls_config() -> dict[str, Any]:
+    """verl's own config, from the wheel or the folder that $FSPO_VERL names, or from an installed verl; else skips."""
+    inside = "verl/trainer/config/_generated_ppo_trainer.yaml"
+    place = os.environ.get("FSPO_VERL")
+    spec = None if place else find_spec("verl")
+    if place and place.endswith(".whl"):
+        return yaml.safe_load(zipfile.ZipFile(place).read(inside))
+    if not place and spec and spec.submodule_search_locations:
+        place = str(Path(spec.submodule_search_locations[0]).parent)
+    if not place:
+        pytest.skip("no verl at hand: set FSPO_VERL to the wheel of verl 0.9.1 (pip download --no-deps verl==0.9.1)")
+    return yaml.safe_load((Path(place) / inside).read_text())
+
+
+def misfits(words: list[str], known: dict[str, Any]) -> Iterator[str]:
+    """Arguments that hydra refuses: keys that are not there, and `+key` where the key is there or cannot be put."""
+    for argument in words:
+        name, here = argument.partition("=")[0], known
+        *outer, last = name.lstrip("+").split(".")
+        for part in outer:
+            here = here.get(part, {} if name.startswith("+") else None) if isinstance(here, dict) else None
+        if not isinstance(here, dict) or (last in here) == name.startswith("+"):
+            yield name
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_key_is_verls_own(name: str) -> None:
+    known, config = verls_config(), recipe(name)
+    chat = dataclasses.replace(config, train=dataclasses.replace(config.train, chat=True, lora_rank=2))
+    rich = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, overlong_buffer=8, kl_coefficient=0.1, max_new_tokens=64)
+    )
+    for one in (config, chat, rich):
+        for method in METHODS:
+            lines = lines_of(one, METHODS[method], 512, "MODEL", 8, Prompts(stop=("\n\n",)))
+            words = arguments(script(one, METHODS[method], lines))
+            assert len(words) > 50
+            assert not list(misfits(words, known))
+
+
+def test_a_wrong_key_is_found() -> None:
+    known = {"a": {"b": 1, "c": {}}}
+    assert list(misfits(["a.b=2", "+a.c.d=1", "+a.d.e=1"], known)) == []
+    wrong = ["a.d=1", "+a.b=1", "a.b.c=1", "+a.b.c=1", "d.e=1", "d=1"]
+    assert list(misfits(wrong, known)) == [argument.partition("=")[0] for argument in wrong]
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (None, "k=null"),
+        (True, "k=True"),
+        (1e-6, "k=1e-06"),
+        (("console", "tensorboard"), "k=[console,tensorboard]"),
+        ("${a.b}", "k=${a.b}"),
+        ("org/Model-1.7B", "k=org/Model-1.7B"),
+        ("a folder/it's", r"k='a folder/it\'s'"),
+        ("x=1 y=2", "k='x=1 y=2'"),
+        ("", "k=''"),
+        ("$SEED", "k=7"),
+        ("run-$METHOD-seed$SEED", "k=run-fspo-seed7"),
+        ("$DATA/train.parquet", "k='/some data/train.parquet'"),
+    ],
+)
+def test_a_value_reaches_hydra_through_the_shell(value: object, wanted: str) -> None:
+    names = {"SEED": "7", "METHOD": "fspo", "DATA": "/some data", "PATH": os.environ["PATH"]}
+    said = subprocess.run(
+        ["bash", "-c", f"printf %s {word(Line('a', 'k', value))}"],
+        env=names,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == wanted
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -89,37 +199,148 @@ def test_training_settings() -> None:
     assert (found[f"{actor}.use_kl_loss"], found[f"{actor}.kl_loss_coef"]) == (True, 0.01)
     assert (found["actor_rollout_ref.model.lora_rank"], found["actor_rollout_ref.model.lora_alpha"]) == (8, 32)
     assert found["+reward.reward_kwargs.overlong_buffer_cfg.len"] == 16
+    assert found["+reward.reward_kwargs.overlong_buffer_cfg.log"] is False, "verl's reward manager reads it"
     assert found["data.max_response_length"] == 96
     assert f"{actor}.optim.lr_scheduler_type" not in keys("grpo", schedule="linear")
+
+
+def test_what_verl_needs_to_start() -> None:
+    found, model, rollout = keys("grpo"), "actor_rollout_ref.model", "actor_rollout_ref.rollout"
+    assert found["trainer.logger"] == ("console", "tensorboard"), "verl's default is wandb"
+    assert found["trainer.max_actor_ckpt_to_keep"] == 1
+    assert found[f"{model}.custom_chat_template"] == BARE
+    assert f"{model}.custom_chat_template" not in keys("grpo", chat=True)
+    assert (found[f"+{model}.override_config.attn_implementation"], found[f"{model}.use_remove_padding"]) == (
+        "sdpa", False,
+    )  # fmt: skip
+    assert f"{model}.use_remove_padding" not in keys("grpo", precision="bfloat16")
+    assert f"{rollout}.agent.default_agent_loop" not in found, "the demo's tasks have no stop texts"
+    several = keys("grpo", Prompts(300, stop=("\n",)), tokens_per_micro_batch=200)
+    assert several["data.max_prompt_length"] == 300
+    assert several["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] == 396, "the longest prompt and response"
+    assert several[f"{rollout}.agent.default_agent_loop"] == "fspo"
+    assert keys("ppo")["trainer.max_critic_ckpt_to_keep"] == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_trainers_numbers_are_the_recipes(name: str) -> None:
+    """By hand from the recipe: 64 problems in 8 mini-batches of 8 samples each, one epoch, rate 1e-6, temperature 1."""
+    lines = lines_of(recipe("qwen3-1.7b-dapo"), METHODS[name], 4096, "MODEL", 8)
+    found, actor = {line.key: line.value for line in lines if line.key}, "actor_rollout_ref.actor"
+    assert (found["data.train_batch_size"], found[f"{actor}.ppo_mini_batch_size"], found[f"{actor}.ppo_epochs"]) == (
+        64, 8, 1,
+    )  # fmt: skip
+    assert (found[f"{actor}.optim.lr"], found[f"{actor}.optim.clip_grad"], found[f"{actor}.use_kl_loss"]) == (
+        1e-6, 1.0, False,
+    )  # fmt: skip
+    rollout, hyper = "actor_rollout_ref.rollout", METHODS[name].hyper
+    assert (found[f"{rollout}.n"], found[f"{rollout}.temperature"], found[f"{rollout}.val_kwargs.n"]) == (8, 1.0, 8)
+    assert (found[f"{rollout}.top_p"], found[f"{rollout}.top_k"]) == (1.0, -1)
+    if name in ("ppo", "gspo"):
+        assert found[f"{actor}.clip_ratio_low"] == hyper.clip_low
+        assert found[f"{actor}.clip_ratio_high"] == hyper.clip_high
+    wanted = {"gspo": "seq-mean-token-mean", "sapo": "seq-mean-token-mean", "dppo_tv": "seq-mean-token-sum-norm",
+              "dppo_kl": "seq-mean-token-sum-norm"}  # fmt: skip
+    assert found[f"{actor}.loss_agg_mode"] == wanted.get(name, "token-mean")
 
 
 def test_what_verl_cannot_do_is_refused() -> None:
     with pytest.raises(UserError, match="take a divisor of problems_per_step = 16"):
         keys("grpo", mini_batches=32)
+    with pytest.raises(UserError, match="--gpus 3: verl deals the 64 responses of a mini-batch evenly"):
+        lines_of(recipe("qwen3-1.7b-dapo"), METHODS["grpo"], 96, "MODEL", 3)
     method = dataclasses.replace(METHODS["fspo"], hyper=dataclasses.replace(METHODS["fspo"].hyper, drift="ema"))
     with pytest.raises(UserError, match="see micro-batches only"):
         loss_lines(method, ["fspo.drift=ema"], 96)
 
 
-def test_the_script_runs_verl_once_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, bin_folder = tmp_path / "scripts", tmp_path / "bin"
-    command = ["fspo", "export-verl", "demo", "--methods", "fspo", "--seeds", "2", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", [*command, "--set", "fspo.c_low=0.05", "fspo.c_high=0.04"])
-    cli.main()
-    bin_folder.mkdir()
-    fake = bin_folder / "python3"
-    fake.write_text(f'#!/bin/sh\nfor word in "$@"; do echo "$word" >> {tmp_path}/said; done\n')
-    fake.chmod(0o755)
-    environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "DATA": "/some/data", "REWARD": "/some/reward.py"}
-    subprocess.run(["bash", str(out / "fspo.sh")], env=environment, check=True)
+FAKE = """#!/bin/sh
+for word in "$@"; do echo "$word" >> {said}; done
+case "$*" in *model_merger*) for last in "$@"; do :; done; mkdir -p "$last"; cp {model}/* "$last";; esac
+"""
+
+
+@pytest.mark.slow
+def test_the_script_runs_verl_once_a_seed_and_what_it_merged_can_be_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a python3 that writes down its words, and the start model in place of a trained one."""
+    out, programs, runs = tmp_path / "a folder", tmp_path / "bin", tmp_path / "runs"
+    words = ["smoke", "--methods", "fspo", "--seeds", "2", "--gpus", "2", "--out", str(out)]
+    exported(*words, "--set", "fspo.c_low=0.05", "fspo.c_high=0.04", "evaluation.limit=2", monkeypatch=monkeypatch)
+    programs.mkdir()
+    (programs / "python3").write_text(FAKE.format(said=tmp_path / "said", model=EMBEDDED_MODEL))
+    (programs / "python3").chmod(0o755)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "RUNS": str(runs)}
+    done = subprocess.run(
+        ["bash", str(out / "fspo.sh")], env=environment, check=True, capture_output=True, text=True, cwd=tmp_path
+    )
     said = (tmp_path / "said").read_text().splitlines()
-    assert said.count("verl.trainer.main_ppo") == 2
-    assert {"data.seed=0", "data.seed=1", "data.train_files=/some/data/train.parquet"} <= set(said)
-    assert "trainer.experiment_name=demo-fspo-seed1" in said
-    assert '+ray_kwargs.ray_init.runtime_env.env_vars.FSPO_SETTINGS="fspo.c_low=0.05 fspo.c_high=0.04"' in said
-    bare = subprocess.run(["bash", str(out / "fspo.sh")], env={"PATH": environment["PATH"]}, capture_output=True)
-    assert bare.returncode != 0
-    assert b"DATA: folder with train.parquet" in bare.stderr
+    assert said[0] == str(out / "compute_score.py"), "the grader is looked for before verl starts"
+    assert (said.count("verl.trainer.main_ppo"), said.count("verl.model_merger")) == (2, 2)
+    assert {"data.seed=0", "data.seed=1", f"data.train_files='{out}/train.parquet'"} <= set(said)
+    assert "trainer.experiment_name=smoke-fspo-seed1" in said
+    assert "+ray_kwargs.ray_init.runtime_env.env_vars.FSPO_SETTINGS='fspo.c_low=0.05 fspo.c_high=0.04'" in said
+    assert said[said.index("--local_dir") + 1] == f"{runs}/fspo-seed0/global_step_3/actor"
+    evaluations = [line for line in done.stdout.splitlines() if line.startswith("fspo evaluate ")]
+    assert len(evaluations) == 2
+    monkeypatch.setattr(sys, "argv", [*shlex.split(evaluations[1]), "--out", str(tmp_path / "evaluation")])
+    cli.main()
+    assert (tmp_path / "evaluation" / "result.json").is_file()
+    (out / "train.parquet").unlink()
+    bare = subprocess.run(["bash", str(out / "fspo.sh")], env=environment, capture_output=True, text=True)
+    assert bare.returncode == 2
+    assert "train.parquet is missing: fspo export-verl smoke --data-dir FOLDER" in bare.stderr
+
+
+def test_an_adapter_is_folded_into_the_merged_model() -> None:
+    config = recipe("demo")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, lora_rank=2))
+    text = script(config, METHODS["fspo"], lines_of(config, METHODS["fspo"], 96, "MODEL", 2))
+    assert '--target_dir "$RUNS/$METHOD-seed$SEED/base"' in text
+    assert "lora_adapter" in text
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def test_without_a_folder_the_scripts_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported("qwen3-1.7b-dapo", "--methods", "fspo,grpo", monkeypatch=monkeypatch)
+    text = capsys.readouterr().out
+    assert text.count("#!/usr/bin/env bash") == 2
+    assert "data.max_prompt_length=2048" in text
+    assert "assumed, no data being at hand" in text
+
+
+def test_an_export_is_written_once_and_over_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, words = tmp_path / "out", ("smoke", "--gpus", "2", "--out", str(tmp_path / "out"))
+
+    def refused(*more: str) -> str:
+        before = {path: path.read_bytes() for path in out.iterdir()}
+        with pytest.raises(SystemExit) as stopped:
+            exported(*words, *more, monkeypatch=monkeypatch)
+        assert stopped.value.code == 2
+        assert {path: path.read_bytes() for path in out.iterdir()} == before, "nothing is written before the refusal"
+        return capsys.readouterr().err
+
+    exported(*words, "--methods", "fspo", monkeypatch=monkeypatch)
+    first = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+    assert set(first) == {"export.json", "compute_score.py", "train.parquet", "eval.parquet", "fspo.sh"}
+    (out / "compute_score.py").unlink()
+    exported(*words, monkeypatch=monkeypatch)
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+    assert set(after) == {*first, "grpo.sh"}
+    assert all(after[name] == first[name] for name in first if name != "compute_score.py")
+    assert after["compute_score.py"][0] == first["compute_score.py"][0]
+    assert "export.json: has other content" in refused("--steps", "4")
+    (out / "fspo.sh").write_text("mine")
+    assert "fspo.sh: has other content" in refused()
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    assert "not empty and no export" in refused()
 
 
 @pytest.mark.parametrize(
@@ -127,13 +348,20 @@ def test_the_script_runs_verl_once_a_seed(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (["nowhere"], "unknown recipe 'nowhere'"),
         (["demo", "--gpus", "0"], "--gpus 0: at least 1"),
+        (["demo", "--data-dir", "here"], "--data-dir: needs --out"),
+        (["smollm2-svamp", "--data-dir", "nowhere", "--out", "x", "--gpus", "2"], "nowhere/svamp/test.jsonl: no such"),
         (["demo", "--seeds", "0"], "--seeds 0: at least 1"),
         (["demo", "--methods", "fspo,grpo,mine:METHOD"], "knows the suite's own methods only"),
     ],
 )
 def test_bad_input_is_one_line(
-    words: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fspo", "export-verl", *words])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

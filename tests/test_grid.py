@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
 from suite import grid
-from suite.grid import Layout, _Speed, locked, run_jobs
+from suite.grid import _Speed, locked, run_jobs
+from suite.layout import VISIBLE, Layout
 from suite.types import UserError
 
 pytestmark = pytest.mark.slow
@@ -21,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Toy:
-    """A job that leaves a file, complains, or dies."""
+    """A job that leaves a file, tells what it sees, complains, waits for ever, or dies."""
 
     name: str
     home: Path
@@ -41,8 +45,15 @@ class Toy:
     def run(self) -> str:
         if self.fate == "complains":
             raise UserError("no such thing")
-        if self.fate == "dies":
+        if self.fate == "waits":
+            (self.folder / "told").touch()
+            signal.pause()
+        if self.fate == "tells and dies":
+            (self.folder / "told").write_text(os.environ[VISIBLE])
+        if self.fate.endswith("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fate == "tells":
+            (self.folder / "told").write_text(f"{os.environ[VISIBLE]} {os.getpid()}")
         with open(self.folder / "done", "x") as file:
             file.write(str(os.getpid()))
         return "fine"
@@ -79,6 +90,44 @@ def test_a_worker_that_dies_is_one_clear_line(tmp_path: Path) -> None:
         run([Toy("victim", tmp_path, "dies")])
 
 
+def told(stage: list[Toy]) -> list[str]:
+    return [(job.folder / "told").read_text() for job in stage]
+
+
+def test_every_worker_sees_its_own_devices(tmp_path: Path) -> None:
+    """Three workers on two devices, all at work at once: the third shares the first one's device."""
+    stage = [Toy(f"j{i}", tmp_path, "tells") for i in range(3)]
+    console = Console(file=io.StringIO())
+    run_jobs([stage], Layout(3, 1, ("GPU-aa", "1,2", "GPU-aa")), console)
+    assert sorted(line.split()[0] for line in told(stage)) == ["1,2", "GPU-aa", "GPU-aa"]
+    assert len({line.split()[1] for line in told(stage)}) == 3
+    assert VISIBLE not in os.environ, "nothing is changed for the process that starts them"
+
+
+def test_a_workers_death_stops_nobody_else_and_its_device_goes_to_the_next_job(tmp_path: Path) -> None:
+    stage = [Toy("victim", tmp_path, "tells and dies"), *(Toy(f"next{i}", tmp_path, "tells") for i in range(3))]
+    with pytest.raises(UserError, match=r"^victim: a worker process died .* the same command goes on from here"):
+        run_jobs([stage], Layout(1, 1, ("5",)), Console(file=io.StringIO()))
+    assert [line.split()[0] for line in told(stage)] == ["5"] * 4
+    assert len({line.split()[1] for line in told(stage[1:])}) == 1, "the process that took the place is kept"
+
+
+def test_ctrl_c_ends_the_workers_and_starts_no_further_job(tmp_path: Path) -> None:
+    """Two jobs that would wait for ever, on two workers, and two that wait for a place."""
+    stage = [Toy(f"j{i}", tmp_path, "waits") for i in range(4)]
+
+    def interrupt() -> None:
+        while not all((job.folder / "told").exists() for job in stage[:2]):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(stage)
+    assert [(job.folder / "told").exists() for job in stage] == [True, True, False, False]
+    assert not multiprocessing.active_children()
+
+
 def test_a_held_folder_is_refused_and_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "LOCK_SECONDS", 0.2)
     with (
@@ -89,13 +138,6 @@ def test_a_held_folder_is_refused_and_freed(tmp_path: Path, monkeypatch: pytest.
         pass
     with locked(tmp_path / "cell"):
         pass
-
-
-def test_jobs_share_the_cores() -> None:
-    cores = os.cpu_count() or 1
-    assert Layout.of(1) == Layout(1, cores)
-    assert Layout.of(100) == Layout(cores, 1)
-    assert Layout.of(100, workers=3).workers == 3
 
 
 def test_the_speed_of_a_finished_bar_is_that_of_its_own_time() -> None:

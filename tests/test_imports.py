@@ -20,6 +20,7 @@ ROOMS = ("suite", "baselines", "fspo", "tasks")
 COMPOSITION_ROOT = {
     "suite.cli", "suite.cli_grade", "suite.recipes", "suite.recipe_book", "suite.comparison", "suite.matching",
     "suite.arena", "suite.online", "suite.lab", "suite.lab_model", "suite.lab_text", "suite.theory",
+    "suite.verl_reward",
 }  # fmt: skip
 PURE_LIBRARIES = {"torch", "numpy", "scipy"}
 DIAGNOSTICS = {"pandas"}  # what the data frames of fspo's diagnostics are made of

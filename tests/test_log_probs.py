@@ -55,8 +55,8 @@ def test_values_entropies_and_gradients_are_those_of_the_definition(
         given["bias"] = None
     slope = torch.randn(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_probs, "TILE", tile)
-        patch.setattr(log_probs, "LOGITS_AT_ONCE", kept)
+        patch.setitem(log_probs.TILE, "cpu", tile)
+        patch.setitem(log_probs.LOGITS_AT_ONCE, "cpu", kept)
         found, entropy = exact(**given)[0], exact(**given)[1]
         ours = gradients(exact, given, slope)
     value, spread = by_definition(**given)
@@ -99,8 +99,8 @@ def test_logits_of_a_tile_are_all_that_is_held(monkeypatch: pytest.MonkeyPatch) 
             largest.append(made.numel() if isinstance(made, Tensor) else 0)
             return made
 
-    monkeypatch.setattr(log_probs, "TILE", 512)
-    monkeypatch.setattr(log_probs, "LOGITS_AT_ONCE", 0)
+    monkeypatch.setitem(log_probs.TILE, "cpu", 512)
+    monkeypatch.setitem(log_probs.LOGITS_AT_ONCE, "cpu", 0)
     given = case(64, 1000)
     given["hidden"].requires_grad_()
     given["weight"].requires_grad_()
@@ -136,7 +136,7 @@ def test_tiles_are_kept_for_a_backward_pass_alone(monkeypatch: pytest.MonkeyPatc
         return found
 
     monkeypatch.setattr(log_probs, "_logits", counted)
-    monkeypatch.setattr(log_probs, "TILE", 64)
+    monkeypatch.setitem(log_probs.TILE, "cpu", 64)
     weight = torch.randn(80, 4, requires_grad=True)
     with torch.set_grad_enabled(with_gradient):
         log_probs_of(torch.randn(8, 4), weight, None, torch.arange(8), dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,7 +12,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.memory import Case, measured
 from suite.devices import DEVICES, GIB, device_named
-from suite.memory_model import KEPT_FREE, LIBRARIES, Load, activations_per_token, sampling, total_gib, updating
+from suite.memory_model import (
+    KEPT_FREE,
+    LIBRARIES,
+    Load,
+    activations_per_token,
+    sampling,
+    standing,
+    total_gib,
+    updating,
+)
+from suite.memory_phases import hosting, phases
 from suite.model_shapes import PUBLISHED, ModelShape, model_shape
 from suite.plan_inputs import model_folder
 from suite.recipes import EMBEDDED_MODEL
@@ -29,6 +40,7 @@ LOAD = Load(
 )  # fmt: skip
 
 
+@functools.cache
 def shape(name: str = "Qwen/Qwen3-1.7B") -> ModelShape:
     return model_shape(name, EMBEDDED_MODEL)
 
@@ -126,12 +138,104 @@ def test_micro_batches_hold_whole_rows_and_at_least_one() -> None:
     assert not replace(LOAD, micro_tokens=10**6).several
 
 
-def test_sharding_divides_weights_gradients_and_states_only() -> None:
-    found = updating(shape(), LOAD)
-    sharded = sum(term.gib for term in found if term.sharded)
-    assert total_gib(found) - total_gib(found, 8) == pytest.approx(sharded * 7 / 8)
-    assert gib_of(found, "activations") > 0
-    assert not next(term for term in found if term.name == "activations").sharded
+# --- processes that share a run -------------------------------------------------------------------
+
+LOADS = [
+    replace(LOAD, gpu=gpu, precision=precision, critic=critic, lora_rank=rank, start_model=rank > 0, **engine)
+    for gpu in (False, True)
+    for precision in ("float32", "bfloat16")
+    for critic, rank, engine in (
+        (False, 0, {}), (True, 0, {}), (False, 4, {}), (False, 0, {"vllm_gib": 9.0, "vllm_kept_gib": 0.5}),
+    )
+]  # fmt: skip
+
+
+def test_what_processes_divide_is_divided_and_nothing_else_is() -> None:
+    one, eight = sampling(shape(), LOAD), sampling(shape(), replace(LOAD, processes=8))
+    for name in ("weights", "gradients", "AdamW states"):
+        assert gib_of(eight, name) == pytest.approx(gib_of(one, name) / 8)
+    assert gib_of(eight, "whole model beside its part") == gib_of(one, "weights")
+    long, many = replace(LOAD, response=970), replace(LOAD, response=970, processes=8)  # one row a micro-batch
+    assert gib_of(updating(shape(), long), "activations") == gib_of(updating(shape(), many), "activations")
+    half = replace(LOAD, precision="bfloat16")
+    copies = [gib_of(sampling(shape(), replace(half, processes=n)), "sampler's copy") for n in (1, 8)]
+    assert copies == [2 * shape().parameters / GIB] * 2
+
+
+def test_the_root_group_is_what_no_layer_has() -> None:
+    """Qwen3-8B: embedding and head of 151,936 x 4,096, and a norm of 4,096; tied ones count once."""
+    assert shape("Qwen/Qwen3-8B").outside_layers == 2 * 151_936 * 4096 + 4096
+    assert shape().outside_layers == 151_936 * 2048 + 2048
+    found = updating(shape("Qwen/Qwen3-8B"), replace(LOAD, processes=8, gpu=True, precision="bfloat16"))
+    assert gib_of(found, "root group, gathered") == pytest.approx(4 * (2 * 151_936 * 4096 + 4096) / GIB)
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_no_number_of_processes_goes_below_what_each_has_whole(load: Load) -> None:
+    """The root group, the engine, and the products' weights in bfloat16 or a whole model that draws stay whole."""
+    found = shape("Qwen/Qwen3-8B")
+    draws = load.precision == "float32" and not (load.gpu and load.vllm_gib)
+    halves = 2 * found.linear if load.precision == "bfloat16" else 0
+    whole = 4 * found.outside_layers + (4 * found.parameters if draws else halves)
+    assert total_gib(updating(found, replace(load, processes=10**6))) > whole / GIB + load.vllm_kept_gib
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_more_processes_never_need_more_memory_each(name: str, load: Load) -> None:
+    needs = [
+        max(map(total_gib, phases(shape(name), replace(load, processes=count)).values())) for count in range(2, 40)
+    ]
+    assert needs == sorted(needs, reverse=True)
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_a_phase_needs_the_sum_of_its_terms_and_never_less_than_what_stands(load: Load) -> None:
+    for count in (1, 2, 8):
+        here = replace(load, processes=count)
+        stands = total_gib(standing(shape(), here, trained=True)) - gib_of(updating(shape(), LOAD), "gradients") / count
+        for phase, terms in phases(shape(), here).items():
+            assert total_gib(terms) * GIB == pytest.approx(sum(term.bytes for term in terms))
+            assert all(term.bytes >= 0 and term.formula for term in terms), phase
+            assert phase == "start" or total_gib(terms) >= stands, phase
+
+
+def test_phases_are_compared_after_they_were_divided() -> None:
+    """AdamW's step is the peak of one device, and of eight devices the pass over a micro-batch."""
+    load = replace(LOAD, gpu=True, micro_tokens=512)
+    one, eight = (updating(shape(), replace(load, processes=count)) for count in (1, 8))
+    assert "AdamW's step" in {term.name for term in one}
+    assert "activations" not in {term.name for term in one}
+    assert "AdamW's step" not in {term.name for term in eight}
+    assert "activations" in {term.name for term in eight}
+
+
+def test_adapters_share_the_frozen_weights_with_the_start_model_of_one_process() -> None:
+    names = [
+        {term.name for term in sampling(shape(), replace(LOAD, start_model=True, lora_rank=rank, processes=count))}
+        for rank, count in ((0, 1), (2, 1), (2, 2))
+    ]
+    assert ["start model" in found for found in names] == [True, False, True]
+
+
+def test_the_host_counts_some_things_a_process_and_others_once() -> None:
+    """In bfloat16 vLLM's processes read one model of 4 N bytes, and those that draw by themselves have one each; a
+    checkpoint is 36 N bytes, written by one; each process has 8 N while its copy is cut.
+    """
+    n = shape().parameters
+    alone = replace(LOAD, gpu=True, precision="bfloat16")
+    engine = replace(alone, vllm_gib=9.0, vllm_kept_gib=0.5)
+    kept, written, cut = "whole model, which hands weights over", "checkpoint", "copies that are cut"
+    for count in (2, 3):
+        found = hosting(shape(), replace(engine, processes=count), 1)
+        assert (gib_of(found, kept), gib_of(found, written)) == (4 * n / GIB, 36 * n / GIB)
+    assert gib_of(hosting(shape(), replace(alone, processes=3), 1), kept) == 3 * 4 * n / GIB
+    for load in (alone, engine):
+        many = hosting(shape(), replace(load, processes=16), 1)
+        assert gib_of(many, cut) == gib_of(many, "weights while they are loaded") == 16 * 4 * n / GIB
+    assert gib_of(hosting(shape(), engine, 3), written) == 3 * 36 * n / GIB
+    adapted = replace(engine, lora_rank=1)  # little to write: loading is the peak
+    assert gib_of(hosting(shape(), adapted, 3), "weights while they are loaded") == 3 * 4 * n / GIB
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -178,3 +282,13 @@ def test_an_update_of_smollm2_needs_what_is_predicted() -> None:
         pytest.skip("SmolLM2 is not fetched: fspo fetch smollm2")
     case = Case("smollm2", "update", 128, 128, 4, 256)
     assert case.predicted_gib() == pytest.approx(with_usual_libraries(case), rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.external
+@pytest.mark.xdist_group("torchrun")
+def test_two_processes_that_share_an_update_of_smollm2_need_what_is_predicted() -> None:
+    if model_folder("smollm2") is None:
+        pytest.skip("SmolLM2 is not fetched: fspo fetch smollm2")
+    case = Case("smollm2", "update", 128, 128, 8, 256, processes=2)
+    assert case.predicted_gib() == pytest.approx(with_usual_libraries(case), rel=0.1)

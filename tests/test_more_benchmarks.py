@@ -1,22 +1,17 @@
-"""Benchmarks of the log-prob op, of scaling and of the GPU, and the table of ratios: their work is right. No times."""
+"""Benchmarks of the log-prob op, and of scaling, and the table of ratios: their work is right. No times."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import clock, gpu, gpu_text, log_probs, scaling, summary
-from benchmarks.decoding import GROWING, STATIC
+from benchmarks import clock, log_probs, scaling, summary
 from benchmarks.ratios import Ratio, write
 from benchmarks.stopwatch import DECODING, WORK, Stopwatch, overhead, watched
 from small_world import small_config, small_source
-from suite.model_shapes import model_shape
-from suite.packed_attention import _by_sequence
-from suite.recipes import EMBEDDED_MODEL, METHODS
+from suite.recipes import METHODS
 from suite.scoring import pack, score
 from suite.types import UserError
 
@@ -153,80 +148,9 @@ def test_a_slope_is_the_exponent() -> None:
     assert scaling.slope(sizes, [0.1 * n**1.5 for n in sizes]) == pytest.approx(1.5)
 
 
-# --- the GPU's script -----------------------------------------------------------------------------
-
-
-def test_operations_are_counted_by_the_formula() -> None:
-    shape = model_shape("embedded", EMBEDDED_MODEL)
-    rollouts = small_source(small_config()).record(0).rollouts[:3]
-    sizes = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts]
-    attention = sum(4 * shape.layers * shape.queries * size * size / 2 for size in sizes)
-    whole = gpu_text.operations(shape, rollouts, True)
-    assert whole == pytest.approx(2 * shape.parameters * sum(sizes) + attention)
-    prompts = sum(len(r.prompt_ids) for r in rollouts)
-    extra = shape.parameters - shape.linear
-    head = shape.vocabulary * shape.hidden
-    done = gpu_text.operations(shape, rollouts, False)
-    assert whole - done == pytest.approx(2 * extra * sum(sizes) + 2 * head * prompts)
-
-
-def test_the_gpu_script_runs_on_a_cpu_with_the_embedded_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--quick", "--out", str(tmp_path)])
-    gpu.main()
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    (embedded,) = found["models"]
-    phases = {row["phase"]: row for row in embedded["phases"]}
-    assert {"sample, transformers", "first scoring", "update", "evaluate"} <= phases.keys()
-    assert all(row["tokens_per_second"] > 0 and row["peak_gib"] > 0 for row in phases.values())
-    assert phases["update"]["mfu"] is None
-    decoded = [phases[name] for name in (GROWING, STATIC)]
-    assert all(row["tokens"] == 4 * 8 and row["tokens_agreed"] == 1 for row in decoded)
-    assert phases["update"]["flops_mfu"] > phases["update"]["flops_mfu_done"] > 0
-    assert {row["precision"] for row in embedded["null_update"]} == set(gpu.PRECISIONS)
-    assert found["kernel"] == {"ran": False, "reason": "the kernel needs a CUDA device"}
-    text = (tmp_path / "gpu.md").read_text()
-    assert "6 N tokens" in text
-    assert "| embedded | update |" in text
-
-
-def test_without_a_gpu_the_script_says_so(tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match="no CUDA device here"):
-        gpu.run(tmp_path, ["embedded"], "cuda", False)
-
-
-@pytest.mark.gpu
-def test_the_kernel_equals_one_call_a_sequence() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    found = gpu.kernel_check("cuda")
-    assert found["equal"], found
-
-
-def test_the_check_of_the_kernel_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU with stand-ins: the same path twice is equal, a path that forgets a sequence's start is not."""
-
-    def blind(q, k, v, sizes, scaling):
-        return _by_sequence(q, k, v, (sum(sizes),), scaling)
-
-    for path, equal in ((_by_sequence, True), (blind, False)):
-        monkeypatch.setattr("suite.packed_attention._by_kernel", path)
-        assert gpu.compared("cpu")["equal"] is equal
-
-
 def test_programs_of_any_number_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     programs = {name: lambda name=name: ran.append(name) for name in "abc"}
     seconds = clock.interleaved(programs, 2)
     assert "".join(ran) == "abc" * 3
     assert {name: len(found) for name, found in seconds.items()} == {"a": 2, "b": 2, "c": 2}
-
-
-def test_random_weights_get_ragged_lengths() -> None:
-    rollouts = small_source(small_config()).record(0).rollouts
-    cut = gpu.ragged(rollouts)
-    assert [len(r.response_ids) for r in cut] == [
-        max(1, len(r.response_ids) * (i % 8 + 1) // 8) for i, r in enumerate(rollouts)
-    ]
-    assert all(len(r.response_ids) == len(r.sampler_log_probs) for r in cut)

@@ -26,6 +26,7 @@ from oracles.advantages import leave_one_out
 from strategies import METHODS, rows_of
 from suite.arithmetic import effective_sample_size, kl_k1, kl_k3
 from suite.metrics import update_metrics
+from suite.packed_attention import Packing
 from suite.parts import credited
 from suite.probes import batch_for, batch_from_log_ratios, judged, replace, with_hyper
 from suite.scoring import MicroBatch
@@ -83,9 +84,8 @@ def parts_of(batch: PolicyBatch, split: list[list[int]]) -> list[Part]:
         }
         piece = replace(piece, **cut)
         blank = torch.zeros_like(piece.response_mask, dtype=torch.int64)
-        parts.append(
-            Part(MicroBatch(tuple(rows), blank, blank, (), piece.response_mask, blank, blank), piece, blank.double())
-        )
+        micro = MicroBatch(tuple(rows), blank, blank, Packing((), blank), piece.response_mask, blank, blank, blank)
+        parts.append(Part(micro, piece, blank.double()))
     return parts
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from small_world import requests, tiny
-from suite.packed_attention import PACKED, packed_attention, use_packed_attention
+from suite.packed_attention import PACKED, Packing, kernel_options, packed_attention, use_packed_attention
 from suite.sampling import SamplingSettings, TransformersSampler
 from suite.scoring import pack, score
 from suite.types import FinishReason, Rollout, UserError
@@ -93,6 +97,39 @@ def test_decoding_is_what_it_was() -> None:
 
 def test_a_window_that_is_too_small_is_refused() -> None:
     states = [torch.randn(1, 2, 12, 4) for _ in range(3)]
-    packed_attention(None, *states, None, sizes=(8, 4), sliding_window=8)
+    packed_attention(None, *states, None, packing=Packing.of((8, 4), "cpu"), sliding_window=8)
     with pytest.raises(UserError, match="9 tokens is longer than the model's attention window of 8"):
-        packed_attention(None, *states, None, sizes=(9, 3), sliding_window=8)
+        packed_attention(None, *states, None, packing=Packing.of((9, 3), "cpu"), sliding_window=8)
+
+
+def oldest(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)):
+    """torch 2.11's signature."""
+
+
+def newest(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1),
+    enable_gqa=False, seqused_k=None, block_table=None, num_splits=None,
+):  # fmt: skip
+    """torch 2.13's signature."""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("kernel", [oldest, newest, varlen_attn])
+def test_the_kernel_is_told_only_what_its_torch_takes(kernel: Any, shared: bool) -> None:
+    options = {"scale": 0.1, "window_size": (-1, 0), **kernel_options(kernel, shared)}
+    inspect.signature(kernel).bind(*range(7), **options)
+    takes_it = "enable_gqa" in inspect.signature(kernel).parameters
+    assert options.get("enable_gqa") == (shared if takes_it else None)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 6])
+def test_a_decoding_step_copies_no_shared_head(heads: int) -> None:
+    """One new token a row under a mask: transformers' attention, which copies keys and values for every query head."""
+    draw = torch.Generator().manual_seed(heads)
+    query, key, value = (torch.randn(3, h, t, 8, generator=draw).double() for h, t in ((6, 1), (heads, 9), (heads, 9)))
+    mask = torch.ones(3, 1, 1, 9, dtype=torch.bool)
+    mask[0, ..., :4] = mask[2, ..., :1] = False
+    module = SimpleNamespace(num_key_value_groups=6 // heads, is_causal=True)
+    ours, _ = packed_attention(module, query, key, value, mask, scaling=0.3)
+    theirs, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

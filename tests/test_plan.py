@@ -10,13 +10,21 @@ import numpy as np
 import pytest
 
 from suite import cli, plan_text
-from suite.config import PROTOCOL
+from suite.config import PROTOCOL, VllmConfig
 from suite.devices import DECODING_SHARE, TRAINING_SHARE, device_named
-from suite.memory_model import sampling, updating
+from suite.memory_model import LIBRARIES, sampling, updating
 from suite.model_shapes import model_shape
-from suite.plan import Lengths, cell_lines, decoding_seconds, forward_operations, hours, load_of
+from suite.plan import (
+    Lengths,
+    cell_lines,
+    decoding_seconds,
+    forward_operations,
+    hours,
+    load_of,
+    vllm_room,
+)
 from suite.power import Rates, chosen_pairs, designs, detectable, enough, pairs_of, rates_of, sentence, times_problems
-from suite.recipes import EMBEDDED_MODEL, recipe
+from suite.recipes import EMBEDDED_MODEL, recipe, with_options
 from suite.types import EvalResult, RunResult, UserError, Verdict
 from suite.variance import Components, SetComponents, minimum_detectable
 
@@ -58,15 +66,42 @@ def test_decoding_a_row_reads_all_weights_a_token() -> None:
     assert launches == pytest.approx(1000 * 28 * H100.launch_seconds)
 
 
+def test_processes_divide_a_cells_work() -> None:
+    config = recipe("demo")
+    config = replace(config, train=replace(config.train, sampler="vllm"))
+    one, four = (cell_lines(config, SHAPE, H100, LENGTHS, 400, False, processes) for processes in (1, 4))
+    assert [line.tokens for line in four] == [line.tokens for line in one]
+    by_phase = {line.phase: (line.seconds, more.seconds) for line, more in zip(four, one, strict=True)}
+    for phase in ("score", "update"):
+        assert by_phase[phase][0] == pytest.approx(by_phase[phase][1] / 4)
+    for few, many in by_phase.values():
+        assert many / 4 <= few * (1 + 1e-12), "weights are read as often by each of four"
+        assert few <= many
+
+
 def test_vllm_takes_its_share_of_a_gpu_while_it_draws_and_sleeps_while_the_policy_is_updated() -> None:
     config = recipe("qwen3-8b-dapo")
     load = load_of(config, SHAPE, H100, LENGTHS, critic=False)
     drawing = {term.name: term.gib for term in sampling(SHAPE, load)}
     assert drawing["vLLM"] == pytest.approx(0.45 * 78)
     assert not {"sampler's copy", "key-value cache"} & drawing.keys()
-    assert "vLLM" not in {term.name for term in updating(SHAPE, load)}
+    training = {term.name: term.gib for term in updating(SHAPE, load)}
+    assert "vLLM" not in training
+    assert training["vLLM, asleep"] == LIBRARIES[True], "the context of its process stays"
     on_cpu = load_of(config, SHAPE, device_named("cpu"), LENGTHS, critic=False)
     assert {"vLLM"} <= {term.name for term in updating(SHAPE, on_cpu)}
+
+
+def test_vllms_settings_are_those_of_the_run() -> None:
+    config = with_options(recipe("qwen3-8b-dapo"), ("train.vllm.sleep=false", "train.vllm.gpu_memory_utilization=0.25"))
+    load = load_of(config, SHAPE, H100, LENGTHS, critic=False)
+    for terms in (sampling(SHAPE, load), updating(SHAPE, load)):
+        assert next(term.gib for term in terms if term.name == "vLLM") == pytest.approx(0.25 * 78)
+    # 2 bytes each of N weights, and of keys and values of 1,400 tokens in 28 layers of 8 heads of 128.
+    least = 2 * (SHAPE.parameters + 1400 * 28 * 2 * 8 * 128) / 2**30
+    assert vllm_room(config, SHAPE, LENGTHS) == pytest.approx(least)
+    wide = replace(config, train=replace(config.train, vllm=VllmConfig(tensor_parallel_size=4)))
+    assert vllm_room(wide, SHAPE, LENGTHS) == pytest.approx(least / 4)
 
 
 # --- designs --------------------------------------------------------------------------------------
@@ -191,9 +226,12 @@ def test_a_recipe_is_planned_with_its_formulas(
     words = ("demo", "--model", "Qwen/Qwen3-8B", "--device", "h100-80gb", "--count", "8")
     text = printed(capsys, monkeypatch, *words)
     for part in ("8,190,735,360 parameters", "8 N", "key-value cache", "does not fit into 78 GiB",
-                 "sharded over 8 devices (torchrun", "15 cells (5 methods x 3 seeds)", "tokens (2 N + 2 l q T)",
+                 "on each of 8 devices", "15 cells (5 methods x 3 seeds)", "Nothing here fits 8 x h100-80gb",
                  "assumed"):  # fmt: skip
         assert part in text, part
+    assert " hours: " not in text, "what cannot be started takes no time"
+    assert "Start it with" not in text
+    assert "tokens (2 N + 2 l q T)" in printed(capsys, monkeypatch, "demo")
 
 
 def test_a_claim_is_planned_from_runs(

@@ -22,7 +22,7 @@ from suite.config import CompareConfig
 from suite.folder import claim_folder
 from suite.grid import run_together
 from suite.ranks import ALONE
-from suite.ray_grid import ATTEMPTS, run_jobs_on_ray
+from suite.ray_grid import ATTEMPTS, _gpus, run_jobs_on_ray
 from suite.recipes import resolved
 from suite.results import digest, read_result
 from suite.run_log import read_log
@@ -46,6 +46,35 @@ def test_options_of_a_cluster_are_refused_without_one(tmp_path: Path) -> None:
 def smoke() -> CompareConfig:
     """Two cells; long enough for one of them to be killed between two checkpoints."""
     return resolved("smoke", ",".join(cell.partition("-")[0] for cell in CELLS), None, 4, None, None, ())
+
+
+class Nodes:
+    """What `_gpus` asks of Ray: a cluster of one machine without GPUs and one with some."""
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus = gpus
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """As ray.nodes() lists them, a dead machine among them."""
+        return [
+            {"Alive": True, "Resources": {"CPU": 4.0}},
+            {"Alive": True, "Resources": {"CPU": 4.0, "GPU": float(self.gpus)} if self.gpus else {"CPU": 4.0}},
+            {"Alive": False, "Resources": {"GPU": 64.0}},
+        ]
+
+
+def test_a_cell_takes_a_gpu_where_there_is_one_and_an_engine_whole_ones() -> None:
+    assert _gpus(Nodes(0), None) == 0
+    assert _gpus(Nodes(0), None, engine=1) == 0, "vLLM for a CPU"
+    assert _gpus(Nodes(8), None) == 1
+    assert _gpus(Nodes(8), 0.25) == 0.25
+    assert _gpus(Nodes(8), None, engine=1) == 1
+    assert _gpus(Nodes(8), None, engine=4) == 4
+    assert _gpus(Nodes(8), 1.0, engine=1) == 1
+    with pytest.raises(UserError, match=r"--gpus-per-cell 0\.5: a cell with vLLM takes 1, all of it"):
+        _gpus(Nodes(8), 0.5, engine=1)
+    with pytest.raises(UserError, match="tensor_parallel_size = 4: no machine of the cluster has so many GPUs"):
+        _gpus(Nodes(2), None, engine=4)
 
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: make test-ray brings it")

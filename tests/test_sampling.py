@@ -7,7 +7,7 @@ import torch
 
 from small_world import SHAPE, requests, tiny
 from suite import sampling
-from suite.sampling import SampleRequest, SamplingSettings, TransformersSampler
+from suite.sampling import SampleRequest, SamplingSettings, TransformersSampler, half_copy
 from suite.scoring import pack, score
 from suite.types import FinishReason, UserError
 
@@ -104,3 +104,33 @@ def test_a_common_start_of_the_prompts_is_prefilled_once_and_changes_nothing(
     assert [r.response_ids for r in shared] == [r.response_ids for r in apart]
     for a, b in zip(shared, apart, strict=True):
         assert a.sampler_log_probs == pytest.approx(b.sampler_log_probs, abs=1e-5)
+
+
+@pytest.mark.parametrize("stop", [(), ("7",), ("=1", "+3")])
+@pytest.mark.parametrize("every", [2, 5, 16, 100])
+def test_looking_seldom_changes_no_response(
+    sampler: TransformersSampler, monkeypatch: pytest.MonkeyPatch, every: int, stop: tuple[str, ...]
+) -> None:
+    """As on a GPU: rows that ended go on drawing until the next look, and what they draw is cut off."""
+    asked = requests(sampler.tokenizer, 16, samples=3)
+    at_once = sampler.sample(asked, SamplingSettings(24, stop=stop))
+    monkeypatch.setitem(sampling.LOOK_EVERY, "cpu", every)
+    seldom = sampler.sample(asked, SamplingSettings(24, stop=stop))
+    for a, b in zip(at_once, seldom, strict=True):
+        assert (a.response_ids, a.finish_reason) == (b.response_ids, b.finish_reason)
+        assert a.sampler_log_probs == pytest.approx(b.sampler_log_probs, abs=1e-5)
+    assert {r.finish_reason for r in seldom} == set(FinishReason)
+
+
+def test_a_half_copy_shares_nothing_and_keeps_its_rotary_frequencies() -> None:
+    model, _ = tiny()
+    half = half_copy(model)
+    for mine, theirs in zip(half.parameters(), model.parameters(), strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert not mine.requires_grad
+        assert torch.equal(mine, theirs.to(torch.bfloat16))
+    for (name, mine), theirs in zip(half.named_buffers(), model.buffers(), strict=True):
+        assert torch.equal(mine, theirs), name
+        assert mine.data_ptr() != theirs.data_ptr()
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert (half.get_output_embeddings().weight is half.get_input_embeddings().weight) == tied

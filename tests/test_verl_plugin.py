@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import importlib
+import os
 import shlex
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,8 +22,12 @@ import fspo
 from oracles import Row, step_gradient, step_loss
 from peers.batches import BATCHES, MAX_NEW_TOKENS, Batch
 from suite.config import CompareConfig, EvalConfig, TrainConfig
+from suite.recipes import EMBEDDED_MODEL, recipe, tasks_named
+from suite.rollouts import overlong_penalty
 from suite.types import Divisor, Level, Method, PolicyBatch, UserError
-from suite.verl_command import lines_of, script
+from suite.verl_command import Prompts, lines_of
+from suite.verl_script import script
+from tasks import TASKS
 
 METHODS = baselines.METHODS | fspo.METHODS
 pytest.importorskip("verl", reason="verl is not installed here (tests/peers/README.md: an environment of its own)")
@@ -203,23 +210,181 @@ def test_the_constant_divisor_needs_the_limit():
         core.get_policy_loss_fn("dr_grpo")(x, x, x, mask, config=config)
 
 
-@pytest.mark.parametrize("name", ["ppo", "grpo", "gspo", "cispo", "dppo_tv", "fspo"])
-def test_an_exported_command_fits_verls_config(name: str):
-    """Composed by hydra from verl's own files, which refuses an unknown key; then built as verl's workers build it."""
+def composed(text: str, folders: dict[str, Path]) -> Any:
+    """verl's config of an exported script, by hydra from verl's own files, which refuses an unknown key."""
     hydra = pytest.importorskip("hydra", reason="hydra-core is not installed here")
-    train = TrainConfig(("a",), lora_rank=4, kl_coefficient=0.1, overlong_buffer=8, max_new_tokens=64)
-    options = ("fspo.c_low=0.05", "fspo.c_high=0.04")
-    config = CompareConfig("fit", (name,), (0,), train, EvalConfig(("a",)), options=options)
-    text = script(config, METHODS[name], lines_of(config, METHODS[name], 64, "some/model", 1))
-    words = shlex.split(text.partition("main_ppo")[2].partition("\ndone")[0].replace("\\\n", " ").replace("$SEED", "0"))
+    command = text.partition("main_ppo")[2].partition("\n  python3")[0].replace("\\\n", " ")
+    for name, folder in folders.items():
+        command = command.replace(f"${name}", str(folder))
+    words = shlex.split(command.replace("$METHOD", "fspo").replace("$SEED", "0"))
     folder = Path(importlib.import_module("verl.trainer").__file__ or "").parent / "config"
     with hydra.initialize_config_dir(str(folder), version_base=None):
-        found = hydra.compose("ppo_trainer", overrides=words)
-    built = importlib.import_module("verl.utils.config").omega_conf_to_dataclass(found.actor_rollout_ref.actor)
-    loss = {"ppo": "vanilla", "fspo": "fspo_as_set"}.get(name, name)
-    assert (built.policy_loss.loss_mode, built.loss_scale_factor, built.optim.lr) == (loss, 64, 5e-5)
+        return hydra.compose("ppo_trainer", overrides=words)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_exported_command_fits_verls_config(name: str, precision: Any):
+    """Composed, checked as verl checks it when it starts, and built as its workers build it."""
+    train = TrainConfig(("a",), kl_coefficient=0.1, overlong_buffer=8, max_new_tokens=64, precision=precision)
+    options = ("fspo.c_low=0.05", "fspo.c_high=0.04")
+    config = CompareConfig("fit", (name,), (0,), train, EvalConfig(("a",)), options=options)
+    lines = lines_of(config, METHODS[name], 64, str(EMBEDDED_MODEL), 1, Prompts(stop=("\n",)))
+    found = composed(script(config, METHODS[name], lines), dict.fromkeys(("DATA", "HERE", "RUNS"), Path("/x y")))
+    tools, utils = importlib.import_module("verl.utils.config"), importlib.import_module("verl.trainer.ppo.utils")
+    tools.validate_config(found, utils.need_reference_policy(found), utils.need_critic(found))
+    assert utils.need_critic(found) == (name == "ppo")
+    built = tools.omega_conf_to_dataclass(found.actor_rollout_ref.actor)
+    ours = {"ppo": "vanilla", "fspo": "fspo_as_set"}.get(name, name)
+    assert (built.policy_loss.loss_mode, built.loss_scale_factor, built.optim.lr) == (ours, 64, 5e-5)
+    assert found.actor_rollout_ref.model.override_config == (
+        {"attn_implementation": "sdpa"} if precision == "float32" else {}
+    )  # fmt: skip
+    assert found.trainer.logger == ["console", "tensorboard"]
+    assert (found.data.train_files, found.trainer.default_local_dir) == ("/x y/train.parquet", "/x y/fspo-seed0")
     if name == "fspo":
         assert found.ray_kwargs.ray_init.runtime_env.env_vars.FSPO_SETTINGS == "fspo.c_low=0.05 fspo.c_high=0.04"
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The demo as `fspo export-verl` writes it, with a stop text, and verl's config of its FSPO script."""
+    verl_data = importlib.import_module("suite.verl_data")
+    out, config = tmp_path_factory.mktemp("export"), recipe("demo")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, overlong_buffer=16, max_new_tokens=96))
+    training, evaluation = tasks_named(config.train.tasks), tasks_named(config.evaluation.tasks)
+    problems = verl_data.problems_of(config, training, evaluation, set())
+    prompts = verl_data.measured(problems, config.train, verl_data.tokenizer_at_hand(str(EMBEDDED_MODEL)))
+    prompts = dataclasses.replace(prompts, stop=("=7",))
+    verl_data.write_files(out, {
+        "export.json": "",
+        "compute_score.py": verl_data.reward_file(problems.tasks.values()),
+        "agent_loop.yaml": verl_data.stop_file(prompts.stop),
+        "train.parquet": verl_data.parquet(problems.train, problems.tasks, "train", False),
+        "eval.parquet": verl_data.parquet(problems.evaluation, problems.tasks, "eval", False),
+    })  # fmt: skip
+    text = script(config, METHODS["fspo"], lines_of(config, METHODS["fspo"], 96, str(EMBEDDED_MODEL), 1, prompts))
+    return out, composed(text, dict.fromkeys(("DATA", "HERE", "RUNS"), out))
+
+
+def test_verls_dataset_and_agent_loop_show_the_model_our_prompt(export: tuple[Path, Any]):
+    """Their tokens are those of the suite's trainer, within data.max_prompt_length, and stop texts reach the engine."""
+    out, config = export
+    loops = importlib.import_module("verl.experimental.agent_loop.agent_loop")
+    model = importlib.import_module("verl.utils.config").omega_conf_to_dataclass(config.actor_rollout_ref.model)
+    data_module = importlib.import_module("verl.utils.dataset.rl_dataset")
+    (entry,) = importlib.import_module("omegaconf").OmegaConf.load(out / "agent_loop.yaml")
+    assert entry.name == config.actor_rollout_ref.rollout.agent.default_agent_loop
+
+    class Server:
+        """In place of the inference engine, which needs a GPU: keeps what it was asked."""
+
+        async def generate(self, **asked: Any) -> Any:
+            self.asked = asked
+            replica = importlib.import_module("verl.workers.rollout.replica")
+            return replica.TokenOutput(token_ids=[3, 4], log_probs=[-0.5, -0.5])
+
+    server, tools = Server(), loops.ToolListWrap([])
+
+    async def run(row: dict[str, Any]) -> Any:
+        loop = importlib.import_module("hydra.utils").instantiate(
+            config=entry, trainer_config=loops.DictConfigWrap(config=config), server_manager=server,
+            tokenizer=model.tokenizer, processor=model.processor, hf_model_type="qwen3",
+            dataset_cls=data_module.RLHFDataset, data_config=loops.DictConfigWrap(config.data), tools=tools,
+        )  # fmt: skip
+        return await loop.run({"temperature": 1.0}, **row)
+
+    for path, split in ((config.data.train_files, "train"), (config.data.val_files, "eval")):
+        rows = data_module.RLHFDataset(path, model.tokenizer, config.data)
+        lengths = []
+        for row in (rows[i] for i in range(0, len(rows), 97)):
+            answer = asyncio.run(run(row))
+            task = TASKS[row["data_source"]]
+            (problem,) = [p for p in task.load(split, None) if p.id == row["extra_info"]["id"]]
+            assert tuple(server.asked["prompt_ids"]) == tuple(model.tokenizer(task.render(problem)).input_ids)
+            assert server.asked["sampling_params"] == {"temperature": 1.0, "stop": ["=7"]}
+            assert answer.response_ids == [3, 4]
+            lengths.append(len(server.asked["prompt_ids"]))
+        assert max(lengths) <= config.data.max_prompt_length
+
+
+@pytest.mark.parametrize("manager", ["naive", "dapo"])
+def test_verls_reward_managers_take_our_reward(manager: str, export: tuple[Path, Any]):
+    """The penalty of a long response is the suite's too."""
+    _, config = export
+    config = importlib.import_module("copy").deepcopy(config)
+    config.reward.reward_manager.name = manager
+    reward = importlib.import_module("verl.trainer.ppo.reward")
+    DataProto: Any = importlib.import_module("verl").DataProto
+    TensorDict: Any = importlib.import_module("tensordict").TensorDict
+    tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(EMBEDDED_MODEL)
+
+    async def scores(texts: Sequence[str]) -> list[dict[str, Any]]:
+        held = reward.load_reward_manager(config, tokenizer)
+
+        def data(text: str) -> Any:
+            ids = torch.tensor([tokenizer(text).input_ids])
+            mask = torch.ones(1, 1 + ids.shape[1], dtype=torch.long)
+            about = {"data_source": "gcd", "reward_model": {"ground_truth": "12"}, "extra_info": {"id": "x"}}
+            columns = {name: np.array([value], dtype=object) for name, value in about.items()}
+            batch = TensorDict({"responses": ids, "attention_mask": mask, "prompts": torch.ones(1, 1)}, batch_size=1)
+            return DataProto(batch=batch, non_tensor_batch=columns)
+
+        return await asyncio.gather(*(held.run_single(data(text)) for text in texts))
+
+    texts = ["12,12=12", "12,12=11", "12,12", "0" * 85 + "=12"]
+    found = asyncio.run(scores(texts))
+    assert [one["reward_extra_info"]["acc"] for one in found] == [1.0, 0.0, 0.0, 1.0]
+    assert [one["reward_extra_info"]["no_answer"] for one in found] == [0.0, 0.0, 1.0, 0.0]
+    lengths = [len(tokenizer(text).input_ids) for text in texts]
+    penalties = [overlong_penalty(n, 96, 16) if manager == "dapo" else 0.0 for n in lengths]
+    assert penalties[3] == (-0.5 if manager == "dapo" else 0.0)
+    wanted = [acc + penalty for acc, penalty in zip([1.0, 0.0, 0.0, 1.0], penalties, strict=True)]
+    assert [float(one["reward_score"]) for one in found] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_merged_checkpoint_is_a_model_folder(rank: int, tmp_path: Path):
+    """verl.model_merger, called as the script calls it, on weights that were saved as verl's FSDP engine saves them."""
+    transformers = importlib.import_module("transformers")
+    run = tmp_path / "fspo-seed0"
+    actor = run / "global_step_16" / "actor"
+    model = transformers.AutoModelForCausalLM.from_pretrained(EMBEDDED_MODEL, dtype=torch.float32)
+    for name, keeper in (("config", model.config), ("tokenizer", transformers.AutoTokenizer)):
+        kept = keeper.from_pretrained(EMBEDDED_MODEL) if name == "tokenizer" else keeper
+        kept.save_pretrained(actor / "huggingface")
+    torch.manual_seed(0)
+    if rank:
+        peft = pytest.importorskip("peft", reason="peft is not installed here")
+        settings = peft.LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = peft.get_peft_model(model, settings)
+        (actor / "lora_train_meta.json").write_text(f'{{"r": {rank}, "lora_alpha": 32, "task_type": "CAUSAL_LM"}}')
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.02 * torch.randn_like(weight)
+    (actor / "fsdp_config.json").write_text('{"FSDP_version": 1, "world_size": 1}')
+    saved = {name: weight.clone() for name, weight in model.state_dict().items()}
+    torch.save(saved, actor / "model_world_size_1_rank_0.pt")
+    wanted = (model.merge_and_unload() if rank else model).state_dict()
+
+    config = recipe("demo")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, lora_rank=rank))
+    lines = lines_of(config, METHODS["fspo"], 96, "MODEL", 1)
+    text = script(config, METHODS["fspo"], lines)
+    merging = "  python3 -m verl.model_merger" + text.partition("verl.model_merger")[2].partition("\n  echo")[0]
+    bin_folder = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"RUNS": str(tmp_path), "METHOD": "fspo", "SEED": "0", "PATH": bin_folder}
+    subprocess.run(["bash", "-euc", merging], env=environment, check=True, capture_output=True)
+    found = transformers.AutoModelForCausalLM.from_pretrained(run / "merged", dtype=torch.float32).state_dict()
+    assert set(found) == set(wanted)
+    for name, weight in wanted.items():
+        # bfloat16 keeps 8 bits: each weight is off by 2^-8 of itself, so B A by 2^-7 of the sum of its terms.
+        bound, adapter = 2**-8 * weight.abs(), f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{adapter}.lora_A.default.weight" in saved:
+            down, up = (saved[f"{adapter}.lora_{x}.default.weight"].abs() for x in "AB")
+            bound = 2**-8 * saved[f"{adapter}.base_layer.weight"].abs() + 2**-7 * (up @ down) * (32 / rank)
+        assert bool(((found[name] - weight).abs() <= 1.01 * bound + 1e-7).all()), name
+    assert (run / "merged" / "tokenizer.json").is_file()
 
 
 def test_the_import_loads_torch_and_verls_algorithms_only():

@@ -119,7 +119,8 @@ def test_what_a_machine_without_gpus_cannot_have(monkeypatch: pytest.MonkeyPatch
 def test_a_dry_run_asks_whether_the_machine_can_have_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     from suite.dry_run import dry_run
 
-    monkeypatch.setattr(vllm_engine, "require_vllm", lambda: "vllm 0.24.0")
+    for module in ("suite.vllm_engine", "suite.engines"):  # here and in every environment without vLLM
+        monkeypatch.setattr(f"{module}.require_vllm", lambda: "vllm 0.24.0")
     words = ("train.sampler=vllm", "train.vllm.tensor_parallel_size=64")
     config = resolved("smoke", "fspo", None, None, None, None, words)
     with pytest.raises(UserError, match=r"tensor_parallel_size = 64"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -141,6 +141,23 @@ def _metrics(surrogate: Surrogate, batch: PolicyBatch) -> dict[str, float]:
         "actor/outside_band": float(surrogate.outside_band.sum() / weights.clamp(min=1)),
         "actor/ppo_kl": float(-token_log_ratio(batch).detach().sum() / batch.lengths.sum().clamp(min=1)),
     }
+
+
+class StoppingAgentLoop:
+    """An agent loop of verl's whose responses also end at stop texts, which verl's settings cannot name."""
+
+    def __init__(self, loop: Any, stop: Sequence[str]) -> None:
+        self.loop, self.stop = loop, list(stop)
+
+    async def run(self, sampling_params: Mapping[str, Any], **rest: Any) -> Any:
+        """What the loop returns; vLLM's `stop` keeps the tokens of the stop text in the response, as the suite does."""
+        return await self.loop.run({**sampling_params, "stop": self.stop}, **rest)
+
+
+def stopping_agent_loop(stop: Sequence[str], **rest: Any) -> StoppingAgentLoop:
+    """verl's single-turn agent loop with stop texts: the `_target_` of an agent loop's config."""
+    module: Any = import_module("verl.experimental.agent_loop.single_turn_agent_loop")
+    return StoppingAgentLoop(module.SingleTurnAgentLoop(**rest), stop)
 
 
 def register(given: str) -> list[str]:
