@@ -80,6 +80,8 @@ def test_impossible_engine_settings_are_refused(wrong: dict[str, float]) -> None
 class Sleepy(TransformersSampler):
     """A sampler that notes when it is kept awake, and what it draws."""
 
+    said: list[Any]
+
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__(model, tokenizer)
         object.__setattr__(self, "said", [])
@@ -90,9 +92,9 @@ class Sleepy(TransformersSampler):
         yield
         self.said.append("asleep")
 
-    def sample(self, requests: Any, *arguments: Any) -> Any:
+    def sample(self, requests: Any, settings: Any, on_progress: Any = None) -> Any:
         self.said.append(len(requests))
-        return super().sample(requests, *arguments)
+        return super().sample(requests, settings, on_progress)
 
 
 def test_an_evaluation_keeps_the_engine_awake_over_all_its_parts() -> None:

@@ -282,7 +282,7 @@ def test_weights_are_handed_over_once_for_a_block_and_again_when_they_change_in_
         return handed_over(*arguments)
 
     monkeypatch.setattr(vllm_sampler, "handed_over", counted)
-    model, settings = moved(base.model, 0.05), SamplingSettings(16)
+    model, settings = moved(base.model, 0.04), SamplingSettings(16)
     other = VllmSampler(model, base.tokenizer)
     with awake(other):
         for _ in range(3):

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from small_world import small_config
 from suite.config import CompareConfig, VllmConfig, plain_data, restored
 from suite.experiments.recipes import recipe, resolved, with_options
 from suite.policy import vllm_engine
-from suite.policy.vllm_engine import require_fitting, vllm_seed
+from suite.policy.vllm_engine import require_fitting, start_vllm, vllm_seed
 from suite.seeds import derive
 from suite.types import UserError
 
@@ -116,7 +121,9 @@ def test_what_a_machine_without_gpus_cannot_have(monkeypatch: pytest.MonkeyPatch
         require_fitting(VllmConfig(tensor_parallel_size=2))
 
 
-def test_a_dry_run_asks_whether_the_machine_can_have_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_a_dry_run_asks_whether_the_machine_can_have_the_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from suite.planning.dry_run import dry_run
 
     for module in ("suite.policy.vllm_engine", "suite.policy.engines"):  # here and in every environment without vLLM
@@ -125,3 +132,54 @@ def test_a_dry_run_asks_whether_the_machine_can_have_the_engine(monkeypatch: pyt
     config = resolved("smoke", "fspo", None, None, None, None, words)
     with pytest.raises(UserError, match=r"tensor_parallel_size = 64"):
         dry_run(config, tmp_path / "out", {})
+
+
+# --- how an engine is started -----------------------------------------------------------------------
+
+
+def started(monkeypatch: pytest.MonkeyPatch, config: VllmConfig, device: int | None = None) -> dict[str, Any]:
+    """What a vLLM is told, with the environment that it sees."""
+    told: dict[str, Any] = {}
+    fake = ModuleType("vllm")
+    monkeypatch.setattr(fake, "LLM", lambda **given: told.update(given, environment=dict(os.environ)), raising=False)
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.update(cleared=True))
+    start_vllm(Path("folder"), config, 4096, device)
+    return told
+
+
+def test_on_a_gpu_an_engine_is_compiled_and_sleeps_unless_told_otherwise(gpus: pytest.MonkeyPatch) -> None:
+    told = started(gpus, VllmConfig())
+    assert (told["enforce_eager"], told["enable_sleep_mode"], told["enable_chunked_prefill"]) == (False, True, True)
+    assert told["cleared"], "what torch's allocator keeps is the engine's to have"
+    told = started(gpus, VllmConfig(compiled=False, sleep=False, gpu_memory_utilization=0.3, tensor_parallel_size=2))
+    assert (told["enforce_eager"], told["enable_sleep_mode"]) == (True, False)
+    assert (told["gpu_memory_utilization"], told["tensor_parallel_size"]) == (0.3, 2)
+
+
+def test_on_a_cpu_an_engine_is_started_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    told = started(monkeypatch, VllmConfig())
+    assert (told["enforce_eager"], told["enable_sleep_mode"], told["enable_chunked_prefill"]) == (True, False, False)
+    assert told["max_num_batched_tokens"] == 4096
+    assert started(monkeypatch, VllmConfig(compiled=True))["enforce_eager"] is False
+
+
+@pytest.mark.parametrize(("visible", "device", "seen"), [("4, 5", 1, "5"), (None, 1, "1"), ("4,5", None, "4,5")])
+def test_an_engine_under_torchrun_sees_its_own_gpu_and_nothing_of_torchrun(
+    gpus: pytest.MonkeyPatch, visible: str | None, device: int | None, seen: str
+) -> None:
+    """Where TORCHELASTIC_USE_AGENT_STORE is set, torch looks for the store of torchrun's processes, and for ever."""
+    of_torchrun = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1",
+                   "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none"}  # fmt: skip
+    for name, value in of_torchrun.items():
+        gpus.setenv(name, value)
+    if visible is None:
+        gpus.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        gpus.setenv("CUDA_VISIBLE_DEVICES", visible)
+    environment = started(gpus, VllmConfig(), device)["environment"]
+    assert environment["CUDA_VISIBLE_DEVICES"] == seen
+    assert environment.keys() & of_torchrun.keys() == set()
+    assert of_torchrun.items() <= os.environ.items(), "afterwards it is as before"
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
