@@ -27,7 +27,7 @@ WORDS = ("evaluate", "--samples", "3", "--limit", "40", "--batch-size", "16")
 
 def start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "suite.commands.main", *WORDS]
-    environment = {**os.environ, "PYTHONPATH": str(Path(main.__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(main.__file__).resolve().parents[2])}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

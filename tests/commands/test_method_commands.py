@@ -195,7 +195,7 @@ def test_a_method_of_ones_own_is_compared(elsewhere: Path) -> None:
     write_skeleton("soft_clip", elsewhere)
     command = [sys.executable, "-m", "suite.commands.main", "compare", "smoke", "--steps", "1", "--out", "runs",
                "--methods", "fspo,soft_clip:SOFT_CLIP"]  # fmt: skip
-    root = Path(main.__file__).resolve().parent.parent
+    root = Path(main.__file__).resolve().parents[2]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
