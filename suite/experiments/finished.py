@@ -9,7 +9,7 @@ from suite.config import CompareConfig
 from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
 from suite.experiments.recipes import method_with
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
-from suite.records.packed import pack, read_result
+from suite.records.packed import pack_results, read_result
 from suite.records.result import BASE, FILE
 from suite.types import RunResult, UserError
 
@@ -45,5 +45,5 @@ def pack_comparison(folder: Path) -> list[Path]:
     written = []
     for path in sorted(folder.rglob(CONFIG_FILE)):
         load_comparison(stored_config(path.parent), path.parent)
-        written += pack(path.parent) if any(path.parent.glob(f"*/{FILE}")) else []
+        written += pack_results(path.parent) if any(path.parent.glob(f"*/{FILE}")) else []
     return written

@@ -1,8 +1,8 @@
 """A finished comparison in few files: verdicts and curves of all runs as Parquet, the rest of each run as JSON.
 
-While a comparison runs, every run has a `result.json` of its own, which resuming needs. `pack` writes the same content
-into `runs.json`, `verdicts.parquet` and `curves.parquet` of the folder, checks that every result reads back with the
-digest that it had, and then removes the single files. The update logs of a cell become one Parquet file beside it.
+While a comparison runs, every run has a `result.json` of its own, which resuming needs. `pack_results` writes the same
+content into `runs.json`, `verdicts.parquet` and `curves.parquet` of the folder, checks that every result reads back
+with the digest that it had, and then removes the single files. The update logs of a cell become one Parquet file.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def result_file(folder: Path) -> Path:
     return folder / FILE if place is None else place[0] / RUNS
 
 
-def pack(folder: Path) -> list[Path]:
+def pack_results(folder: Path) -> list[Path]:
     """Pack a finished comparison in place; the files that were written. UserError where there is nothing to pack.
 
     A comparison that lies deeper, such as one of a sweep, is packed by a call of its own.

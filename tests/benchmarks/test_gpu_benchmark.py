@@ -334,7 +334,7 @@ def test_a_model_that_is_not_here_is_named_and_a_rehearsal_stays_out_of_the_resu
 
 def test_make_installs_nothing_for_it(tmp_path: Path) -> None:
     """On a machine without .venv the target is one command of the machine's own python."""
-    words = ["make", "-n", "bench-gpu", f"VENV={tmp_path}/none", "PYTHON=python3"]
+    words = ["make", "--no-print-directory", "-n", "bench-gpu", f"VENV={tmp_path}/none", "PYTHON=python3"]
     said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.strip() == "python3 -m benchmarks.gpu --seconds 540"
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from suite.config import PROTOCOL
-from suite.records.packed import CURVES, RUNS, UPDATES, VERDICTS, is_finished, pack, read_result, read_updates
+from suite.records.packed import CURVES, RUNS, UPDATES, VERDICTS, is_finished, pack_results, read_result, read_updates
 from suite.records.result import FILE, write_result
 from suite.records.update_log import UpdateLog
 from suite.types import EvalResult, RunResult, UserError, Verdict
@@ -52,7 +52,7 @@ def updates(step: int) -> UpdateLog:
 
 def test_results_read_back_as_they_were(tmp_path: Path) -> None:
     results = comparison(tmp_path)
-    pack(tmp_path)
+    pack_results(tmp_path)
     assert not list(tmp_path.rglob(FILE))
     for name, result in results.items():
         assert read_result(tmp_path / name) == result
@@ -63,7 +63,7 @@ def test_results_read_back_as_they_were(tmp_path: Path) -> None:
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         comparison(tmp_path / name)
-        pack(tmp_path / name)
+        pack_results(tmp_path / name)
     for file in (RUNS, VERDICTS, CURVES):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -75,7 +75,7 @@ def test_update_logs_become_one_file_bit_for_bit(tmp_path: Path) -> None:
     (cell / "updates").mkdir()
     for step, log in enumerate(logs):
         log.save(cell / "updates" / f"step-{step:05d}.safetensors")
-    assert cell / UPDATES in pack(tmp_path)
+    assert cell / UPDATES in pack_results(tmp_path)
     found, whole = read_updates(cell), UpdateLog.concat(logs)
     for name in (
         "problem_ids",
@@ -94,7 +94,7 @@ def test_update_logs_become_one_file_bit_for_bit(tmp_path: Path) -> None:
 
 def test_an_altered_verdict_or_curve_is_refused(tmp_path: Path) -> None:
     comparison(tmp_path)
-    pack(tmp_path)
+    pack_results(tmp_path)
     for file, column, other in ((VERDICTS, "length", 1000), (CURVES, "value", 0.75)):
         path = tmp_path / file
         kept, table = path.read_bytes(), pq.read_table(path)
@@ -109,10 +109,10 @@ def test_an_altered_verdict_or_curve_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_packed_comparison_is_refused_by_name(tmp_path: Path) -> None:
     comparison(tmp_path)
-    pack(tmp_path)
+    pack_results(tmp_path)
     content = json.loads((tmp_path / RUNS).read_text())
     (tmp_path / RUNS).write_text(json.dumps({**content, "schema": "another"}))
     with pytest.raises(UserError, match=r"runs\.json: no packed runs of this suite"):
         read_result(tmp_path / "base")
     with pytest.raises(UserError, match=r"no result\.json to pack"):
-        pack(tmp_path / "cells")
+        pack_results(tmp_path / "cells")
