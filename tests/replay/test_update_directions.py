@@ -45,7 +45,7 @@ from suite.replay.update_directions import (
     per_length_updates,
 )
 from suite.training.update import Learner, optimizer_step
-from suite.training.whole_batch import ScoredBatch
+from suite.training.whole_batch import ScoredBatch, whole_lengths
 from suite.types import Divisor, Method, PolicyBatch
 
 FIVE = {name: METHODS[name] for name in ("fspo", "gspo", "grpo", "rloo", "no_clip")}
@@ -212,7 +212,8 @@ def separate_backward(model, parts: Sequence[ScoredBatch], method: Method, colum
         surrogate = method.surrogate(
             dataclasses.replace(part.batch, log_probs=score(model, part.micro)), method.hyper, {}
         )
-        (getattr(surrogate, column).sum() / suite.training.update.count(surrogate.divisor, parts, LIMIT)).backward()
+        count = divisor_count(surrogate.divisor, whole_lengths(parts), LIMIT)
+        (getattr(surrogate, column).sum() / count).backward()
     flat = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad(set_to_none=True)
     return flat
@@ -419,7 +420,7 @@ def test_length_updates_of_parameters_are_backward_passes_of_their_responses(sco
     found = per_length_updates(ParameterSpace(model, parts), method, {}, bins)
     whole = directions(ParameterSpace(model, parts), {"m": method}, {}, max_new_tokens=LIMIT)
     count = divisor_count(Divisor.TOKENS, torch.cat([part.batch.lengths for part in parts]), LIMIT)
-    assert count == suite.training.update.count(Divisor.TOKENS, parts, LIMIT)
+    assert count == divisor_count(Divisor.TOKENS, whole_lengths(parts), LIMIT)
     scale = 1e-5 * float(found.clipped.abs().max())
     torch.testing.assert_close(found.clipped / count, whole.clipped[0], rtol=1e-4, atol=scale / count)
     torch.testing.assert_close(found.unclipped.sum(0) / count, whole.unclipped[0], rtol=1e-4, atol=scale / count)
