@@ -174,7 +174,7 @@ def test_the_folder_of_a_killed_process_is_cleared_and_no_other(
 ) -> None:
     monkeypatch.setattr(files, "SHARED_MEMORY", tmp_path)
     code = (
-        "import sys, time; from pathlib import Path; from suite import files\n"
+        "import sys, time; from pathlib import Path; from suite.records import files\n"
         "files.SHARED_MEMORY = Path(sys.argv[1])\n"
         "with files.folder_in_memory() as folder:\n"
         "    (folder / 'weights').write_bytes(b'x'); print(folder, flush=True); time.sleep(600)\n"
