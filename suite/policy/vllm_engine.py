@@ -137,6 +137,7 @@ def _surroundings(config: VllmConfig, device: int | None) -> dict[str, str | Non
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # we ask for no top-k or top-p, but vLLM would import it all the same
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
