@@ -135,7 +135,7 @@ mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests
 measure = -$(ONE_THREAD) $(BIN)/python -m benchmarks.$(1) --out results/bench/$(2).json
 
 bench: $(DEV)  ## every benchmark for CPUs into results/bench, then one table of ratios; wants an idle machine for an hour
-	-$(BIN)/fspo fetch smollm2
+	-$(BIN)/fspo model fetch smollm2
 	$(call measure,training_step,training_step)
 	$(call measure,cycles,cycles)
 	$(call measure,cycles --mix tail,cycles_tail)
@@ -146,7 +146,7 @@ bench: $(DEV)  ## every benchmark for CPUs into results/bench, then one table of
 	$(BIN)/python -m benchmarks.summary --folder results/bench
 
 bench-smollm2: $(DEV)  ## steps and cycles of SmolLM2-135M against TRL (with vLLM where it is installed), then the table
-	-$(BIN)/fspo fetch smollm2
+	-$(BIN)/fspo model fetch smollm2
 	$(call measure,training_step --model smollm2 --rounds 3,training_step_smollm2)
 	$(call measure,cycles --model smollm2 --rounds 3,cycles_smollm2)
 	$(call measure,cycles --model smollm2 --rounds 3 --engine vllm --mix tail,cycles_smollm2_vllm_tail)

@@ -23,10 +23,11 @@ from torch import Tensor
 from benchmarks.clock import Measurement, table, timed
 from benchmarks.ratios import Ratio
 from suite.arithmetic import divisor_count
-from suite.commands.app import complaints, console, say
+from suite.commands.console import complaints, console, say
 from suite.config import TrainConfig, plain_data
+from suite.experiments.names import METHODS
 from suite.experiments.recipe_book import FIVE
-from suite.experiments.recipes import METHODS, recipe
+from suite.experiments.recipes import recipe
 from suite.experiments.start import load, source_of
 from suite.findings.bank_model import LabModel
 from suite.methods.trial_batches import gradient, judged

@@ -27,7 +27,7 @@ from benchmarks.material import MIXES
 from benchmarks.planned import planned_lengths
 from benchmarks.ratios import Ratio
 from benchmarks.training_step import HALF, LEAST_ROUNDS, SIDES, peer_versions
-from suite.commands.app import complaints, console, say
+from suite.commands.console import complaints, console, say
 from suite.policy.engines import require_engine
 from suite.records.files import write_atomically
 from suite.records.provenance import machine

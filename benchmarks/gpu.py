@@ -7,8 +7,9 @@
 
 Needs a checkout, torch and transformers; nothing is installed or downloaded. Each phase writes its own JSON file into
 the folder as soon as it is done (benchmarks/gpu_phases.py says how), the most valuable first; what does not fit into
-the seconds, fails or cannot run here is named with the reason. smollm2 has its real weights, where `fspo fetch smollm2`
-brought them; the shapes of Qwen3 get random weights. Each program runs once before the clock.
+the seconds, fails or cannot run here is named with the reason. smollm2 has its real weights, where
+`fspo model fetch smollm2` brought them; the shapes of Qwen3 get random weights. Each program runs once before the
+clock.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from suite.config import TrainConfig
+from suite.experiments.names import EMBEDDED_MODEL, tasks_named
 from suite.experiments.recipe_book import TRAINED
-from suite.experiments.recipes import EMBEDDED_MODEL, tasks_named
 from suite.planning.devices import Device
 from suite.planning.model_shapes import PUBLISHED, ModelShape, model_shape
 from suite.policy import vocabulary_tiles
@@ -137,7 +137,7 @@ class Context:
 def load(reference: str, device: str) -> Loaded:
     """A model in float32; the published shapes get random weights. UserError where smollm2 was not fetched."""
     if reference == "smollm2" and not is_fetched(cache_folder() / "smollm2"):
-        raise UserError("smollm2 is not here: fspo fetch smollm2")
+        raise UserError("smollm2 is not here: fspo model fetch smollm2")
     shape = model_shape(reference, EMBEDDED_MODEL)
     if reference not in PUBLISHED:
         where = str(cache_folder() / "smollm2") if reference == "smollm2" else reference

@@ -16,8 +16,8 @@ from benchmarks.decoding import decoding
 from benchmarks.gpu_context import Context, head_tile, invented, ragged, requests
 from benchmarks.gpu_phases import Row, error_of
 from benchmarks.gpu_text import operations
+from suite.experiments.names import METHODS, tasks_named
 from suite.experiments.recipe_book import TRAINED
-from suite.experiments.recipes import METHODS, tasks_named
 from suite.policy.engines import sampler_for
 from suite.policy.sampling import SampleRequest, SamplingSettings
 from suite.training.step_batches import Parts, credited, mini_batches, scored

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from suite.commands.app import complaints
+from suite.commands.console import complaints
 from suite.config import TrainConfig, VllmConfig
+from suite.experiments.names import EMBEDDED_MODEL, METHODS
 from suite.experiments.recipe_book import TRAINED
-from suite.experiments.recipes import EMBEDDED_MODEL, METHODS
 from suite.policy.loading import load_model
 from suite.policy.sampling import SampleRequest, SamplingSettings
 from suite.policy.smollm2 import located

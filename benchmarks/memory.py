@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from suite.experiments.names import EMBEDDED_MODEL
 from suite.experiments.recipe_book import TRAINED
-from suite.experiments.recipes import EMBEDDED_MODEL, method_with
+from suite.experiments.settings import method_with
 from suite.planning.memory_model import KEPT, Load, sampling, total_gib, updating
 from suite.planning.model_shapes import model_shape
 from suite.policy.ranks import leave, ranks_here

@@ -18,7 +18,7 @@ from benchmarks.duel import Bell
 from benchmarks.material import Material
 from benchmarks.planned import PlannedSampler, planned_lengths
 from suite.config import TrainConfig
-from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, tasks_named
+from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.policy.engines import sampler_for
 from suite.policy.loading import LoadedModel, load_model
 from suite.policy.sampling import SamplingSettings, TransformersSampler

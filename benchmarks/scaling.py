@@ -32,8 +32,9 @@ from benchmarks.clock import Program, interleaved
 from benchmarks.ratios import Ratio, line, write
 from benchmarks.stopwatch import INSIDE_DECODING, WORK, Stopwatch, WatchedSampler, overhead, watched
 from suite.config import CompareConfig, EvalConfig, TrainConfig
+from suite.experiments.names import METHODS
 from suite.experiments.recipe_book import FIVE, TRAINED
-from suite.experiments.recipes import METHODS, recipe
+from suite.experiments.recipes import recipe
 from suite.experiments.start import load, source_of
 from suite.policy.loading import has_fast_bfloat16
 from suite.records.rollout_set import RolloutSet

@@ -24,8 +24,8 @@ import tyro
 from benchmarks.duel import duel, ratio, seconds
 from benchmarks.material import MIXES, as_json, material
 from benchmarks.ratios import Ratio
-from suite.commands.app import complaints, console, say
-from suite.experiments.recipes import EMBEDDED_MODEL
+from suite.commands.console import complaints, console, say
+from suite.experiments.names import EMBEDDED_MODEL
 from suite.policy.loading import has_fast_bfloat16, locate
 from suite.policy.smollm2 import located
 from suite.records.files import write_atomically

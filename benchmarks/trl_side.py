@@ -23,7 +23,7 @@ from benchmarks.material import Material, deal
 from benchmarks.our_side import SEED, loaded_model
 from benchmarks.our_side import config_of as our_config
 from benchmarks.planned import end_as_planned, planned_lengths
-from suite.experiments.recipes import tasks_named
+from suite.experiments.names import tasks_named
 from suite.policy.sampling import end_token_ids
 from suite.records.costs import GIB, peak_bytes
 from suite.training.rollout_source import RolloutSource

@@ -121,7 +121,7 @@ class Level(StrEnum):
 
 
 class Clip(StrEnum):
-    """How a method keeps weights near 1. The properties that `fspo check` demands follow from it.
+    """How a method keeps weights near 1. The properties that `fspo method check` demands follow from it.
 
     MIN: min(w A, clip(w) A), never better than without clip, no gradient where the min picks the clip.
     CAP: the weight is data, cut at a maximum; the gradient stays. MASK: the gradient is dropped beyond a bound.
@@ -234,8 +234,8 @@ class Method:
     running estimates from the whole mini-batch of one optimizer step (gradients detached); it is called after the
     update, or before it when `observe_first(hyper)` says that the estimate must come from the same mini-batch.
     `reads_state(hyper)` says whether the surrogate depends on the estimates at all.
-    `level`, `clip` and `growth` are what `fspo check` holds the surrogate to. `detached` says that weights are data:
-    the gradient is that of the log-probabilities with weights frozen, not the derivative of the value.
+    `level`, `clip` and `growth` are what `fspo method check` holds the surrogate to. `detached` says that weights are
+    data: the gradient is that of the log-probabilities with weights frozen, not the derivative of the value.
     `facts` are the lines of the card that are no numbers, under the names of FACTS; `elsewhere` says how to set the
     same thing in other trainers.
     """

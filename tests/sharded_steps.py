@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from small_world import small_config, tiny
-from suite.experiments.recipes import METHODS
+from suite.experiments.names import METHODS
 from suite.methods.trial_batches import with_hyper
 from suite.policy.ranks import ALONE, Ranks, full_tensor, leave, ranks_here
 from suite.training.checkpoint import load_checkpoint, save_checkpoint

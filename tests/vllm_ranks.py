@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from suite.config import VllmConfig
-from suite.experiments.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
+from suite.experiments.names import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
 from suite.policy import vllm_sampler
 from suite.policy.loading import load_model
 from suite.policy.prompting import encode

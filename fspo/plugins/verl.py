@@ -6,7 +6,7 @@ verl imports this module in every worker; it needs torch and verl, none of the s
 suite there with --no-deps). A method of ours is registered under its own name, unless verl has a loss of that name
 (gspo, cispo, sapo, dppo_tv, dppo_kl), which stays verl's. The environment variable FSPO_SETTINGS, for instance
 "fspo.c_low=0.05 fspo.c_high=0.04", also registers `fspo_as_set` with these settings: a worker that does not get the
-variable then refuses the name instead of training with the defaults. `fspo export-verl` writes such commands.
+variable then refuses the name instead of training with the defaults. `fspo export` writes such commands.
 """
 
 from __future__ import annotations

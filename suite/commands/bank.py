@@ -4,46 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from suite.commands.app import Name, Options, app, console, say
+from suite.commands.arguments import Options, Recipe, RecipeChanges, first_seeds, listed
+from suite.commands.console import console, say
+from suite.experiments.recipes import Changes
 from suite.types import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-@app.command
 def record(
-    recipe: Name,
+    recipe: Recipe,
     /,
     out: Path,
     method: str = "none",
     seeds: int = 2,
     first_seed: int = 0,
-    steps: int | None = None,
-    model: str | None = None,
-    data_dir: Path | None = None,
-    ranges: Path | None = None,
-    options: Options = (),
+    changes: RecipeChanges = Changes(),  # noqa: B008 (frozen)
 ) -> None:
     """Record a bank: rollouts of a policy, and what every later policy says of them. A bank that exists is added to.
 
     Args:
-        recipe: demo, smoke, smollm2-svamp.
+        recipe: demo, smoke, smollm2-svamp, or a recipe of your own.
         out: Folder of the bank.
         method: Method that drives the policy on; none clips nothing.
         seeds: Count of training seeds, recorded side by side.
         first_seed: The first of them.
-        steps: Rollout steps instead of the recipe's.
-        model: Start model instead of the recipe's.
-        data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
-        ranges: Range file of fspo calibrate; settings of --set win over it.
-        options: Settings apart from the recipe's, for instance --set train.learning_rate=3e-5.
+        changes: What is changed of the recipe.
     """
     from suite.experiments.recipes import resolved
     from suite.experiments.record_bank import NO_METHOD
@@ -51,17 +43,15 @@ def record(
     from suite.records.ranges import Ranges
 
     driver = "no_clip" if method == NO_METHOD else method
-    given = Ranges.read(ranges)
-    config = resolved(recipe, driver, seeds, steps, model, data_dir, options, given)
-    config = replace(config, seeds=tuple(range(first_seed, first_seed + seeds)))
+    config = resolved(recipe, changes, (driver,), first_seeds(seeds, first_seed))
+    given = Ranges.read(changes.ranges)
     say(given.notes(config.methods))
     bank = record_bank(config, out, method, ["fspo", *sys.argv[1:]], console, given.facts)
     rows = sum(entry.rows for entry in bank.entries if entry.kind == "updates")
     console.print(f"{out}: {len(bank.recordings)} recordings, {rows} judged responses", highlight=False)
 
 
-@app.command(name="replay")
-def replay_bank(
+def replay(
     bank: tyro.conf.Positional[Path],
     /,
     methods: str | None = None,
@@ -76,19 +66,19 @@ def replay_bank(
         bank: Folder of the bank.
         methods: Comma-separated methods; default all.
         out: Folder for the tables; default BANK/replay.
-        ranges: Range file of fspo calibrate; settings of --set win over it.
+        ranges: Range file of fspo bank calibrate; settings of --set win over it.
         options: Settings of methods.
     """
-    from suite.experiments.recipes import known_methods, with_ranges
+    from suite.experiments.names import known_methods
+    from suite.experiments.settings import with_ranges
     from suite.records.ranges import Ranges
 
-    names, given = methods.split(",") if methods else list(known_methods()), Ranges.read(ranges)
+    names, given = list(listed(methods, "--methods") or known_methods()), Ranges.read(ranges)
     settings = with_ranges(given, names, options)
     say(given.notes(names))
     say(replayed(bank, names, out or bank / "replay", settings, console))
 
 
-@app.command
 def lab(
     bank: tyro.conf.Positional[Path],
     /,
@@ -106,7 +96,7 @@ def lab(
         gradients: Updates of the first rollouts that get gradients of every method, the last ones; all that there are.
         precisions: Comma-separated precisions of the null update; default all four. bfloat16 is slow on most CPUs.
     """
-    from suite.experiments.recipes import METHODS
+    from suite.experiments.names import METHODS
     from suite.findings.bank_model import LabModel
     from suite.findings.bank_questions import DRAWN, Lab
     from suite.records.bank import Bank
@@ -116,7 +106,7 @@ def lab(
 
     opened = Bank.open(bank)
     drawn = {name: METHODS[name] for name in DRAWN}
-    chosen = tuple(precisions.split(",")) if precisions else PRECISIONS
+    chosen = listed(precisions, "--precisions") or PRECISIONS
     if unknown := [name for name in chosen if name not in PRECISIONS]:
         raise UserError(f"--precisions {unknown[0]!r}: there are {', '.join(map(repr, PRECISIONS))}")
     made = Lab(opened, None if no_model else LabModel(opened, drawn, gradients, lambda line: say([line]), chosen))
@@ -126,7 +116,36 @@ def lab(
     console.print(f"page, tables and figures: {page}", highlight=False)
 
 
-@app.command
+def calibrate(
+    folder: tyro.conf.Positional[Path],
+    /,
+    target: float | None = None,
+    methods: str | None = None,
+    out: Path | None = None,
+    ranges: Path | None = None,
+    options: Options = (),
+) -> None:
+    """Find the ranges at which all methods clip one share of the same recorded responses; --ranges trains with them.
+
+    Args:
+        folder: A bank, or the folder of a finished comparison.
+        target: Clipped share of the responses with a gradient; default FSPO's own on these records.
+        methods: Comma-separated methods; default all on a bank, its own on a comparison.
+        out: The range file; default FOLDER/ranges.json.
+        ranges: Range file that the search starts from; settings of --set win over it.
+        options: Settings of methods that the search starts from.
+    """
+    from suite.experiments.calibrate import calibrate as calibrated
+    from suite.experiments.calibrate import out_path
+    from suite.records.ranges import Ranges
+
+    path, names = out_path(folder, out), listed(methods, "--methods")
+    made = calibrated(folder, names, target, Ranges.read(ranges), options, ["fspo", *sys.argv[1:]])
+    say(made.lines())
+    made.write(path)
+    say([f"train with them: --ranges {path}"])
+
+
 def theory(out: Path = Path("results/runs/theory"), seed: int = 0) -> None:
     """The theory figure: who leaves the band by length where S is Gaussian, the methods replayed on simulated banks.
 
@@ -134,7 +153,7 @@ def theory(out: Path = Path("results/runs/theory"), seed: int = 0) -> None:
         out: Folder for theory.csv, theory.svg and theory.png.
         seed: Seed of the simulated banks.
     """
-    from suite.experiments.recipes import METHODS
+    from suite.experiments.names import METHODS
     from suite.findings.theory import theory_sentence
     from suite.methods.cards import card_digest
     from suite.records.provenance import write_provenance
@@ -153,7 +172,8 @@ def replayed(
     folder: Path, names: Sequence[str] | None, out: Path, options: Sequence[str], console: Console
 ) -> list[str]:
     """Replay methods on a bank and write the arena's tables; the sentences, one a method and range."""
-    from suite.experiments.recipes import REFERENCE, known_methods, method_with
+    from suite.experiments.names import REFERENCE, known_methods
+    from suite.experiments.settings import method_with
     from suite.records.bank import Bank
     from suite.replay.replays import Arena
     from suite.report import tables

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from suite.commands.app import app, console
+from suite.commands.console import console
 
 
-@app.command
 def evaluate(
     model: str = "embedded",
     tasks: str | None = None,
@@ -47,7 +46,7 @@ def evaluate(
     from suite.commands.evaluate_lm_eval import require_way, run_through_lm_eval
     from suite.commands.evaluate_model import run_evaluation
     from suite.config import EvalConfig
-    from suite.experiments.recipes import EMBEDDED_TASKS
+    from suite.experiments.names import EMBEDDED_TASKS
     from suite.policy.loading import has_fast_bfloat16
 
     require_way(through)

@@ -16,7 +16,7 @@ from suite.config import EvalConfig, plain_data
 from suite.evaluation.evaluate import evaluation_problems, summarise
 from suite.evaluation.lm_eval_model import PREFIX, Answering, fspo_tasks, native_task, require_lm_eval, run_lm_eval
 from suite.experiments.local_jobs import progress_bar
-from suite.experiments.recipes import LM_EVAL_TASKS, tasks_named
+from suite.experiments.names import LM_EVAL_TASKS, tasks_named
 from suite.experiments.start import model_for_evaluation
 from suite.policy.engines import require_engine, sampler_for
 from suite.policy.prompting import encode, with_verdicts

@@ -14,7 +14,7 @@ from suite.config import PROTOCOL, EvalConfig, plain_data
 from suite.evaluation.evaluate import evaluate, manifest_of
 from suite.evaluation.sample_store import FOLDER, MANIFEST, SampleStore
 from suite.experiments.local_jobs import progress_bar
-from suite.experiments.recipes import tasks_named
+from suite.experiments.names import tasks_named
 from suite.experiments.start import model_for_evaluation
 from suite.policy.engines import require_engine, sampler_for
 from suite.policy.halving_sampler import FrugalSampler

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from suite.commands.app import app, console
+from suite.commands.console import console
 from suite.types import UserError, Verdict
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Panel = Mapping[str, Sequence[Verdict]]
 """One column of verdicts for each grader, row by row the same responses."""
 
 
-@app.command
 def grade(file: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
     """Grade responses by the reward's rule and three others: counts, an agreement matrix, every disagreement.
 

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import tyro
 
-from suite.commands.app import Options, app, console, say
+from suite.commands.arguments import RecipeChanges
+from suite.commands.console import console, say
+from suite.experiments.recipes import Changes
 from suite.types import UserError
 
 
-@app.command
 def plan(
     recipe: Annotated[str | None, tyro.conf.Positional] = None,
     /,
@@ -20,35 +21,33 @@ def plan(
     pair: str | None = None,
     device: str = "cpu",
     count: int = 1,
-    model: str | None = None,
     response_tokens: float | None = None,
-    data_dir: Path | None = None,
-    options: Options = (),
+    changes: RecipeChanges = Changes(),  # noqa: B008 (frozen)
 ) -> None:
     """What a recipe needs of memory, tokens and hours on a device; or, with --from, how many seeds a claim needs.
 
     Args:
-        recipe: A recipe, as fspo recipes lists them.
+        recipe: A name that fspo recipes lists, FILE.toml, or FILE.py:NAME.
         from_: Folder of a finished comparison: seeds and samples from its variances, hours from its seconds.
         detect: With --from: the true difference to find, in points.
         pair: With --from: two models, such as fspo,grpo or fspo,base; default the median over pairs of methods.
         device: cpu, h100-80gb, h200, a100-80gb or rtx-5090-32gb.
         count: Devices of one machine.
-        model: Model instead of the recipe's.
         response_tokens: Mean tokens of a response; default half of the limit.
-        data_dir: Folder of JSONL data sets, to count their prompts and problems.
-        options: Settings apart from the recipe's, for instance --set train.samples_per_problem=16.
+        changes: What is changed of the recipe. Of --data-dir, prompts and problems are counted.
     """
     if (recipe is None) == (from_ is None):
         raise UserError("fspo plan takes a recipe, or --from and the folder of a finished comparison")
     if from_ is not None:
+        if changes != Changes():
+            raise UserError("--from plans from what a comparison measured: leave out --steps, --model, --set and so on")
         _plan_claim(from_, detect, pair)
     elif recipe is not None:
         from suite.planning.plan_text import planned
 
         if count < 1:
             raise UserError(f"--count {count}: at least 1")
-        for title, table, lines in planned(recipe, device, count, model, response_tokens, data_dir, options):
+        for title, table, lines in planned(recipe, changes, device, count, response_tokens):
             if table is not None:
                 _show(table, title)
             say(lines)

@@ -7,51 +7,57 @@ import inspect
 import tyro
 from rich.markdown import Markdown
 
-from suite.commands.app import app, console, say
+from suite.commands.console import console, say
+from suite.types import UserError
 
 NOT_PUBLIC = "No public number is known for these models, sets and settings."
 
 
-@app.command
-def recipes(name: tyro.conf.Positional[str | None] = None, /) -> None:
+def recipes(name: tyro.conf.Positional[str | None] = None, /, toml: bool = False) -> None:
     """List the recipes, a line each, or print one in full: every setting with where it comes from.
 
     Args:
-        name: A recipe's name.
+        name: A recipe's name, FILE.toml, or FILE.py:NAME.
+        toml: Print it as TOML: a file that every command takes in the place of a recipe's name, to be changed.
     """
-    from suite.experiments.recipe_book import RECIPES
-    from suite.experiments.recipes import lookup
+    from suite.experiments.recipe_book import RECIPES, provenance, title_of
+    from suite.experiments.recipe_files import as_toml
+    from suite.experiments.recipes import recipe
 
     if name is None:
-        for known, build in RECIPES.items():
-            first = (build.__doc__ or "").strip().split("\n", 1)[0]
-            say([f"{known:<16} {first}"])
+        if toml:
+            raise UserError("--toml: name a recipe")
+        say(f"{known:<16} {title_of(known)}" for known in RECIPES)
+    elif toml:
+        config = recipe(name)
+        print(as_toml(config, provenance(config), title_of(config.name)), end="")
     else:
-        lookup(RECIPES, name, "recipe")
         console.print(Markdown(recipe_card(name)))
 
 
 def recipe_card(name: str) -> str:
-    """One recipe as Markdown. Settings of methods are on their own cards (`fspo methods NAME`)."""
+    """One recipe as Markdown. Settings of methods are on their own cards (`fspo method card NAME`)."""
     from suite.config import CHECKPOINT_RULE
     from suite.experiments.recipe_book import RECIPES, primary_sentence, provenance, published, recipe_settings
+    from suite.experiments.recipes import recipe
 
-    config, sources = RECIPES[name](), provenance(name)
-    known = published(name)
+    config = recipe(name)
+    sources, known = provenance(config), published(config.name)
+    about = RECIPES.get(config.name)
     rows = [f"| {path} | {_shown(value)} | {sources[path]} |" for path, value in recipe_settings(config).items()]
     numbers = [f"| {method} | {task} | {value:.2f} | {source} |" for (method, task), (value, source) in known.items()]
     head = ["Public numbers, in per cent:", "", "| method | set | number | whose |", "|---|---|---:|---|"]
     return "\n".join(
         [
-            f"# {name}",
+            f"# {config.name}",
             "",
-            inspect.getdoc(RECIPES[name]) or "",
+            "A recipe of one's own." if about is None else inspect.getdoc(about) or "",
             "",
             "| setting | value | where it comes from |",
             "|---|---|---|",
             *rows,
             "",
-            "Settings of each method: `fspo methods NAME`.",
+            "Settings of each method: `fspo method card NAME`.",
             "",
             f"{primary_sentence(config)} Declared before the run.",
             "",

@@ -1,4 +1,4 @@
-"""The commands that read finished comparisons: their report, the paper's claims, before against after."""
+"""The command that reads finished comparisons: their report, the paper's claims, before against after."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from pathlib import Path
 
 import tyro
 
-from suite.commands.app import app, console
+from suite.commands.console import console
 from suite.types import UserError
 
 Folder = tyro.conf.Positional[Path | None]
 
 
-@app.command
 def report(
-    folder: Folder = None, /, compare: tuple[Path, Path] | None = None, out: Path | None = None, pack: bool = False
+    folder: Folder = None,
+    /,
+    compare: tuple[Path, Path] | None = None,
+    out: Path | None = None,
+    pack: bool = False,
+    claims: bool = False,
 ) -> None:
     """Make tables, figures and pages of a finished comparison again, from its stored results alone.
 
@@ -23,17 +27,20 @@ def report(
         folder: The comparison's folder.
         compare: Instead: two comparisons of the same methods, before and after a change, and what it moved.
         out: With --compare: folder for changes.md and changes.csv.
+        claims: Only print each claim of FSPO's abstract with what was measured and a computed verdict; write nothing.
         pack: Put the results of all runs into three files, and each cell's update logs into one, to be kept.
     """
     from suite.experiments.finished import pack_comparison
     from suite.findings.before_after import changes_between
     from suite.findings.comparison import Comparison
     from suite.report.tables import changes_table
-    from suite.report.terminal import print_report, show
+    from suite.report.terminal import print_claims, print_report, show
     from suite.report.write import write_changes, write_report
 
     if (folder is None) == (compare is None):
         raise UserError("give one folder of a comparison, or --compare BEFORE AFTER")
+    if claims and (pack or out is not None or compare is not None):
+        raise UserError("--claims only prints: leave out --pack, --out and --compare")
     if compare is not None:
         found = changes_between(*compare)
         show(changes_table(found), f"{compare[1]} minus {compare[0]}, points", console)
@@ -42,20 +49,9 @@ def report(
         return
     assert folder is not None
     made = Comparison.at(folder)
+    if claims:
+        return print_claims(made.claims, console)
     if pack:
         for path in pack_comparison(folder):
             console.print(f"packed: {path}", highlight=False, markup=False, soft_wrap=True)
     print_report(made, write_report(made), console)
-
-
-@app.command
-def claims(folder: tyro.conf.Positional[Path], /) -> None:
-    """Print each claim of FSPO's abstract with what a finished comparison measured and a computed verdict.
-
-    Args:
-        folder: The comparison's folder.
-    """
-    from suite.findings.comparison import Comparison
-    from suite.report.terminal import print_claims
-
-    print_claims(Comparison.at(folder).claims, console)

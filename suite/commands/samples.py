@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from suite.commands.app import app, console, say
+from suite.commands.console import console, say
 from suite.types import FinishReason, UserError, Verdict
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ IN_PLACE = ("task", "problem", "sample", "place", "seed", "template", "prompt", 
 """Columns that are no grader's verdict."""
 
 
-@app.command
 def samples(
     folder: tyro.conf.Positional[Path],
     /,

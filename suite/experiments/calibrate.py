@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from suite.experiments.finished import load_comparison, replayed_cells
-from suite.experiments.recipes import REFERENCE, find_method, known_methods, method_with, with_ranges
+from suite.experiments.names import REFERENCE, find_method, known_methods
+from suite.experiments.settings import method_with, with_ranges
 from suite.methods.cards import card_digest
 from suite.records.bank import MANIFEST, Bank
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
@@ -44,7 +45,9 @@ def records_in(folder: Path) -> Records:
         source = {"kind": "bank", "folder": folder.resolve().name, "manifest_sha256": digest}
         return Records(Bank.open(folder).updates(), tuple(known_methods()), (), source)
     if not (folder / CONFIG_FILE).exists():
-        raise UserError(f"{folder}: no bank and no comparison; give the --out folder of fspo record or fspo compare")
+        raise UserError(
+            f"{folder}: no bank and no comparison; give the --out folder of fspo bank record or fspo compare"
+        )
     config = stored_config(folder)
     load_comparison(config, folder)  # refuses one that is unfinished or altered
     cells = replayed_cells(config, folder)

@@ -13,7 +13,9 @@ from suite.evaluation.canary import check_canary
 from suite.evaluation.evaluate import evaluate, manifest_of
 from suite.evaluation.sample_store import FOLDER as SAMPLES
 from suite.evaluation.sample_store import SampleStore
-from suite.experiments.recipes import left_out, method_with, tasks_named
+from suite.experiments.evaluation_overlap import left_out
+from suite.experiments.names import tasks_named
+from suite.experiments.settings import method_with
 from suite.experiments.start import environment_of, load, source_of
 from suite.methods.cards import card_digest
 from suite.policy.halving_sampler import FrugalSampler

@@ -7,7 +7,7 @@ from typing import Any
 
 from suite.config import CompareConfig
 from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
-from suite.experiments.recipes import method_with
+from suite.experiments.settings import method_with
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
 from suite.records.packed import pack_results, read_result
 from suite.records.result import BASE, FILE

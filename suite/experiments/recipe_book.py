@@ -21,6 +21,7 @@ OURS = "ours"
 PAPER = "paper (arXiv 2509.09177)"
 HISPO = "HISPO study"
 DEFAULT = "default of the suite"
+YOURS = "set by this recipe"
 FIVE = ("ppo", "rloo", "grpo", "gspo", "fspo")
 TRAINED = tuple(name for name in tasks.EMBEDDED_TASKS if tasks.TASKS[name].trainable)
 
@@ -260,10 +261,32 @@ def _settings_in(section: Any, prefix: str) -> Iterator[tuple[str, object]]:
         yield from _settings_in(value, f"{path}.") if dataclasses.is_dataclass(value) else [(path, value)]
 
 
-def provenance(name: str) -> dict[str, str]:
-    """Where each setting of a recipe comes from, every setting of `recipe_settings` in its order."""
-    sources = {**{path: f"follows {other}" for path, other in FOLLOWS.items()}, **SOURCES[name]}
-    return {path: sources.get(path, DEFAULT) for path in recipe_settings(RECIPES[name]())}
+def provenance(config: CompareConfig) -> dict[str, str]:
+    """Where each setting comes from, every setting of `recipe_settings` in its order.
+
+    A recipe of one's own has no sources: what differs from the suite's default is its author's.
+    """
+    followed = {path: f"follows {other}" for path, other in FOLLOWS.items()}
+    sources = {**_set_by_the_author(config), **followed, **SOURCES.get(config.name, {})}
+    return {path: sources.get(path, DEFAULT) for path in recipe_settings(config)}
+
+
+def _set_by_the_author(config: CompareConfig) -> dict[str, str]:
+    """The settings of a recipe outside this book that are not the suite's defaults."""
+    if config.name in SOURCES:
+        return {}
+    least = CompareConfig(
+        "", config.methods, config.seeds, TrainConfig(config.train.tasks), EvalConfig(config.evaluation.tasks)
+    )
+    own, default = recipe_settings(config), recipe_settings(least)
+    required = ("methods", "seeds", "train.tasks", "evaluation.tasks")
+    return {path: YOURS for path, value in own.items() if path in required or value != default[path]}
+
+
+def title_of(name: str) -> str:
+    """What a recipe is, in one line; a recipe of one's own has only its name."""
+    build = RECIPES.get(name)
+    return f"{name}: a recipe of one's own" if build is None else (build.__doc__ or "").strip().split("\n", 1)[0]
 
 
 def published(name: str) -> Mapping[tuple[str, str], tuple[float, str]]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from suite.config import CompareConfig, plain_data
 from suite.experiments.layouts import layout_for
 from suite.experiments.local_jobs import run_jobs
-from suite.experiments.recipes import method_with
+from suite.experiments.settings import method_with
 from suite.experiments.start import load, source_of
 from suite.methods.cards import card_digest
 from suite.policy.loading import model_digest

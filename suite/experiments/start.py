@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from suite.config import CompareConfig, TrainConfig
-from suite.experiments.recipes import EMBEDDED_MODEL, overlaps_of, tasks_named
+from suite.experiments.evaluation_overlap import overlaps_of
+from suite.experiments.names import EMBEDDED_MODEL, tasks_named
 from suite.policy.deterministic import compute_deterministically
 from suite.policy.engines import require_engine, sampler_for
 from suite.policy.loading import LoadedModel, load_model

@@ -19,7 +19,7 @@ FOLDERS = ("$DATA", "$HERE", "$RUNS")
 _PLAIN = re.compile(r"[\w./:+@-]*|\$\{[\w.]+\}")
 _HEAD = """\
 #!/usr/bin/env bash
-# fspo export-verl: recipe {recipe}, method {method}, for verl {verl} on one node. We have composed and checked these
+# fspo export: recipe {recipe}, method {method}, for verl {verl} on one node. We have composed and checked these
 # settings with verl's own code; we have not trained with them, for lack of a GPU.
 # Wants in verl's environment (Python 3.10 to 3.12; the suite brings its grader, its losses and its stop texts):
 #   pip install 'verl[vllm,flash-attn-cu130torch211]=={verl}' 'math-verify==0.9.*' 'psutil>=6'
@@ -30,7 +30,7 @@ DATA=${{DATA:-$HERE}}
 RUNS=${{RUNS:-$PWD/verl-runs}}
 for FILE in {files}; do
   [[ -f $FILE ]] && continue
-  echo "$FILE is missing: fspo export-verl {recipe} --data-dir FOLDER --out FOLDER writes it" >&2
+  echo "$FILE is missing: fspo export {recipe} --data-dir FOLDER --out FOLDER writes it" >&2
   exit 2
 done
 python3 "$HERE/compute_score.py"  # fails here, before any GPU is taken, where the grader is not installed

@@ -13,7 +13,7 @@ import torch
 
 from suite.advantages import group_centred
 from suite.config import TrainConfig, restored_training
-from suite.experiments.recipes import find_method
+from suite.experiments.names import find_method
 from suite.experiments.start import load
 from suite.methods.cards import card_digest
 from suite.policy.loading import LoadedModel

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from suite.experiments.recipes import METHODS, REFERENCE
+from suite.experiments.names import METHODS, REFERENCE
 from suite.findings.bank_model import BOUND_BINS, LabModel
 from suite.records.bank import Bank
 from suite.replay.fairness import fairness_summary

@@ -13,8 +13,9 @@ from suite.config import CompareConfig
 from suite.evaluation.canary import SAME
 from suite.experiments.cells import CANARY, FirstRolloutsJob
 from suite.experiments.finished import load_comparison, replayed_cells
+from suite.experiments.names import REFERENCE
 from suite.experiments.recipe_book import published
-from suite.experiments.recipes import REFERENCE, method_with
+from suite.experiments.settings import method_with
 from suite.findings import claims, stability
 from suite.findings.costs import ledger
 from suite.findings.stability import CURVES

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from suite.experiments.recipes import METHODS
+from suite.experiments.names import METHODS
 from suite.methods.trial_batches import with_hyper
 from suite.records.update_log import UpdateLog
 from suite.replay.growth import Band, sqrt_band

@@ -7,6 +7,7 @@ import os
 import sys
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from suite.types import Method, UserError
 
@@ -28,10 +29,21 @@ def plugin_methods() -> dict[str, Method]:
 
 
 def imported_method(reference: str) -> Method:
-    """The method that `package.module:NAME` names; the current folder counts as a place to import from."""
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    """The method that `package.module:NAME` names; modules of the current folder are found."""
+    find_modules_here()
     return _loaded(reference, f"method {reference}")
+
+
+def find_modules_here() -> None:
+    """Let imports find modules of the current folder, after all that is installed and after the suite's own packages.
+
+    Python puts the current folder first where a module is run with -m: there, a user's `tasks.py` would take the place
+    of the suite's package `tasks`. Worker processes start with the same order.
+    """
+    here, ours = os.getcwd(), str(Path(__file__).resolve().parents[2])
+    if here != ours:
+        others = [place for place in sys.path if place not in ("", here, ours)]
+        sys.path[:] = [*others, ours, here]
 
 
 def _loaded(reference: str, what: str) -> Method:
@@ -44,6 +56,9 @@ def _loaded(reference: str, what: str) -> Method:
         raise UserError(
             f"{what} does not load from here or from what is installed: {type(error).__name__}: {error}"
         ) from error
+    here, source = Path(f"{module}.py").absolute(), getattr(sys.modules[module], "__file__", None)
+    if here.is_file() and (source is None or Path(source).absolute() != here):
+        raise UserError(f"{what}: {here.name} of this folder has the name of an installed module; rename it")
     if not isinstance(found, Method):
         raise UserError(f"{what} is a {type(found).__name__}, not a suite.types.Method")
     return found

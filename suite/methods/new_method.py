@@ -127,7 +127,7 @@ def write_skeleton(name: str, folder: Path) -> list[str]:
     kept = f'to keep it: an entry "{name}" in baselines/__init__.py, then what CONTRIBUTING says under 4'
     return [
         f"wrote {method}, {oracle} and {'a section of ' if checkout else ''}{page}",
-        f"1. write the equation into {method}: it conforms already, keep it so: fspo check --method {reference}",
+        f"1. write the equation into {method}: it conforms already, keep it so: fspo method check {reference}",
         f"2. let somebody else write it into {oracle}, from the equation alone (it runs with a checkout's tests)",
         f"3. compare it: fspo compare demo --methods fspo,{reference}",
         f"4. {kept if checkout else own}",

@@ -1,4 +1,4 @@
-"""Small batches to try a surrogate on, and what it says of them: the material of `fspo check` and of the tests."""
+"""Small batches to try a surrogate on, and what it says of them: material of `fspo method check` and of the tests."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from suite.config import CHECKPOINT_RULE, CompareConfig
 from suite.evaluation.evaluate import evaluation_problems
+from suite.experiments.evaluation_overlap import left_out, overlap_lines
+from suite.experiments.names import EMBEDDED_MODEL, tasks_named
 from suite.experiments.recipe_book import primary_sentence
-from suite.experiments.recipes import EMBEDDED_MODEL, left_out, overlap_lines, tasks_named
 from suite.policy.engines import require_engine
 from suite.policy.loading import locate
 from suite.policy.smollm2 import cache_folder, is_fetched

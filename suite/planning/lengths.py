@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from suite.config import CompareConfig
-from suite.experiments.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
+from suite.experiments.names import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
 from suite.planning.cost_model import Lengths
 from suite.policy.prompting import encode
 from suite.policy.smollm2 import cache_folder, is_fetched

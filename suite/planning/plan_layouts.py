@@ -8,10 +8,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from suite.config import CompareConfig
 from suite.experiments.layouts import Layout
+from suite.experiments.recipes import Changes
 from suite.planning.cost_model import Lengths, PlanLine, cell_lines, hours, load_of, vllm_room
 from suite.planning.devices import CPU_CORES, Device
 from suite.planning.memory_model import Term, total_gib
@@ -143,27 +143,16 @@ class CellLayout:
         load = load_of(plan.config, plan.shape, plan.device, plan.lengths, critic, self.processes)
         return hosting(plan.shape, load, self.at_once)
 
-    def command(self, model: str | None, data_dir: Path | None, options: Sequence[str]) -> str:
-        """What starts it, with the changes that the plan was made with."""
+    def command(self, recipe: str, changes: Changes) -> str:
+        """What starts it, with the changes that the plan was made with; `recipe` is how the recipe was named."""
         config = self.plan.config
         if self.processes == 1:
-            words = ["fspo", "compare", config.name, "--workers", str(self.at_once)]
+            words = ["fspo", "compare", recipe, "--workers", str(self.at_once)]
         else:
             method = "fspo" if "fspo" in config.methods else config.methods[0]
-            words = [
-                "torchrun",
-                "--nproc-per-node",
-                str(self.processes),
-                "-m",
-                "suite.commands.main",
-                "train",
-                config.name,
-            ]
+            words = ["torchrun", "--nproc-per-node", str(self.processes), "--no-python", "fspo", "train", recipe]
             words += ["--method", method, "--seed", str(config.seeds[0])]
-        words += ["--model", model] if model is not None else []
-        words += ["--data-dir", str(data_dir)] if data_dir is not None else []
-        words += ["--set", *options] if options else []
-        return shlex.join(words)
+        return shlex.join([*words, *changes.words()])
 
 
 def cell_layouts(plan: Planned) -> list[CellLayout]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from suite.experiments.finished import load_comparison
-from suite.experiments.recipes import EMBEDDED_MODEL, method_with, recipe, with_options
+from suite.experiments.names import EMBEDDED_MODEL
+from suite.experiments.recipes import Changes, changed
+from suite.experiments.settings import method_with
 from suite.planning.cost_model import HOUR
 from suite.planning.devices import DECODING_SHARE, TRAINING_SHARE, Device, device_named
 from suite.planning.lengths import expected_lengths, questions_of
@@ -32,19 +33,9 @@ Section = tuple[str, pd.DataFrame | None, list[str]]
 """A title, a table or None, and lines below it."""
 
 
-def planned(
-    name: str,
-    device_name: str,
-    count: int,
-    model: str | None,
-    response_tokens: float | None,
-    data_dir: Path | None,
-    options: Sequence[str],
-) -> list[Section]:
+def planned(name: str, changes: Changes, device_name: str, count: int, response_tokens: float | None) -> list[Section]:
     """Memory, layouts, tokens and hours of a recipe with the command line's changes. Loads no weights."""
-    config = with_options(recipe(name), options)
-    changes = {key: value for key, value in (("model", model), ("data_dir", data_dir)) if value is not None}
-    config = replace(config, train=replace(config.train, **changes))
+    config = changed(name, changes)
     device, shape = device_named(device_name), model_shape(config.train.model, EMBEDDED_MODEL)
     lengths = expected_lengths(config, response_tokens)
     questions, asked = questions_of(config)
@@ -58,7 +49,7 @@ def planned(
     sections.append(_tokens(plan, chosen, asked))
     if chosen is not None and device.is_gpu:
         sections.append(_host(chosen))
-    command = None if chosen is None else chosen.command(model, data_dir, options)
+    command = None if chosen is None else chosen.command(name, changes)
     return [*sections, _answer(plan, layouts, chosen, command)]
 
 

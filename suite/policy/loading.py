@@ -110,7 +110,9 @@ def locate(reference: str, embedded_folder: Path | None) -> tuple[str, dict[str,
     """
     if reference == "embedded":
         if embedded_folder is None or not (embedded_folder / "config.json").is_file():
-            raise UserError(f"model 'embedded': no model in {embedded_folder}; rebuild it with `fspo build-base`")
+            raise UserError(
+                f"model 'embedded': no model in {embedded_folder}; rebuild it with `fspo model build-embedded`"
+            )
         return str(embedded_folder), {"local_files_only": True}
     path = Path(reference).expanduser()
     if path.suffix == ".gguf" and path.is_file():

@@ -72,7 +72,7 @@ class Bank:
                 raise UserError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}; record it again")
             return cls(folder, content["recordings"], tuple(Entry(**entry) for entry in content["entries"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: no bank to read ({error}); make one with fspo record") from error
+            raise UserError(f"{path}: no bank to read ({error}); make one with fspo bank record") from error
 
     @classmethod
     def open_or_new(cls, folder: Path) -> Bank:
@@ -107,7 +107,7 @@ class Bank:
                 self.read(entry)
                 logs.append(UpdateLog.load(self.folder / entry.path).labelled(entry.recording))
         if not logs:
-            raise UserError(f"{self.folder}: the bank holds no updates; record some with fspo record")
+            raise UserError(f"{self.folder}: the bank holds no updates; record some with fspo bank record")
         return UpdateLog.concat(logs)
 
     def append(self, recording: str, facts: Mapping[str, Any], files: Sequence[PendingFile]) -> Bank:

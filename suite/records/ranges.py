@@ -13,7 +13,7 @@ from suite.records.files import write_atomically
 from suite.types import UserError
 
 SCHEMA = "fspo-ranges-1"
-AGAIN = "write it with fspo calibrate"
+AGAIN = "write it with fspo bank calibrate"
 KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "factor": ((int, float), "a number"),
     "rate": ((int, float), "a number"),

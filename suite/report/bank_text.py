@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from suite.experiments.recipes import METHODS
+from suite.experiments.names import METHODS
 from suite.findings.bank_model import bound_sentence, turn_table
 from suite.findings.bank_questions import DRAWN, QUESTIONS, Lab
 from suite.methods.cards import card_digest, hyper_line

@@ -23,7 +23,7 @@ from benchmarks import gpu, gpu_checks, gpu_context, gpu_profile, gpu_speed, gpu
 from benchmarks.decoding import GROWING, STATIC
 from benchmarks.gpu_phases import LONGEST, SHORTEST, Job, OutOfTime, Phase, Runner, alarm, error_of, jobs_of, plain
 from small_world import small_config, small_source
-from suite.experiments.recipes import EMBEDDED_MODEL
+from suite.experiments.names import EMBEDDED_MODEL
 from suite.planning.model_shapes import model_shape
 from suite.policy import vocabulary_tiles
 from suite.policy.packed_attention import _by_sequence
@@ -325,7 +325,7 @@ def test_a_model_that_is_not_here_is_named_and_a_rehearsal_stays_out_of_the_resu
     monkeypatch.setenv("FSPO_CACHE", str(tmp_path / "nothing"))
     assert gpu.run(tmp_path, ["smollm2"], "cpu", 60, ["training"]) is None
     (one,) = files(tmp_path).values()
-    assert (one["status"], one["reason"]) == ("not run", "UserError: smollm2 is not here: fspo fetch smollm2")
+    assert (one["status"], one["reason"]) == ("not run", "UserError: smollm2 is not here: fspo model fetch smollm2")
     assert gpu.folder_of("cpu") == Path("results/runs/gpu-rehearsal")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")

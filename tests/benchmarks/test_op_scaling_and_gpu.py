@@ -11,7 +11,7 @@ from benchmarks import clock, log_probs, scaling, summary
 from benchmarks.ratios import Ratio, write
 from benchmarks.stopwatch import DECODING, WORK, Stopwatch, overhead, watched
 from small_world import small_config, small_source
-from suite.experiments.recipes import METHODS
+from suite.experiments.names import METHODS
 from suite.policy.scoring import pack, score
 from suite.types import UserError
 

@@ -10,7 +10,8 @@ import pytest
 
 from suite.commands import main
 from suite.config import PROTOCOL, plain_data
-from suite.experiments.recipes import method_with, recipe, with_options
+from suite.experiments.recipes import recipe
+from suite.experiments.settings import method_with, with_options
 from suite.records.packed import read_result
 from suite.types import UserError
 

@@ -1,4 +1,4 @@
-"""`fspo export-verl`: every setting is named, the script is a script, and what verl cannot do is refused or said."""
+"""`fspo export`: every setting is named, the script is a script, and what verl cannot do is refused or said."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 from suite.commands import main
+from suite.experiments.names import EMBEDDED_MODEL, METHODS
 from suite.experiments.recipe_book import RECIPES
-from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, recipe
+from suite.experiments.recipes import recipe
 from suite.experiments.verl_command import BARE, Prompts, lines_of
 from suite.experiments.verl_losses import NATIVE, VerlLine, advantage_lines, loss_lines
 from suite.experiments.verl_script import script, word
@@ -290,7 +291,7 @@ def test_the_script_runs_verl_once_a_seed_and_what_it_merged_can_be_evaluated(
     (out / "train.parquet").unlink()
     bare = subprocess.run(["bash", str(out / "fspo.sh")], env=environment, capture_output=True, text=True)
     assert bare.returncode == 2
-    assert "train.parquet is missing: fspo export-verl smoke --data-dir FOLDER" in bare.stderr
+    assert "train.parquet is missing: fspo export smoke --data-dir FOLDER" in bare.stderr
 
 
 def test_an_adapter_is_folded_into_the_merged_model() -> None:

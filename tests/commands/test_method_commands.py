@@ -1,4 +1,4 @@
-"""`fspo methods`, `check`, `new-method` and `regress`, matched ranges, and methods that come from outside."""
+"""`fspo method list`, `check`, `new-method` and `regress`, matched ranges, and methods that come from outside."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_matched_ranges_clip_the_same_share() -> None:
 
 
 def test_nothing_has_moved() -> None:
-    """Red? Then a number moved: say why in CHANGELOG under [numbers], and pin again with `fspo regress --pin`."""
+    """Red? Then a number moved: say why in CHANGELOG under [numbers], and pin with `fspo method regress --pin`."""
     today = pinned_numbers.numbers_today(METHODS, pinned_numbers.GOLDEN)
     assert pinned_numbers.differences(pinned_numbers.read_pinned(pinned_numbers.GOLDEN), today).table() == []
 

@@ -22,7 +22,7 @@ from suite.evaluation.evaluate import evaluate, manifest_of
 from suite.evaluation.lm_eval_model import Answering, fspo_tasks, model_class, run_lm_eval, settings_from
 from suite.evaluation.sample_store import SampleStore, read_frame
 from suite.experiments.embedded.tiny_model import TinyShape, character_tokenizer, tiny_qwen3
-from suite.experiments.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
+from suite.experiments.names import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
 from suite.policy.loading import LoadedModel, load_model
 from suite.policy.sampling import SampleRequest, SamplingSettings, TransformersSampler
 from suite.types import FinishReason, Problem, Rollout, Task, UserError, Verdict

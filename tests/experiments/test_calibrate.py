@@ -1,4 +1,4 @@
-"""`fspo calibrate` and `--ranges`: against the normal tail, from a bank to a trained cell, and every bad file."""
+"""`fspo bank calibrate` and `--ranges`: against the normal tail, from a bank to a trained cell, and every bad file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from suite.commands import main
 from suite.config import CompareConfig, EvalConfig
 from suite.experiments import cells, local_jobs, recipes, record_bank, start
 from suite.experiments.calibrate import calibrate, records_in
-from suite.experiments.recipes import method_with, resolved, with_options, with_ranges
+from suite.experiments.recipes import resolved
+from suite.experiments.settings import method_with, with_options, with_ranges
 from suite.methods.cards import card_digest, setting
 from suite.policy.loading import LoadedModel, model_digest
 from suite.policy.sampling import TransformersSampler
@@ -122,7 +123,7 @@ def test_the_file_says_what_it_was_measured_on(bank: Path, ranges: Path) -> None
     assert content["responses"] == 2 * 4000
     digest = hashlib.sha256((bank / MANIFEST).read_bytes()).hexdigest()
     assert content["source"] == {"kind": "bank", "folder": "bank", "manifest_sha256": digest}
-    assert content["command"].startswith(f"fspo calibrate {bank} --target 0.15")
+    assert content["command"].startswith(f"fspo bank calibrate {bank} --target 0.15")
     assert content["versions"]["torch"]
     assert set(content["methods"]) == set(THREE.split(","))
     assert content["unmatched"] == {"sapo": "sapo has no clip range to scale"}
@@ -334,7 +335,7 @@ def test_a_bad_file_is_one_line_that_names_file_and_field(
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(content))
     line = refused(capsys, monkeypatch, "compare", "smoke", "--ranges", path, "--out", tmp_path / "out")
-    assert all(text in line for text in [str(path), "fspo calibrate", *expected]), line
+    assert all(text in line for text in [str(path), "fspo bank calibrate", *expected]), line
     assert [p.name for p in tmp_path.iterdir()] == ["bad.json"]
 
 
@@ -360,7 +361,7 @@ def test_what_is_no_range_file_is_refused_by_every_command(
     for wrong in (path, tmp_path, tmp_path / "absent.json"):
         line = refused(capsys, monkeypatch, *words, "--ranges", wrong, "--out", tmp_path / "out")
         assert line.startswith(f"fspo: error: {wrong}: ")
-        assert "write it with fspo calibrate" in line
+        assert "write it with fspo bank calibrate" in line
     assert [p.name for p in tmp_path.iterdir()] == ["bad.json"]
 
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from test_local_jobs import Toy
 
 from conftest import REPORTED
-from suite.commands.app import Where
-from suite.commands.main import run_comparison
+from suite.commands.arguments import Where
+from suite.commands.compare import run_comparison
 from suite.config import CompareConfig
 from suite.experiments.finished import comparison_stages
 from suite.experiments.local_jobs import run_together

@@ -14,8 +14,9 @@ import pytest
 from suite.commands import main
 from suite.commands.recipes import NOT_PUBLIC, recipe_card
 from suite.config import CHECKPOINT_RULE, CompareConfig, EvalConfig, TrainConfig, VllmConfig, plain_data
+from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.experiments.recipe_book import DEFAULT, PAPER, RECIPES, SOURCES, provenance, published, recipe_settings
-from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, recipe, resolved, tasks_named
+from suite.experiments.recipes import recipe, resolved
 from suite.planning import dry_run
 from suite.policy import lora, vllm_engine
 from suite.records.comparison_folder import holds

@@ -21,8 +21,10 @@ import tasks
 from suite.commands import main
 from suite.config import CompareConfig, EvalConfig, TrainConfig
 from suite.experiments import verl_reward
+from suite.experiments.evaluation_overlap import overlaps_of
+from suite.experiments.names import EMBEDDED_MODEL, tasks_named
 from suite.experiments.recipe_book import RECIPES
-from suite.experiments.recipes import EMBEDDED_MODEL, overlaps_of, recipe, tasks_named
+from suite.experiments.recipes import recipe
 from suite.experiments.start import source_of
 from suite.experiments.verl_command import Prompts
 from suite.experiments.verl_data import Problems, measured, problems_of, reward_file, stop_file, tokenizer_at_hand

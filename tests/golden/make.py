@@ -3,7 +3,7 @@
     fspo train demo --method no_clip --steps 2 --out golden-run --set train.problems_per_step=8 \
         train.samples_per_problem=4 train.mini_batches=1 train.epochs=8 train.learning_rate=3e-4
     python tests/golden/make.py golden-run/cells/no_clip-seed0/updates/step-00001.safetensors
-    fspo regress --pin
+    fspo method regress --pin
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every method under every check of `fspo check`, and broken methods that the checks must turn away."""
+"""Every method under every check of `fspo method check`, and broken methods that the checks must turn away."""
 
 from __future__ import annotations
 

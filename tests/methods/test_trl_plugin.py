@@ -17,7 +17,7 @@ import torch
 from methods import Row, step_loss
 from methods import fspo as oracle
 from suite.advantages import leave_one_out
-from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, tasks_named
+from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.policy.loading import load_model
 from suite.policy.scoring import micro_batches, score
 from suite.training.update import Learner, optimizer_step

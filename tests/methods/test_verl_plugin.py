@@ -22,7 +22,8 @@ import fspo
 from methods import Row, step_gradient, step_loss
 from peers.batches import BATCHES, MAX_NEW_TOKENS, Batch
 from suite.config import CompareConfig, EvalConfig, TrainConfig
-from suite.experiments.recipes import EMBEDDED_MODEL, recipe, tasks_named
+from suite.experiments.names import EMBEDDED_MODEL, tasks_named
+from suite.experiments.recipes import recipe
 from suite.experiments.verl_command import Prompts, lines_of
 from suite.experiments.verl_script import script
 from suite.training.rollout_source import overlong_penalty
@@ -248,7 +249,7 @@ def test_an_exported_command_fits_verls_config(name: str, precision: Any):
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The demo as `fspo export-verl` writes it, with a stop text, and verl's config of its FSPO script."""
+    """The demo as `fspo export` writes it, with a stop text, and verl's config of its FSPO script."""
     verl_data = importlib.import_module("suite.experiments.verl_data")
     out, config = tmp_path_factory.mktemp("export"), recipe("demo")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, overlong_buffer=16, max_new_tokens=96))

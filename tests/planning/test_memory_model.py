@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.memory import Case, measured
-from suite.experiments.recipes import EMBEDDED_MODEL
+from suite.experiments.names import EMBEDDED_MODEL
 from suite.planning.devices import DEVICES, device_named
 from suite.planning.lengths import model_folder
 from suite.planning.memory_model import (
@@ -280,7 +280,7 @@ def test_the_embedded_model_needs_what_is_predicted(case: Case) -> None:
 @pytest.mark.external
 def test_an_update_of_smollm2_needs_what_is_predicted() -> None:
     if model_folder("smollm2") is None:
-        pytest.skip("SmolLM2 is not fetched: fspo fetch smollm2")
+        pytest.skip("SmolLM2 is not fetched: fspo model fetch smollm2")
     case = Case("smollm2", "update", 128, 128, 4, 256)
     assert case.predicted_gib() == pytest.approx(with_usual_libraries(case), rel=0.15)
 
@@ -290,6 +290,6 @@ def test_an_update_of_smollm2_needs_what_is_predicted() -> None:
 @pytest.mark.xdist_group("torchrun")
 def test_two_processes_that_share_an_update_of_smollm2_need_what_is_predicted() -> None:
     if model_folder("smollm2") is None:
-        pytest.skip("SmolLM2 is not fetched: fspo fetch smollm2")
+        pytest.skip("SmolLM2 is not fetched: fspo model fetch smollm2")
     case = Case("smollm2", "update", 128, 128, 8, 256, processes=2)
     assert case.predicted_gib() == pytest.approx(with_usual_libraries(case), rel=0.1)

@@ -11,7 +11,9 @@ import pytest
 
 from suite.commands import main
 from suite.config import PROTOCOL, VllmConfig
-from suite.experiments.recipes import EMBEDDED_MODEL, recipe, with_options
+from suite.experiments.names import EMBEDDED_MODEL
+from suite.experiments.recipes import recipe
+from suite.experiments.settings import with_options
 from suite.planning import plan_text
 from suite.planning.cost_model import (
     Lengths,

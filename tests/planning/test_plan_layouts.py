@@ -15,7 +15,9 @@ import torch
 
 from suite.commands import main
 from suite.experiments.layouts import VISIBLE, layout_for
-from suite.experiments.recipes import EMBEDDED_MODEL, recipe, with_options
+from suite.experiments.names import EMBEDDED_MODEL
+from suite.experiments.recipes import recipe
+from suite.experiments.settings import with_options
 from suite.planning import dry_run
 from suite.planning.cost_model import Lengths
 from suite.planning.devices import device_named

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from small_world import small_config, small_trainer
-from suite.experiments.recipes import METHODS
+from suite.experiments.names import METHODS
 from suite.experiments.start import load
 from suite.policy.deterministic import compute_deterministically
 

@@ -19,7 +19,7 @@ from test_ranks import Room, Threaded
 
 from small_world import tiny
 from suite.config import VllmConfig
-from suite.experiments.recipes import EMBEDDED_MODEL
+from suite.experiments.names import EMBEDDED_MODEL
 from suite.policy.hand_over import handed_over, write_safetensors
 from suite.policy.loading import load_model
 from suite.policy.ranks import ALONE

@@ -95,7 +95,7 @@ def test_the_embedded_model_is_a_folder_of_the_caller(saved: Path, tmp_path: Pat
     assert embedded.reference == "embedded"
     assert (embedded.digest, embedded.tokenizer_digest) == (by_path.digest, by_path.tokenizer_digest)
     for missing in (None, tmp_path):
-        with pytest.raises(UserError, match="fspo build-base"):
+        with pytest.raises(UserError, match="fspo model build-embedded"):
             load("embedded", embedded_folder=missing)
 
 
@@ -256,7 +256,7 @@ def test_a_folder_with_something_else_is_not_overwritten(tmp_path: Path):
 def test_smollm2_knows_what_comes_next():
     folder = smollm2.cache_folder() / "smollm2"
     if not smollm2.is_fetched(folder):
-        pytest.skip(f"no model at {folder} (run `fspo fetch smollm2`)")
+        pytest.skip(f"no model at {folder} (run `fspo model fetch smollm2`)")
     loaded = load(smollm2.located("smollm2"), torch.bfloat16)
     assert loaded.digest == "0a0f97ebf219e95abed51173875b9034a0140c6fdea588b70680656670ea2c20"
     assert "Apache License" in (folder / "LICENSE").read_text()

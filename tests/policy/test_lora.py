@@ -250,7 +250,8 @@ def test_named_layers_alone_are_adapted_and_folded_again() -> None:
 def test_a_cell_with_adapters_trains_evaluates_and_leaves_a_plain_model(tmp_path: Path) -> None:
     from suite.experiments.cells import CellJob
     from suite.experiments.finished import comparison_stages
-    from suite.experiments.recipes import EMBEDDED_MODEL, recipe
+    from suite.experiments.names import EMBEDDED_MODEL
+    from suite.experiments.recipes import recipe
     from suite.records.packed import read_result
 
     smoke = recipe("smoke")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from suite.config import TrainConfig, VllmConfig
+from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.experiments.recipe_book import TRAINED
-from suite.experiments.recipes import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.policy.loading import load_model
 from suite.policy.vllm_engine import require_vllm
 from suite.policy.vllm_sampler import VllmSampler, stop_engine

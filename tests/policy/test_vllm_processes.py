@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_vllm_sampler import TOLERANCE, installed
 
-from suite.experiments.recipes import EMBEDDED_MODEL
+from suite.experiments.names import EMBEDDED_MODEL
 from suite.policy.loading import load_model
 from suite.policy.vllm_sampler import VllmSampler, stop_engine
 from suite.records.files import OURS, SHARED_MEMORY

@@ -21,7 +21,7 @@ from benchmarks.planned import PlannedSampler
 from conftest import REPORTED
 from small_world import ODD, small_config, tiny
 from strategies import METHODS
-from suite.experiments.recipes import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
+from suite.experiments.names import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
 from suite.policy import vllm_sampler
 from suite.policy.hand_over import handed_over
 from suite.policy.loading import LoadedModel, load_model

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from small_world import small_config
 from suite.config import CompareConfig, VllmConfig, plain_data, restored
-from suite.experiments.recipes import recipe, resolved, with_options
+from suite.experiments.recipes import recipe, resolved
+from suite.experiments.settings import with_options
 from suite.policy import vllm_engine
 from suite.policy.vllm_engine import require_fitting, start_vllm, vllm_seed
 from suite.seeds import derive

@@ -85,7 +85,7 @@ def test_a_file_cut_short_or_missing_is_refused(bank: Bank) -> None:
 
 
 def test_what_is_no_bank_is_refused(tmp_path: Path, bank: Bank) -> None:
-    with pytest.raises(UserError, match="make one with fspo record"):
+    with pytest.raises(UserError, match="make one with fspo bank record"):
         Bank.open(tmp_path / "nowhere")
     with pytest.raises(UserError, match="not empty and no bank"):
         Bank.open_or_new(tmp_path)

@@ -21,7 +21,7 @@ from small_world import ODD, requests, small_config, small_source, tiny
 from strategies import METHODS
 from suite.config import EvalConfig, TrainConfig
 from suite.evaluation.evaluate import evaluate
-from suite.experiments.recipes import EMBEDDED_MODEL
+from suite.experiments.names import EMBEDDED_MODEL
 from suite.methods.trial_batches import with_hyper
 from suite.policy.loading import load_model, model_digest
 from suite.policy.lora import merged

@@ -1,4 +1,4 @@
-"""What every method owes, whatever its equation: the properties behind `fspo check`."""
+"""What every method owes, whatever its equation: the properties behind `fspo method check`."""
 
 from __future__ import annotations
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.commands.app import Name, Options, app, complaints, say
+from suite.commands.arguments import Recipe, RecipeChanges, first_seeds, listed
+from suite.commands.console import complaints, say
 from suite.config import CompareConfig, plain_data
+from suite.experiments.recipes import Changes
 from suite.types import Task, UserError
 
 if TYPE_CHECKING:
@@ -19,46 +20,42 @@ if TYPE_CHECKING:
 MANIFEST = "export.json"
 
 
-@app.command(name="export-verl")
-def export_verl(
-    recipe: Name,
+def export(
+    recipe: Recipe,
     /,
     methods: str | None = None,
     seeds: int | None = None,
-    steps: int | None = None,
-    model: str | None = None,
-    data_dir: Path | None = None,
-    options: Options = (),
+    changes: RecipeChanges = Changes(),  # noqa: B008 (frozen)
     gpus: int = 8,
     out: Path | None = None,
 ) -> None:
     """Write a recipe as verl runs: one bash script a method, with every setting, and those that verl lacks.
 
     With --data-dir also the training and evaluation problems, without those that overlap, as the trainer takes them.
-    The reward of verl is the suite's grader.
+    The reward of verl is the suite's grader. No model is looked for: it need not be on this machine, though its
+    tokenizer is used where it is.
 
     Args:
-        recipe: A name that fspo recipes lists.
+        recipe: A name that fspo recipes lists, FILE.toml, or FILE.py:NAME.
         methods: Comma-separated methods instead of the recipe's.
         seeds: Count of seeds (0, 1, ...) instead of the recipe's.
-        steps: Rollout steps instead of the recipe's.
-        model: Start model instead of the recipe's: a folder or a hub id. Its tokenizer is used where it is at hand.
-        data_dir: Folder of JSONL data sets, for train.parquet and eval.parquet; generated sets need none.
-        options: Settings apart from the recipe's, for instance --set fspo.c_low=0.05 train.learning_rate=3e-5.
+        changes: What is changed of the recipe. --data-dir also gives train.parquet and eval.parquet.
         gpus: Devices on the one node.
         out: Folder for METHOD.sh and the files beside them; without it, the scripts are printed.
     """
-    from suite.experiments.recipes import EMBEDDED_TASKS
+    from suite.experiments.names import EMBEDDED_TASKS
+    from suite.experiments.recipes import changed
     from suite.experiments.verl_data import write_files
 
     if gpus < 1:
         raise UserError(f"--gpus {gpus}: at least 1")
-    if data_dir is not None and out is None:
+    if changes.data_dir is not None and out is None:
         raise UserError("--data-dir: needs --out, the folder for the Parquet files")
-    config = _config(recipe, methods, seeds, steps, model, data_dir, options)
-    at_hand = out is not None and (data_dir is not None or all(task.name in EMBEDDED_TASKS for task in _tasks(config)))
+    here = changes if changes.data_dir is None else replace(changes, data_dir=changes.data_dir.resolve())
+    config = changed(recipe, here, listed(methods, "--methods"), first_seeds(seeds))
+    data_at_hand = changes.data_dir is not None or all(task.name in EMBEDDED_TASKS for task in _tasks(config))
     reference = _reference(config.train.model)
-    problems, prompts = _data(config, reference) if at_hand else (None, _unknown(config))
+    problems, prompts = _data(config, reference) if out is not None and data_at_hand else (None, _unknown(config))
     scripts = _scripts(config, reference, gpus, prompts)
     if out is None:
         for text in scripts.values():
@@ -71,33 +68,9 @@ def export_verl(
         say(["no train.parquet and eval.parquet: give --data-dir, or set DATA to a folder that has them"])
 
 
-def _config(
-    name: str,
-    methods: str | None,
-    seeds: int | None,
-    steps: int | None,
-    model: str | None,
-    data_dir: Path | None,
-    options: Sequence[str],
-) -> CompareConfig:
-    """The recipe with what was changed. No model is looked for: it need not be on this machine."""
-    from suite.experiments.recipes import recipe, with_options
-
-    if seeds is not None and seeds < 1:
-        raise UserError(f"--seeds {seeds}: at least 1")
-    config = recipe(name)
-    changes = {key: value for key, value in {"steps": steps, "model": model}.items() if value is not None}
-    where = None if data_dir is None else data_dir.resolve()
-    config = replace(config, train=replace(config.train, data_dir=where, **changes))
-    chosen = config.methods if methods is None else tuple(methods.split(","))
-    return with_options(
-        replace(config, methods=chosen, seeds=config.seeds if seeds is None else tuple(range(seeds))), options
-    )
-
-
 def _reference(model: str) -> str:
     """Where verl finds the model: a folder, or a hub id as it is."""
-    from suite.experiments.recipes import EMBEDDED_MODEL
+    from suite.experiments.names import EMBEDDED_MODEL
     from suite.policy.smollm2 import cache_folder
 
     known = {"embedded": EMBEDDED_MODEL, "smollm2": cache_folder() / "smollm2"}
@@ -114,15 +87,16 @@ def _unknown(config: CompareConfig) -> Prompts:
 
 def _tasks(config: CompareConfig) -> list[Task]:
     """The tasks of training and evaluation, each once."""
-    from suite.experiments.recipes import tasks_named
+    from suite.experiments.names import tasks_named
 
     return tasks_named(list(dict.fromkeys((*config.train.tasks, *config.evaluation.tasks))))
 
 
 def _data(config: CompareConfig, reference: str) -> tuple[Problems, Prompts]:
     """The problems of both files and the length of their prompts, with progress on the screen."""
+    from suite.experiments.evaluation_overlap import overlap_lines, overlaps_of, refuse_overlap
     from suite.experiments.local_jobs import progress_bar
-    from suite.experiments.recipes import overlap_lines, overlaps_of, refuse_overlap, tasks_named
+    from suite.experiments.names import tasks_named
     from suite.experiments.verl_data import measured, problems_of, tokenizer_at_hand
 
     with complaints.status("reading the sets and comparing training with evaluation"):
@@ -145,7 +119,8 @@ def _data(config: CompareConfig, reference: str) -> tuple[Problems, Prompts]:
 
 
 def _scripts(config: CompareConfig, reference: str, gpus: int, prompts: Prompts) -> dict[str, str]:
-    from suite.experiments.recipes import METHODS, method_with, tasks_named
+    from suite.experiments.names import METHODS, tasks_named
+    from suite.experiments.settings import method_with
     from suite.experiments.verl_command import lines_of
     from suite.experiments.verl_script import script
 

@@ -1,0 +1,53 @@
+"""From names to the methods and tasks that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+import baselines
+import fspo
+import tasks
+from suite.methods.from_outside import imported_method, plugin_methods
+from suite.types import Method, Task, UserError
+
+METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
+REFERENCE = "fspo"
+"""The method whose own clip rate the others are matched to."""
+EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
+EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
+LM_EVAL_TASKS = tasks.LM_EVAL_TASKS
+T = TypeVar("T")
+
+
+def lookup(known: Mapping[str, T], name: str, kind: str) -> T:
+    """known[name], or a UserError that suggests the nearest name and lists all."""
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"unknown {kind} {name!r}; {hint}there are: {', '.join(known)}")
+
+
+def tasks_named(names: Sequence[str]) -> list[Task]:
+    """The tasks of those names, in order."""
+    return [lookup(tasks.TASKS, name, "task") for name in names]
+
+
+def known_methods() -> dict[str, Method]:
+    """The suite's methods and those of plug-ins. A plug-in cannot take a name of ours."""
+    added = plugin_methods()
+    if taken := METHODS.keys() & added.keys():
+        raise UserError(f"plug-in method {sorted(taken)[0]}: that name is taken; rename its entry point")
+    return {**METHODS, **added}
+
+
+def find_method(name: str) -> Method:
+    """The method of that name, ours or a plug-in's, or the one that `package.module:NAME` names."""
+    if ":" in name:
+        return imported_method(name)
+    if name not in (known := known_methods()) and Path(f"{name.removesuffix('.py')}.py").is_file():
+        raise UserError(f"unknown method {name!r}; for a file of your own name its method too: {Path(name).stem}:NAME")
+    return lookup(known, name, "method")
