@@ -302,13 +302,13 @@ def test_every_set_says_where_it_comes_from(module: ModuleType):
 
 
 @SETS
-def test_the_readme_names_every_set(module: ModuleType):
+def test_the_page_on_data_names_every_set(module: ModuleType):
     sheet = module.SHEET
     rows = " + ".join(f"{USABLE[module.NAME, split]:,}" for split in sheet.files)
     use = {"train": "train", "eval": "evaluate"}
     splits = " + ".join(use[split] for split in sheet.files)
     line = f"| {module.NAME} | {splits} | {rows} | `{sheet.hub.dataset}` | {sheet.licence} | {sheet.flaws} |"
-    assert line in (ROOT / "README.md").read_text(encoding="utf-8"), line
+    assert line in (ROOT / "docs" / "models-and-data.md").read_text(encoding="utf-8"), line
 
 
 @pytest.mark.slow
