@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from suite.experiments.finished import load_comparison
-from suite.experiments.recipes import EMBEDDED_MODEL, method_with, recipe, with_options
+from suite.experiments.recipes import method_with, recipe, with_options
 from suite.planning.cost_model import HOUR
 from suite.planning.devices import DECODING_SHARE, TRAINING_SHARE, Device, device_named
 from suite.planning.lengths import expected_lengths, questions_of
@@ -45,7 +45,7 @@ def planned(
     config = with_options(recipe(name), options)
     changes = {key: value for key, value in (("model", model), ("data_dir", data_dir)) if value is not None}
     config = replace(config, train=replace(config.train, **changes))
-    device, shape = device_named(device_name), model_shape(config.train.model, EMBEDDED_MODEL)
+    device, shape = device_named(device_name), model_shape(config.train.model)
     lengths = expected_lengths(config, response_tokens)
     questions, asked = questions_of(config)
     critics = {m: "values" in method_with(m, config.options).needs for m in config.methods}

@@ -11,7 +11,7 @@ import pytest
 
 from suite.commands import main
 from suite.config import PROTOCOL, VllmConfig
-from suite.experiments.recipes import EMBEDDED_MODEL, recipe, with_options
+from suite.experiments.recipes import recipe, with_options
 from suite.planning import plan_text
 from suite.planning.cost_model import (
     Lengths,
@@ -40,7 +40,7 @@ from suite.statistics.variance import Components, SetComponents, minimum_detecta
 from suite.types import EvalResult, RunResult, UserError, Verdict
 
 LENGTHS = Lengths(prompt=200, longest_prompt=400, response=500, limit=1000, source="")
-SHAPE = model_shape("Qwen/Qwen3-1.7B", EMBEDDED_MODEL)
+SHAPE = model_shape("Qwen/Qwen3-1.7B")
 H100 = device_named("h100-80gb")
 
 

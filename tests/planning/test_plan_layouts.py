@@ -15,7 +15,7 @@ import torch
 
 from suite.commands import main
 from suite.experiments.layouts import VISIBLE, layout_for
-from suite.experiments.recipes import EMBEDDED_MODEL, recipe, with_options
+from suite.experiments.recipes import recipe, with_options
 from suite.planning import dry_run
 from suite.planning.cost_model import Lengths
 from suite.planning.devices import device_named
@@ -32,7 +32,7 @@ HUB = ("--model", "Qwen/Qwen3-0.6B")
 def plan(name: str, device: str, count: int, *options: str, model: str | None = None) -> Planned:
     """A plan of a recipe whose methods have no critic, but for PPO."""
     config = with_options(recipe(name), options)
-    shape = model_shape(model or config.train.model, EMBEDDED_MODEL)
+    shape = model_shape(model or config.train.model)
     critics = {method: method == "ppo" for method in config.methods}
     return Planned(config, shape, device_named(device), count, LENGTHS, 900, critics)
 
