@@ -15,7 +15,6 @@ import torch
 
 from suite.commands import main
 from suite.experiments.layouts import VISIBLE, layout_for
-from suite.experiments.names import EMBEDDED_MODEL
 from suite.experiments.recipes import recipe
 from suite.experiments.settings import with_options
 from suite.planning import dry_run
@@ -34,7 +33,7 @@ HUB = ("--model", "Qwen/Qwen3-0.6B")
 def plan(name: str, device: str, count: int, *options: str, model: str | None = None) -> Planned:
     """A plan of a recipe whose methods have no critic, but for PPO."""
     config = with_options(recipe(name), options)
-    shape = model_shape(model or config.train.model, EMBEDDED_MODEL)
+    shape = model_shape(model or config.train.model)
     critics = {method: method == "ppo" for method in config.methods}
     return Planned(config, shape, device_named(device), count, LENGTHS, 900, critics)
 
