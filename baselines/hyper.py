@@ -7,16 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from suite.types import UserError, knob
+from suite.types import knob, require
 
 LARGEST_LOG = 700.0
 """Beyond it e^x overflows a double; a band this wide is no band."""
-
-
-def require(condition: bool, owner: object, field: str, demand: str) -> None:
-    """Raise a UserError that names the hyper-parameter, its value and what it must be."""
-    if not condition:
-        raise UserError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: must be {demand}")
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,15 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from suite.config import TrainConfig
+from suite.experiments.models import is_smollm2, load_named, model_folder
 from suite.experiments.names import EMBEDDED_MODEL, tasks_named
 from suite.experiments.recipe_book import TRAINED
 from suite.planning.devices import Device
 from suite.planning.model_shapes import PUBLISHED, ModelShape, model_shape
 from suite.policy import vocabulary_tiles
-from suite.policy.loading import load_model
 from suite.policy.packed_attention import PACKED
 from suite.policy.prompting import encode
 from suite.policy.sampling import SampleRequest
-from suite.policy.smollm2 import cache_folder, is_fetched
 from suite.records.costs import PEAK, SECONDS, Clock
 from suite.seeds import derive
 from suite.types import FinishReason, Rollout, UserError
@@ -136,12 +135,11 @@ class Context:
 
 def load(reference: str, device: str) -> Loaded:
     """A model in float32; the published shapes get random weights. UserError where smollm2 was not fetched."""
-    if reference == "smollm2" and not is_fetched(cache_folder() / "smollm2"):
+    if is_smollm2(reference) and model_folder(reference) is None:
         raise UserError("smollm2 is not here: fspo model fetch smollm2")
-    shape = model_shape(reference, EMBEDDED_MODEL)
+    shape = model_shape(reference)
     if reference not in PUBLISHED:
-        where = str(cache_folder() / "smollm2") if reference == "smollm2" else reference
-        found = load_model(where, dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
+        found = load_named(reference, torch.float32, device)
         return Loaded(found.model, found.tokenizer, False, shape)
     kind, sizes, _ = PUBLISHED[reference]
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_MODEL, local_files_only=True)

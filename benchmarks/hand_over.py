@@ -20,11 +20,10 @@ import tyro
 
 from suite.commands.console import complaints
 from suite.config import TrainConfig, VllmConfig
-from suite.experiments.names import EMBEDDED_MODEL, METHODS
+from suite.experiments.models import load_named
+from suite.experiments.names import METHODS
 from suite.experiments.recipe_book import TRAINED
-from suite.policy.loading import load_model
 from suite.policy.sampling import SampleRequest, SamplingSettings
-from suite.policy.smollm2 import located
 from suite.policy.vllm_sampler import VllmSampler
 from suite.records.files import write_atomically
 from suite.records.provenance import machine, versions
@@ -35,7 +34,7 @@ from suite.types import UserError
 def measured(model: str, precision: Literal["float32", "bfloat16"], rounds: int) -> dict[str, Any]:
     """Seconds of every call, the first one with the start of the engine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(located(model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
+    loaded = load_named(model, torch.float32, device)
     learner = build_learner(loaded.model, METHODS["fspo"], TrainConfig(TRAINED, learning_rate=1e-6))
     sampler = VllmSampler(loaded.model, loaded.tokenizer, VllmConfig(precision, 8))
     asked = [SampleRequest("one token", 0, 7, (1, 2, 3))]

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from suite.experiments.names import EMBEDDED_MODEL
 from suite.experiments.recipe_book import TRAINED
 from suite.experiments.settings import method_with
 from suite.planning.memory_model import KEPT, Load, sampling, total_gib, updating
@@ -70,7 +69,7 @@ class Case:
 
     def predicted_gib(self) -> float:
         """The memory model's answer; for several processes without what their allocator keeps, see `measured`."""
-        shape = model_shape(self.model, EMBEDDED_MODEL)
+        shape = model_shape(self.model)
         found = updating(shape, self.load) if self.phase == "update" else sampling(shape, self.load, trained=False)
         return total_gib([term for term in found if term.name != KEPT or self.processes == 1])
 

@@ -18,11 +18,11 @@ from benchmarks.duel import Bell
 from benchmarks.material import Material
 from benchmarks.planned import PlannedSampler, planned_lengths
 from suite.config import TrainConfig
-from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
+from suite.experiments.models import load_named
+from suite.experiments.names import METHODS, tasks_named
 from suite.policy.engines import sampler_for
-from suite.policy.loading import LoadedModel, load_model
+from suite.policy.loading import LoadedModel
 from suite.policy.sampling import SamplingSettings, TransformersSampler
-from suite.policy.smollm2 import located
 from suite.records.costs import GIB, SECONDS, peak_bytes
 from suite.records.rollout_set import RolloutSet
 from suite.training.rollout_source import RolloutSource
@@ -65,8 +65,7 @@ class Watched(Trainer):
 
 def loaded_model(task: Mapping[str, Any]) -> LoadedModel:
     """The task's model in the task's dtype, on the CPU."""
-    reference, dtype = located(task["model"]), DTYPES[task["dtype"]]
-    return load_model(reference, dtype=dtype, device="cpu", embedded_folder=EMBEDDED_MODEL)
+    return load_named(task["model"], DTYPES[task["dtype"]], "cpu")
 
 
 def config_of(task: Mapping[str, Any]) -> TrainConfig:

@@ -20,6 +20,7 @@ import pandas as pd
 from benchmarks.gpu_text import markdown
 from benchmarks.ratios import Ratio
 from suite.records.files import write_atomically
+from suite.statistics.frames import Number
 from suite.types import UserError
 
 EXPECTED = ("training_step", "cycles", "cycles_tail", "log_probs", "scaling", "arena", "grading")
@@ -61,8 +62,8 @@ def table(rows: Sequence[tuple[str, Ratio]]) -> str:
         sign = "at least" if row.better == "higher" else "at most"
         goal = "" if row.goal is None else f"{sign} {row.goal:.2f}"
         met = {None: "", True: "yes", False: "no"}[row.met]
-        padding = "" if row.padding is None else f"{100 * row.padding:.0f} %"
-        content.append([name, f"{row.name}: {row.what}", f"{row.ratio:.2f}", goal, met, padding])
+        padding = "" if row.padding is None else Number(f"{100 * row.padding:.0f} %")
+        content.append([name, f"{row.name}: {row.what}", Number.of(row.ratio, ".2f"), goal, met, padding])
     return markdown(pd.DataFrame(content, columns=columns))
 
 

@@ -25,9 +25,8 @@ from benchmarks.duel import duel, ratio, seconds
 from benchmarks.material import MIXES, as_json, material
 from benchmarks.ratios import Ratio
 from suite.commands.console import complaints, console, say
-from suite.experiments.names import EMBEDDED_MODEL
-from suite.policy.loading import has_fast_bfloat16, locate
-from suite.policy.smollm2 import located
+from suite.experiments.models import model_folder
+from suite.policy.loading import has_fast_bfloat16
 from suite.records.files import write_atomically
 from suite.records.provenance import machine, versions
 from suite.report.terminal import show
@@ -67,8 +66,10 @@ SETUPS = {
 
 def vocabulary(model: str) -> list[int]:
     """Token ids to draw from: all but the first few, which are special."""
-    folder, _ = locate(located(model), EMBEDDED_MODEL)
-    size = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    folder = model_folder(model)
+    if folder is None:
+        raise UserError(f"--model {model}: not on this machine; for smollm2, fspo model fetch smollm2")
+    size = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     return list(range(5, size))
 
 

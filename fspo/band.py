@@ -10,7 +10,7 @@ from typing import Self
 from torch import Tensor
 
 from suite.arithmetic import drift_per_token, sequence_log_ratio, spread_per_root_token
-from suite.types import PolicyBatch, State, UserError, knob
+from suite.types import PolicyBatch, State, knob, require
 
 DRIFTS = ("zero", "batch", "ema")
 
@@ -28,19 +28,15 @@ class FSPOHyper:
     sigma_decay: float = knob(0.9, "ours")
 
     def __post_init__(self) -> None:
-        self._require(0 < self.c_low < math.inf, "c_low", "positive")
-        self._require(0 < self.c_high < math.inf, "c_high", "positive")
-        self._require(self.c_dual is None or self.c_dual > self.c_high, "c_dual", "above c_high")
+        require(0 < self.c_low < math.inf, self, "c_low", "positive")
+        require(0 < self.c_high < math.inf, self, "c_high", "positive")
+        require(self.c_dual is None or self.c_dual > self.c_high, self, "c_dual", "above c_high")
         finite = isinstance(self.drift, int | float) and math.isfinite(self.drift)
-        self._require(self.drift in DRIFTS or finite, "drift", "zero, batch, ema or a number (nats per token)")
-        self._require(0 <= self.ema_decay < 1, "ema_decay", "at least 0 and below 1")
-        self._require(0 <= self.sigma_decay < 1, "sigma_decay", "at least 0 and below 1")
+        require(self.drift in DRIFTS or finite, self, "drift", "zero, batch, ema or a number (nats per token)")
+        require(0 <= self.ema_decay < 1, self, "ema_decay", "at least 0 and below 1")
+        require(0 <= self.sigma_decay < 1, self, "sigma_decay", "at least 0 and below 1")
         rate = self.target_clip_rate
-        self._require(rate is None or 0 < rate < 1, "target_clip_rate", "between 0 and 1")
-
-    def _require(self, condition: bool, field: str, demand: str) -> None:
-        if not condition:
-            raise UserError(f"FSPOHyper.{field} = {getattr(self, field)!r}: must be {demand}")
+        require(rate is None or 0 < rate < 1, self, "target_clip_rate", "between 0 and 1")
 
     def scaled(self, factor: float) -> Self:
         """The band with its widths multiplied by `factor`; a width from a target clip rate is switched off."""

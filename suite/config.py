@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from suite.types import UserError
+from suite.types import require
 
 MEAN = "mean"
 """The primary outcome that is the mean over the evaluation sets."""
@@ -16,11 +16,6 @@ FOLLOWS = {"train.vllm.dtype": "train.precision", "train.vllm.side_by_side": "tr
 """Settings that nobody gives, and the setting that each is equal to."""
 PROTOCOL = 1
 """Version of what the results mean; folders of another protocol are never mixed with this one's."""
-
-
-def _demand(owner: object, condition: bool, field: str, demand: str) -> None:
-    if not condition:
-        raise UserError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: must be {demand}")
 
 
 @dataclass(frozen=True)
@@ -47,8 +42,8 @@ class VllmConfig:
 
     def __post_init__(self) -> None:
         for field in ("side_by_side", "kv_cache_gib", "tensor_parallel_size"):
-            _demand(self, getattr(self, field) >= 1, field, "at least 1")
-        _demand(self, 0 < self.gpu_memory_utilization <= 1, "gpu_memory_utilization", "above 0 and at most 1")
+            require(getattr(self, field) >= 1, self, field, "at least 1")
+        require(0 < self.gpu_memory_utilization <= 1, self, "gpu_memory_utilization", "above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -120,26 +115,26 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field in ("steps", "problems_per_step", "mini_batches", "epochs", "checkpoint_every"):
-            _demand(self, getattr(self, field) >= 1, field, "at least 1")
+            require(getattr(self, field) >= 1, self, field, "at least 1")
         for field in ("sampling_batch_size", "tokens_per_micro_batch"):
-            _demand(self, getattr(self, field) >= 1, field, "at least 1")
-        _demand(self, self.samples_per_problem >= 2, "samples_per_problem", "at least 2 (advantages need a group)")
-        _demand(self, 0 < self.learning_rate < 1, "learning_rate", "between 0 and 1")
-        _demand(self, self.max_grad_norm > 0, "max_grad_norm", "positive")
-        _demand(self, self.kl_coefficient >= 0, "kl_coefficient", "0 or more")
-        _demand(self, self.weight_decay >= 0, "weight_decay", "0 or more")
-        _demand(self, self.warmup_updates >= 0, "warmup_updates", "0 or more")
-        _demand(self, self.lora_rank >= 0, "lora_rank", "0 or more")
-        _demand(self, self.lora_alpha > 0, "lora_alpha", "positive")
-        _demand(self, all(self.lora_targets.split(",")), "lora_targets", "all-linear, or names of layers")
-        _demand(self, self.dynamic_sampling >= 0, "dynamic_sampling", "0 or more")
-        _demand(self, self.overlong_buffer >= 0, "overlong_buffer", "0 or more tokens")
+            require(getattr(self, field) >= 1, self, field, "at least 1")
+        require(self.samples_per_problem >= 2, self, "samples_per_problem", "at least 2 (advantages need a group)")
+        require(0 < self.learning_rate < 1, self, "learning_rate", "between 0 and 1")
+        require(self.max_grad_norm > 0, self, "max_grad_norm", "positive")
+        require(self.kl_coefficient >= 0, self, "kl_coefficient", "0 or more")
+        require(self.weight_decay >= 0, self, "weight_decay", "0 or more")
+        require(self.warmup_updates >= 0, self, "warmup_updates", "0 or more")
+        require(self.lora_rank >= 0, self, "lora_rank", "0 or more")
+        require(self.lora_alpha > 0, self, "lora_alpha", "positive")
+        require(all(self.lora_targets.split(",")), self, "lora_targets", "all-linear, or names of layers")
+        require(self.dynamic_sampling >= 0, self, "dynamic_sampling", "0 or more")
+        require(self.overlong_buffer >= 0, self, "overlong_buffer", "0 or more tokens")
         short = self.max_new_tokens is None or self.overlong_buffer <= self.max_new_tokens
-        _demand(self, short, "overlong_buffer", "at most max_new_tokens")
-        _demand(self, self.max_new_tokens is None or self.max_new_tokens >= 1, "max_new_tokens", "at least 1")
-        _demand(self, len(self.tasks) > 0, "tasks", "at least one task")
+        require(short, self, "overlong_buffer", "at most max_new_tokens")
+        require(self.max_new_tokens is None or self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
+        require(len(self.tasks) > 0, self, "tasks", "at least one task")
         fits = self.mini_batches <= self.problems_per_step * self.samples_per_problem
-        _demand(self, fits, "mini_batches", "at most problems_per_step x samples_per_problem")
+        require(fits, self, "mini_batches", "at most problems_per_step x samples_per_problem")
 
         derived = replace(self.vllm, dtype=self.precision, side_by_side=self.sampling_batch_size)
         object.__setattr__(self, "vllm", derived)  # the way of a frozen dataclass to fill in what follows from the rest
@@ -172,12 +167,12 @@ class EvalConfig:
     """Ask through the tokenizer's chat template instead of the task's own few-shot prompt."""
 
     def __post_init__(self) -> None:
-        _demand(self, len(self.tasks) > 0, "tasks", "at least one task")
-        _demand(self, self.samples >= 1, "samples", "at least 1")
-        _demand(self, self.limit is None or self.limit >= 1, "limit", "at least 1")
-        _demand(self, self.temperature >= 0, "temperature", "0 or more")
-        _demand(self, self.batch_size >= 1, "batch_size", "at least 1")
-        _demand(self, self.max_new_tokens is None or self.max_new_tokens >= 1, "max_new_tokens", "at least 1")
+        require(len(self.tasks) > 0, self, "tasks", "at least one task")
+        require(self.samples >= 1, self, "samples", "at least 1")
+        require(self.limit is None or self.limit >= 1, self, "limit", "at least 1")
+        require(self.temperature >= 0, self, "temperature", "0 or more")
+        require(self.batch_size >= 1, self, "batch_size", "at least 1")
+        require(self.max_new_tokens is None or self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
 
 
 @dataclass(frozen=True)
@@ -204,14 +199,14 @@ class CompareConfig:
     """The outcome that a claim is about, declared before the run: one evaluation set, or `mean` over all of them."""
 
     def __post_init__(self) -> None:
-        _demand(self, len(self.methods) > 0, "methods", "at least one method")
-        _demand(self, len(set(self.methods)) == len(self.methods), "methods", "distinct")
-        _demand(self, len(self.seeds) > 0, "seeds", "at least one seed")
-        _demand(self, len(set(self.seeds)) == len(self.seeds), "seeds", "distinct")
-        _demand(self, self.bootstrap >= 100, "bootstrap", "at least 100")
-        _demand(self, self.replay_seeds is None or self.replay_seeds >= 1, "replay_seeds", "at least 1")
+        require(len(self.methods) > 0, self, "methods", "at least one method")
+        require(len(set(self.methods)) == len(self.methods), self, "methods", "distinct")
+        require(len(self.seeds) > 0, self, "seeds", "at least one seed")
+        require(len(set(self.seeds)) == len(self.seeds), self, "seeds", "distinct")
+        require(self.bootstrap >= 100, self, "bootstrap", "at least 100")
+        require(self.replay_seeds is None or self.replay_seeds >= 1, self, "replay_seeds", "at least 1")
         known = self.primary in (MEAN, *self.evaluation.tasks)
-        _demand(self, known, "primary", f"{MEAN} or one of {', '.join(self.evaluation.tasks)}")
+        require(known, self, "primary", f"{MEAN} or one of {', '.join(self.evaluation.tasks)}")
 
     @property
     def replayed(self) -> tuple[int, ...]:

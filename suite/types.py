@@ -22,6 +22,20 @@ class UserError(Exception):
     """
 
 
+def require(condition: bool, owner: object, field: str, demand: str) -> None:
+    """UserError unless the condition holds: it names the setting, its value and what it must be.
+
+    For the checks of a dataclass's own fields, in `__post_init__` or `check`: `demand` completes "must be ...".
+
+    >>> unnamed = Problem("", "1 + 1 =", "2", task="sums", task_version="1")
+    >>> require(unnamed.id != "", unnamed, "id", "a name")
+    Traceback (most recent call last):
+    suite.types.UserError: Problem.id = '': must be a name
+    """
+    if not condition:
+        raise UserError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: must be {demand}")
+
+
 # --- problems and rollouts ------------------------------------------------------------------------
 
 

@@ -43,6 +43,7 @@ def export(
         gpus: Devices on the one node.
         out: Folder for METHOD.sh and the files beside them; without it, the scripts are printed.
     """
+    from suite.experiments.models import model_place
     from suite.experiments.names import EMBEDDED_TASKS
     from suite.experiments.recipes import changed
     from suite.experiments.verl_data import write_files
@@ -54,7 +55,7 @@ def export(
     here = changes if changes.data_dir is None else replace(changes, data_dir=changes.data_dir.resolve())
     config = changed(recipe, here, listed(methods, "--methods"), first_seeds(seeds))
     data_at_hand = changes.data_dir is not None or all(task.name in EMBEDDED_TASKS for task in _tasks(config))
-    reference = _reference(config.train.model)
+    reference = model_place(config.train.model).absolute
     problems, prompts = _data(config, reference) if out is not None and data_at_hand else (None, _unknown(config))
     scripts = _scripts(config, reference, gpus, prompts)
     if out is None:
@@ -66,16 +67,6 @@ def export(
     say(f"wrote {out / name}" if name in written else f"is there: {out / name}" for name in files)
     if problems is None:
         say(["no train.parquet and eval.parquet: give --data-dir, or set DATA to a folder that has them"])
-
-
-def _reference(model: str) -> str:
-    """Where verl finds the model: a folder, or a hub id as it is."""
-    from suite.experiments.names import EMBEDDED_MODEL
-    from suite.policy.smollm2 import cache_folder
-
-    known = {"embedded": EMBEDDED_MODEL, "smollm2": cache_folder() / "smollm2"}
-    folder = known.get(model.lower(), Path(model).expanduser())
-    return str(folder.resolve()) if model.lower() in known or folder.is_dir() else model
 
 
 def _unknown(config: CompareConfig) -> Prompts:

@@ -6,13 +6,13 @@ import torch
 
 from suite.config import CompareConfig, TrainConfig
 from suite.experiments.evaluation_overlap import overlaps_of
-from suite.experiments.names import EMBEDDED_MODEL, tasks_named
+from suite.experiments.models import load_named
+from suite.experiments.names import tasks_named
 from suite.policy.deterministic import compute_deterministically
 from suite.policy.engines import require_engine, sampler_for
-from suite.policy.loading import LoadedModel, load_model
+from suite.policy.loading import LoadedModel
 from suite.policy.ranks import ranks_here
 from suite.policy.sampling import Sampler
-from suite.policy.smollm2 import located
 from suite.policy.vllm_sampler import PRECISIONS
 from suite.records.provenance import machine, versions
 from suite.training.rollout_source import RolloutSource
@@ -27,7 +27,7 @@ def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
     require_engine(config.sampler, vllm=config.vllm)
     compute_deterministically(config.deterministic)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(located(config.model), dtype=torch.float32, device=device, embedded_folder=EMBEDDED_MODEL)
+    loaded = load_named(config.model, torch.float32, device)
     side_by_side = config.sampling_batch_size
     sampler = sampler_for(config.sampler, loaded.model, loaded.tokenizer, config.precision, side_by_side, config.vllm)
     return loaded, sampler_of_ranks(sampler, ranks_here())
@@ -48,4 +48,4 @@ def environment_of(sampler: Sampler) -> dict[str, str]:
 def model_for_evaluation(model: str, precision: str) -> LoadedModel:
     """The named model in that precision, on the GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_model(located(model), dtype=PRECISIONS[precision], device=device, embedded_folder=EMBEDDED_MODEL)
+    return load_named(model, PRECISIONS[precision], device)

@@ -81,11 +81,11 @@ def tokenizer_at_hand(reference: str) -> Any:
     """The tokenizer of a model folder, a GGUF file or a hub id in the cache; None where it is not on this machine."""
     from transformers import AutoTokenizer
 
-    from suite.policy.loading import locate
+    from suite.experiments.models import model_place
 
     try:
-        source, options = locate(reference, None)
-        return AutoTokenizer.from_pretrained(source, **options | {"local_files_only": True})
+        place = model_place(reference)
+        return AutoTokenizer.from_pretrained(place.source, **place.options | {"local_files_only": True})
     except (UserError, OSError, ValueError, KeyError, ImportError):
         return None
 

@@ -146,7 +146,7 @@ def superiority(differences: pd.DataFrame, sets: int, runs: str) -> Claim:
 
 def claims_table(found: Sequence[Claim]) -> pd.DataFrame:
     """One row a claim, numbered."""
-    rows = [{"": str(i), **asdict(claim)} for i, claim in enumerate(found, start=1)]
+    rows = [{"": i, **asdict(claim)} for i, claim in enumerate(found, start=1)]
     return pd.DataFrame(rows).rename(columns={"runs": "runs behind it"})
 
 

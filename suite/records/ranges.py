@@ -98,9 +98,9 @@ class Ranges:
         if schema != SCHEMA:
             raise UserError(f"{path}: schema {schema!r}, this version reads {SCHEMA!r}; {AGAIN}")
         for part in ("methods", "unmatched"):
-            _demand(path, part, content.get(part), dict, "an object with names of methods")
+            _check_kind(path, part, content.get(part), dict, "an object with names of methods")
         for name, reason in content["unmatched"].items():
-            _demand(path, f"unmatched.{name}", reason, str, "a reason")
+            _check_kind(path, f"unmatched.{name}", reason, str, "a reason")
         methods = {name: _range(path, f"methods.{name}", entry) for name, entry in content["methods"].items()}
         return cls(path, hashlib.sha256(data).hexdigest(), methods, content["unmatched"])
 
@@ -120,13 +120,14 @@ NO_RANGES = Ranges()
 
 
 def _range(path: Path, where: str, entry: Any) -> Range:
-    _demand(path, where, entry, dict, "an object")
+    _check_kind(path, where, entry, dict, "an object")
     for name, (kind, what) in KINDS.items():
-        _demand(path, f"{where}.{name}", entry.get(name), kind, what)
+        _check_kind(path, f"{where}.{name}", entry.get(name), kind, what)
     return Range(**{name: entry[name] for name in KINDS})
 
 
-def _demand(path: Path, where: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
+def _check_kind(path: Path, where: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
+    """UserError unless this part of the file is there and of that kind."""
     if isinstance(value, bool) or not isinstance(value, kind):
         found = "is missing" if value is None else f"is {value!r}"
         raise UserError(f"{path}: {where} {found}, must be {what}; {AGAIN}")

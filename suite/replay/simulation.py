@@ -14,7 +14,7 @@ from scipy import signal, stats
 
 from suite.records.update_log import UpdateLog
 from suite.replay.growth import Band, constant_band, expected_outside_share, linear_band, sqrt_band
-from suite.types import UserError
+from suite.types import UserError, require
 
 TOKENS = ("drawn", "spread", "last")
 RULES: Mapping[str, Callable[[np.ndarray], Band]] = {
@@ -28,11 +28,6 @@ FLOAT32_STEPS = 100  # a token's spread in float32 steps; rounding then adds les
 
 COPIES = 4
 """Twins behind one prediction: their noise is then half of that of the responses themselves."""
-
-
-def _require(condition: bool, owner: object, field: str, demand: str) -> None:
-    if not condition:
-        raise UserError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: must be {demand}")
 
 
 def _count(value: object) -> bool:
@@ -64,10 +59,10 @@ class LogNormal:
     responses: int
 
     def __post_init__(self) -> None:
-        _require(0 < self.median < math.inf, self, "median", "positive (tokens)")
-        _require(0 < self.spread <= 10, self, "spread", "above 0 and at most 10 (standard deviation of ln L)")
-        _require(_count(self.limit), self, "limit", "a whole number of tokens, at least 1")
-        _require(_count(self.responses), self, "responses", "a whole number, at least 1")
+        require(0 < self.median < math.inf, self, "median", "positive (tokens)")
+        require(0 < self.spread <= 10, self, "spread", "above 0 and at most 10 (standard deviation of ln L)")
+        require(_count(self.limit), self, "limit", "a whole number of tokens, at least 1")
+        require(_count(self.responses), self, "responses", "a whole number, at least 1")
 
     @property
     def truncated_share(self) -> float:
@@ -123,19 +118,19 @@ class Simulation:
     old_log_prob: float = -1.0
 
     def __post_init__(self) -> None:
-        _require(0 < self.sigma < math.inf, self, "sigma", "positive (nats per square root of a token)")
-        _require(math.isfinite(self.drift), self, "drift", "finite (nats per token)")
-        _require(-1 < self.correlation < 1, self, "correlation", "above -1 and below 1")
-        _require(self.tokens in TOKENS, self, "tokens", ", ".join(TOKENS[:-1]) + f" or {TOKENS[-1]}")
-        _require(_count(self.updates), self, "updates", "a whole number, at least 1")
+        require(0 < self.sigma < math.inf, self, "sigma", "positive (nats per square root of a token)")
+        require(math.isfinite(self.drift), self, "drift", "finite (nats per token)")
+        require(-1 < self.correlation < 1, self, "correlation", "above -1 and below 1")
+        require(self.tokens in TOKENS, self, "tokens", ", ".join(TOKENS[:-1]) + f" or {TOKENS[-1]}")
+        require(_count(self.updates), self, "updates", "a whole number, at least 1")
         law = isinstance(self.lengths, LogNormal) or _pairs(self.lengths)
-        _require(law, self, "lengths", "(length, responses) pairs of whole numbers, at least 1, or a LogNormal")
+        require(law, self, "lengths", "(length, responses) pairs of whole numbers, at least 1, or a LogNormal")
         enough = f"a whole number from 1 to {self.responses // 2}, so that each has 2 of {self.responses} responses"
-        _require(_count(self.problems) and 2 * self.problems <= self.responses, self, "problems", enough)
+        require(_count(self.problems) and 2 * self.problems <= self.responses, self, "problems", enough)
         old = self.old_log_prob
-        _require(-math.inf < old <= 0, self, "old_log_prob", "at most 0 and finite")
+        require(-math.inf < old <= 0, self, "old_log_prob", "at most 0 and finite")
         fine = FLOAT32_STEPS * float(np.spacing(np.float32(-old))) <= self.token_spread
-        _require(fine, self, "old_log_prob", f"nearer to 0: float32 would lose a token's spread {self.token_spread:g}")
+        require(fine, self, "old_log_prob", f"nearer to 0: float32 would lose a token's spread {self.token_spread:g}")
 
     @property
     def responses(self) -> int:

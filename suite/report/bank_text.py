@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +16,7 @@ from suite.replay.null_update import LAYOUTS
 from suite.replay.update_directions import OWN
 from suite.report import tables
 from suite.report.markdown import markdown
-from suite.statistics.frames import NOTHING, names_of, numbers_of, percent, select
+from suite.statistics.frames import Number, names_of, numbers_of, percent, select
 
 RIVALS = ("rloo", "gspo")
 FEWEST = 0.01
@@ -141,7 +140,7 @@ def _questions(lab: Lab) -> Iterator[str]:
         part = select(lab.variants, range=question)
         relative = (part["outside_slope"] / part["mean_outside_band"]).to_numpy()
         table = tables.fairness_table(part).drop(columns="range")
-        table.insert(4, "relative slope", [NOTHING if math.isnan(x) else f"{x:+.2f}" for x in relative])
+        table.insert(4, "relative slope", [Number.of(x, "+.2f") for x in relative])
         yield f"### {question}"
         yield markdown(table)
         enough = part["mean_outside_band"].to_numpy() >= FEWEST
@@ -214,13 +213,14 @@ def noise_clip_table(found: pd.DataFrame) -> pd.DataFrame:
     """Rows methods; per precision the largest share over the layouts, then every other change, in per cent."""
     rows = []
     for method in names_of(found, "method"):
-        mine, row = select(found, method=method), {"method": method}
+        row: dict[str, str | Number] = {"method": method}
+        mine = select(found, method=method)
         for precision in names_of(mine, "precision"):
             shares = [select(mine, precision=precision, change=change) for change in LAYOUTS]
-            row[precision] = percent(numbers_of(pd.concat(shares), "outside_band").max())
+            row[precision] = Number.percent(numbers_of(pd.concat(shares), "outside_band").max())
         for other in mine.to_dict("records"):
             if other["change"] not in LAYOUTS:
-                row[f"{other['precision']}: {other['change']}"] = percent(other["outside_band"])
+                row[f"{other['precision']}: {other['change']}"] = Number.percent(other["outside_band"])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -241,6 +241,4 @@ def _shortened(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _short(value: object) -> object:
-    if not isinstance(value, float):
-        return value
-    return NOTHING if math.isnan(value) else f"{value:.3g}"
+    return Number.of(value, ".3g") if isinstance(value, float) else value

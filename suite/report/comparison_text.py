@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,10 +23,8 @@ from suite.report import tables
 from suite.report.html import slug
 from suite.report.markdown import markdown
 from suite.report.tables import accuracies_of
-from suite.statistics.frames import percent
+from suite.statistics.frames import ABSENT, Number, percent
 from suite.types import RunResult
-
-NUMBER = re.compile(r"[+-]?\d[\d.]*( |$)")
 
 
 def report_text(report: Comparison) -> str:
@@ -81,10 +80,14 @@ def _accuracies(report: Comparison) -> Iterator[str]:
 
 def linked(table: pd.DataFrame) -> pd.DataFrame:
     """The table with every number a link to the runs of its row's method, the first word of the first column."""
+
+    def linked_cell(value: Any, anchor: str) -> Any:
+        return replace(value, link=anchor) if isinstance(value, Number) and value != ABSENT else value
+
     rows = []
     for row in table.to_dict("records"):
         anchor = slug(f"Runs of {str(next(iter(row.values()))).split()[0]}")
-        rows.append({k: f"[{v}](#{anchor})" if NUMBER.match(str(v)) else v for k, v in row.items()})
+        rows.append({name: linked_cell(value, anchor) for name, value in row.items()})
     return pd.DataFrame(rows, columns=table.columns)
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from suite.records.files import write_atomically
-from suite.statistics.frames import NOTHING
-
-NUMERIC = (*"0123456789+-.", NOTHING)
+from suite.statistics.frames import Number
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table of the columns as they stand: columns of numbers right-aligned, pipes and line breaks escaped.
 
-    An empty table keeps its header. The same frame gives the same text.
+    Numbers are cells of the type `Number`, and finite ints and floats. An empty table keeps its header. The same frame
+    gives the same text.
     """
+    rows = list(table.itertuples(index=False, name=None))
     header = [_escaped(name) for name in table.columns]
-    body = [[_escaped(value) for value in row] for row in table.itertuples(index=False, name=None)]
-    rule = ["---:" if body and all(_is_number(row[i]) for row in body) else "---" for i in range(len(header))]
+    rule = ["---:" if rows and all(_is_number(row[i]) for row in rows) else "---" for i in range(len(header))]
+    body = [[_escaped(value) for value in row] for row in rows]
     return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
 
 
@@ -39,10 +41,11 @@ def write_csv(path: Path, tidy: pd.DataFrame) -> None:
     write_atomically(path, text.getvalue())
 
 
-def _is_number(cell: str) -> bool:
-    """Whether a cell, or the text of a link, begins like a number or is empty."""
-    return cell.lstrip("[")[:1] in NUMERIC
+def _is_number(cell: Any) -> bool:
+    """Whether a cell holds a number, written or not; nan and infinities are words."""
+    return isinstance(cell, Number) or (isinstance(cell, Real) and not isinstance(cell, bool) and math.isfinite(cell))
 
 
 def _escaped(value: Any) -> str:
-    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")
+    text = f"[{value}](#{value.link})" if isinstance(value, Number) and value.link else str(value)
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")

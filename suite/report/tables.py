@@ -12,7 +12,7 @@ import pandas as pd
 from suite.config import MEAN
 from suite.findings.comparison import Comparison
 from suite.records.result import BASE
-from suite.statistics.frames import NOTHING, heading, overall, percent, records
+from suite.statistics.frames import ABSENT, NOTHING, Number, heading, overall, percent, records
 from suite.types import EvalResult
 
 FAIRNESS = ("clipped", "outside band", "slope per doubling", "LRE max", "LRE noise", "LRE mean", "supported")
@@ -41,16 +41,16 @@ def accuracy_table(
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
         row = {"model": _title(method, titles)}
-        row |= {heading(r["task"]): percent(r["accuracy"], r["low"], r["high"]) for r in records(part)}
+        row |= {heading(r["task"]): Number.percent(r["accuracy"], r["low"], r["high"]) for r in records(part)}
         whole = overall(part)
-        row["seeds"] = NOTHING if method == BASE else str(whole["seeds"])
+        row["seeds"] = ABSENT if method == BASE else Number(str(whole["seeds"]))
         if cards is not None:
             row["card"] = cards.get(str(method), NOTHING)
         if noise:
-            row["null update"] = percent(noise.get(str(method), math.nan))
+            row["null update"] = Number.percent(noise.get(str(method), math.nan))
         for kind in ("truncated", "no_answer", "undecided"):
             if kind == "truncated" or np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
-                row[kind.replace("_", " ")] = percent(whole[f"{kind}_share"])
+                row[kind.replace("_", " ")] = Number.percent(whole[f"{kind}_share"])
         if published is not None:
             row["published"] = published.get(str(method), "not public")
         if canaries:
@@ -71,13 +71,13 @@ def evaluation_table(accuracies: pd.DataFrame, evals: Sequence[EvalResult]) -> p
         rows.append(
             {
                 "set": heading(r["task"]),
-                "problems x samples": f"{r['problems']} x {r['samples']}",
-                f"avg@{r['samples']}": percent(r["accuracy"], r["low"], r["high"]),
-                f"pass@{r['samples']}": percent(r["pass_at_samples"]),
-                "undecided": percent(r["undecided_share"]),
-                "no answer": percent(r["no_answer_share"]),
-                "truncated": percent(r["truncated_share"]),
-                "mean length": f"{length:.1f}",
+                "problems x samples": Number(f"{r['problems']} x {r['samples']}"),
+                f"avg@{r['samples']}": Number.percent(r["accuracy"], r["low"], r["high"]),
+                f"pass@{r['samples']}": Number.percent(r["pass_at_samples"]),
+                "undecided": Number.percent(r["undecided_share"]),
+                "no answer": Number.percent(r["no_answer_share"]),
+                "truncated": Number.percent(r["truncated_share"]),
+                "mean length": Number.of(float(length), ".1f"),
             }
         )
     return pd.DataFrame(rows)
@@ -89,9 +89,9 @@ def sample_table(metrics: pd.DataFrame) -> pd.DataFrame:
     shares |= {f"{kind}_share": kind.replace("_", " ") for kind in ("undecided", "no_answer", "truncated")}
     return pd.DataFrame(
         [
-            {"set": r["task"], "problems x samples": f"{r['problems']} x {r['samples']}", "k": str(r["k"])}
-            | {title: percent(r[name]) for name, title in shares.items()}
-            | {"mean length": f"{r['mean_length']:.1f}"}
+            {"set": r["task"], "problems x samples": Number(f"{r['problems']} x {r['samples']}"), "k": r["k"]}
+            | {title: Number.percent(r[name]) for name, title in shares.items()}
+            | {"mean length": Number.of(r["mean_length"], ".1f")}
             for r in records(metrics)
         ]
     )
@@ -110,12 +110,17 @@ def difference_table(
         "method", sort=False
     ):
         row = {"model": f"{_title(method, titles)} − {_title(reference, titles)}"}
-        row |= {heading(r["task"]): percent(r["difference"], r["low"], r["high"], sign=True) for r in records(part)}
+        row |= _points(part)
         whole = overall(part)
-        row["p (Holm)"] = NOTHING if np.isnan(whole["p_holm"]) else f"{whole['p_holm']:.4f}"
-        row["detectable"] = percent(whole["minimum_detectable"])
+        row["p (Holm)"] = Number.of(whole["p_holm"], ".4f")
+        row["detectable"] = Number.percent(whole["minimum_detectable"])
         rows.append(row | {"verdict": whole["verdict"]})
     return pd.DataFrame(rows)
+
+
+def _points(part: pd.DataFrame) -> dict[str, Number]:
+    """Differences in points with their intervals, by set."""
+    return {heading(r["task"]): Number.percent(r["difference"], r["low"], r["high"], sign=True) for r in records(part)}
 
 
 def verdict_lines(differences: pd.DataFrame, titles: Mapping[str, str] | None = None) -> list[str]:
@@ -149,11 +154,11 @@ def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = Non
     for r in records(summary):
         row = {"method": _title(r["method"], titles), "range": r["range"]}
         if not r.get("band", True):
-            rows.append(row | dict.fromkeys(FAIRNESS[:-1], NOTHING) | {FAIRNESS[-1]: "no band"})
+            rows.append(row | dict.fromkeys(FAIRNESS[:-1], ABSENT) | {FAIRNESS[-1]: "no band"})
             continue
         cells = (
             _share(r, "mean_clipped"), _share(r, "mean_outside_band"), _share(r, "outside_slope", sign=True),
-            _plain(r, "lre_max"), f"{r['lre_noise']:.3f}", _plain(r, "lre_mean"), r["sentence"].split(":")[0],
+            _plain(r, "lre_max"), Number.of(r["lre_noise"], ".3f"), _plain(r, "lre_mean"), r["sentence"].split(":")[0],
         )  # fmt: skip
         rows.append(row | dict(zip(FAIRNESS, cells, strict=True)))
     return pd.DataFrame(rows)
@@ -168,17 +173,16 @@ def noise_cells(noise: pd.DataFrame) -> pd.DataFrame:
     names = {"token_mean": "token mean", "token_rms": "token rms", "token_max": "token max",
              "sequence_rms": "S rms", "sequence_max": "S max", "per_root_token": "sigma"}  # fmt: skip
     shown = noise.rename(columns=names)
-    return shown.assign(**{name: [f"{x:.3g}" for x in shown[name]] for name in names.values()})
+    return shown.assign(**{name: [Number.of(x, ".3g") for x in shown[name]] for name in names.values()})
 
 
-def _share(row: Mapping[str, Any], key: str, *, sign: bool = False) -> str:
-    return percent(row[key], row[f"{key}_low"], row[f"{key}_high"], sign=sign)
+def _share(row: Mapping[str, Any], key: str, *, sign: bool = False) -> Number:
+    return Number.percent(row[key], row[f"{key}_low"], row[f"{key}_high"], sign=sign)
 
 
-def _plain(row: Mapping[str, Any], key: str) -> str:
-    numbers = [row[key], row[f"{key}_low"], row[f"{key}_high"]]
-    value, low, high = (NOTHING if np.isnan(x) else f"{x:.3f}" for x in numbers)
-    return f"{value} [{low}, {high}]"
+def _plain(row: Mapping[str, Any], key: str) -> Number:
+    value, low, high = (Number.of(row[name], ".3f") for name in (key, f"{key}_low", f"{key}_high"))
+    return Number(f"{value} [{low}, {high}]")
 
 
 def _title(method: Any, titles: Mapping[str, str] | None) -> str:
@@ -188,8 +192,8 @@ def _title(method: Any, titles: Mapping[str, str] | None) -> str:
 def interquartile_table(means: pd.DataFrame) -> pd.DataFrame:
     """Rows the models: interquartile mean in per cent with its interval, and how many scores it is taken over."""
     rows = [
-        {"model": r["method"], "interquartile mean": percent(r["iqm"], r["low"], r["high"])}
-        | {"scores": f"{r['seeds'] * r['sets']} = {r['seeds']} x {r['sets']}"}
+        {"model": r["method"], "interquartile mean": Number.percent(r["iqm"], r["low"], r["high"])}
+        | {"scores": Number(f"{r['seeds'] * r['sets']} = {r['seeds']} x {r['sets']}")}
         for r in records(means)
     ]
     return pd.DataFrame(rows)
@@ -197,19 +201,15 @@ def interquartile_table(means: pd.DataFrame) -> pd.DataFrame:
 
 def pairing_table(pairing: pd.DataFrame) -> pd.DataFrame:
     """Rows the pairs of models, on the mean over the sets: correlations, and the variance that pairing took out."""
-
-    def plain(x: float, pattern: str) -> str:
-        return NOTHING if np.isnan(x) else format(x, pattern)
-
     rows = []
     for _, part in pairing.groupby(["method", "reference"], sort=False):
         whole = overall(part)
         rows.append(
             {
                 "pair": f"{whole['method']} − {whole['reference']}",
-                "correlation": plain(whole["correlation"], "+.2f"),
-                "of samples": plain(whole["sample_correlation"], "+.2f"),
-                "variance without": f"x {plain(whole['variance_factor'], '.2f')}",
+                "correlation": Number.of(whole["correlation"], "+.2f"),
+                "of samples": Number.of(whole["sample_correlation"], "+.2f"),
+                "variance without": f"x {Number.of(whole['variance_factor'], '.2f')}",
             }
         )
     return pd.DataFrame(rows)
@@ -220,10 +220,10 @@ def changes_table(changes: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for method, part in changes.groupby("method", sort=False):
         row = {"method": str(method)}
-        row |= {heading(r["task"]): percent(r["difference"], r["low"], r["high"], sign=True) for r in records(part)}
+        row |= _points(part)
         whole = overall(part)
-        row |= {"detectable": percent(whole["minimum_detectable"]), "same runs": whole["same_runs"]}
-        row["clipped"] = f"{percent(whole['clipped_before'])} → {percent(whole['clipped_after'])}"
+        row |= {"detectable": Number.percent(whole["minimum_detectable"]), "same runs": Number(whole["same_runs"])}
+        row["clipped"] = Number(f"{percent(whole['clipped_before'])} → {percent(whole['clipped_after'])}")
         rows.append(row | {"verdict": whole["verdict"]})
     return pd.DataFrame(rows)
 
@@ -233,14 +233,14 @@ def stability_table(summary: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             "method": r["method"],
-            "runs": str(r["runs"]),
-            "collapsed": percent(r["collapsed"], r["collapsed_low"], r["collapsed_high"]),
-            "drawdown": f"{r['drawdown']:.3f}",
-            "largest": f"{r['largest_drawdown']:.3f}",
-            "spikes": percent(r["spike_share"]),
-            "entropy": f"{r['entropy_drift']:+.3f}",
+            "runs": r["runs"],
+            "collapsed": Number.percent(r["collapsed"], r["collapsed_low"], r["collapsed_high"]),
+            "drawdown": Number.of(r["drawdown"], ".3f"),
+            "largest": Number.of(r["largest_drawdown"], ".3f"),
+            "spikes": Number.percent(r["spike_share"]),
+            "entropy": Number.of(r["entropy_drift"], "+.3f"),
             "length": f"x {r['length_ratio']:.2f}",
-            "rates above base": r["rates_above_base"],
+            "rates above base": Number(r["rates_above_base"]),
         }
         for r in records(summary)
     ]

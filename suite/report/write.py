@@ -49,7 +49,7 @@ def latex(report: Comparison) -> str:
         "Claims of the paper and what these runs say.": claims_table(report.claims),
     }
     return "\n".join(
-        frame.to_latex(index=False, escape=True, caption=caption, column_format="l" * len(frame.columns))
+        frame.map(str).to_latex(index=False, escape=True, caption=caption, column_format="l" * len(frame.columns))
         for caption, frame in shown.items()
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,39 @@ def percent(value: float, low: float | None = None, high: float | None = None, *
     if low is None or high is None or np.isnan(value):
         return one(value)
     return f"{one(value)} [{one(low)}, {one(high)}]"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number in the cell of a table, written once: tables align it to the right, and `link` may lead to its origin.
+
+    `link` is an anchor of the page without its hash.
+
+    >>> str(Number.percent(0.4729, 0.441, 0.5023)), str(Number.of(0.26, ".1f")), str(Number.of(float("nan"), ".1f"))
+    ('47.3 [44.1, 50.2]', '0.3', '–')
+    """
+
+    text: str
+    link: str = ""
+
+    @classmethod
+    def of(cls, value: float, pattern: str) -> Number:
+        """The value in that format, a dash for nan."""
+        return ABSENT if np.isnan(value) else cls(format(value, pattern))
+
+    @classmethod
+    def percent(
+        cls, value: float, low: float | None = None, high: float | None = None, *, sign: bool = False
+    ) -> Number:
+        """A share as `percent` writes it."""
+        return cls(percent(value, low, high, sign=sign))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+ABSENT = Number(NOTHING)
+"""Where a number would stand, if there were one."""
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

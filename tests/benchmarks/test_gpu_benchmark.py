@@ -23,7 +23,6 @@ from benchmarks import gpu, gpu_checks, gpu_context, gpu_profile, gpu_speed, gpu
 from benchmarks.decoding import GROWING, STATIC
 from benchmarks.gpu_phases import LONGEST, SHORTEST, Job, OutOfTime, Phase, Runner, alarm, error_of, jobs_of, plain
 from small_world import small_config, small_source
-from suite.experiments.names import EMBEDDED_MODEL
 from suite.planning.model_shapes import model_shape
 from suite.policy import vocabulary_tiles
 from suite.policy.packed_attention import _by_sequence
@@ -391,7 +390,7 @@ def test_a_profile_counts_every_second_of_the_device_once() -> None:
 
 
 def test_operations_are_counted_by_the_formula() -> None:
-    shape = model_shape("embedded", EMBEDDED_MODEL)
+    shape = model_shape("embedded")
     rollouts = small_source(small_config()).record(0).rollouts[:3]
     sizes = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts]
     attention = sum(4 * shape.layers * shape.queries * size * size / 2 for size in sizes)

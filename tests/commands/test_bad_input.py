@@ -56,7 +56,7 @@ CASES = {
     "method twice": (["compare", "smoke", "--methods", "grpo,grpo"], ["methods", "distinct"]),
     "no data": (["evaluate", "--tasks", "gsm8k", "--data-dir", "/no/such"], ["/no/such"]),
     "nothing to report": (["report", "/no/such/folder"], ["/no/such/folder", "--out folder of fspo compare"]),
-    "unknown download": (["fetch", "smollm3"], ["smollm3", "smollm2"]),
+    "unknown download": (["model", "fetch", "smollm3"], ["smollm3", "smollm2"]),
 }
 
 

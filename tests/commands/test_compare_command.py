@@ -115,7 +115,7 @@ def test_a_report_is_made_again_from_stored_results_byte_for_byte(whole: Path, t
     assert made == {p.name for p in out.iterdir() if p.suffix in (".csv", ".md", ".html", ".tex", ".png", ".svg")}
     for name in made:
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
-    said = call("claims", str(out))
+    said = call("report", str(out), "--claims")
     assert re.findall(r"^(\d)\. ", said, re.MULTILINE) == list("12345")
 
 
@@ -132,14 +132,14 @@ def test_before_and_after_of_the_same_runs_differ_in_nothing(whole: Path, killed
 
 def test_a_sweep_adds_rates_to_the_report(whole: Path, tmp_path: Path) -> None:
     out = shutil.copytree(whole, tmp_path / "out")
-    call("sweep", str(out), "--rates", "3e-4", "--seeds", "1")
+    call("compare", str(out), "--rates", "3e-4", "--seeds", "1")
     assert (out / "sweep/lr-0.0003/cells/fspo-seed0/result.json").exists()
     assert sorted(set(pd.read_csv(out / "stability.csv")["learning_rate"])) == [5e-5, 3e-4]
     assert (out / "learning_rates.png").exists()
     assert "at learning rates 5e-05, 0.0003" in (out / "report.md").read_text()
     assert pd.read_csv(out / "accuracy.csv").equals(pd.read_csv(whole / "accuracy.csv"))
     with pytest.raises(AssertionError, match=r"--rates '5e-5': 5e-05 is there already"):
-        call("sweep", str(out), "--rates", "5e-5")
+        call("compare", str(out), "--rates", "5e-5")
 
 
 def call(*words: str) -> str:

@@ -16,7 +16,6 @@ import pytest
 
 from suite.commands import main
 from suite.evaluation.sample_store import read_frame, samples_folder
-from suite.policy import smollm2
 from suite.records.packed import read_result
 from suite.records.result import digest
 from suite.report.terminal import printable
@@ -156,9 +155,3 @@ def test_wrong_samples_are_shown_to_a_person(
 
 def test_what_a_model_wrote_is_neither_markup_nor_a_command() -> None:
     assert printable("[bold]x\x1b[2J\n\u202e", keep="\n") == "[bold]x\\x1b[2J\n\\u202e"
-
-
-def test_smollm2_is_meant_in_any_letter_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smollm2, "fetch_smollm2", lambda: Path("/cache/smollm2"))
-    assert {smollm2.located(name) for name in ("smollm2", "SmolLM2", "SMOLLM2")} == {"/cache/smollm2"}
-    assert smollm2.located("SmolLM2/folder") == "SmolLM2/folder"

@@ -54,7 +54,7 @@ def settings_named(config: Any, prefix: str = "") -> set[str]:
 
 def exported(*words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the command in this process."""
-    monkeypatch.setattr(sys, "argv", ["fspo", "export-verl", *words])
+    monkeypatch.setattr(sys, "argv", ["fspo", "export", *words])
     main.main()
 
 
@@ -363,7 +363,9 @@ def test_bad_input_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["fspo", "export-verl", *words])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine.py").write_text("from baselines import METHODS\n\nMETHOD = METHODS['rloo']\n")
+    monkeypatch.setattr(sys, "argv", ["fspo", "export", *words])
     with pytest.raises(SystemExit) as stopped:
         main.main()
     assert stopped.value.code == 2

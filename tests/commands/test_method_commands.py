@@ -1,4 +1,4 @@
-"""`fspo method list`, `check`, `new-method` and `regress`, matched ranges, and methods that come from outside."""
+"""`fspo method list`, `card`, `check`, `new` and `regress`, matched ranges, and methods that come from outside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import pytest
 
 from strategies import METHODS
 from suite.commands import main
-from suite.experiments import recipes
+from suite.commands.compare import code_of
+from suite.experiments import names, recipes, settings
 from suite.methods import from_outside
 from suite.methods.cards import card, card_digest
 from suite.methods.conformance import CHECKS
@@ -77,7 +78,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_method_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = run(monkeypatch, capsys, "methods")
+    code, text = run(monkeypatch, capsys, "method", "list")
     assert code == 0
     assert [line.split()[0] for line in text.splitlines()] == list(METHODS)
     assert len(METHODS) >= 19
@@ -116,7 +117,7 @@ def test_card_digests_differ() -> None:
 def test_a_broken_stranger_is_rejected(
     name: str, check: str, reason: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    code, text = run(monkeypatch, capsys, "check", "--method", f"stranger_methods:{name}")
+    code, text = run(monkeypatch, capsys, "method", "check", f"stranger_methods:{name}")
     assert code == 1
     assert f"FAIL  {check}" in text
     assert reason in text
@@ -124,7 +125,7 @@ def test_a_broken_stranger_is_rejected(
 
 
 def test_a_sound_method_passes_with_a_line_for_every_check(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    code, text = run(monkeypatch, capsys, "check", "--method", "rloo")
+    code, text = run(monkeypatch, capsys, "method", "check", "rloo")
     assert code == 0
     assert text.splitlines() == [
         *(f"pass  {check}" for check in CHECKS), f"pass  rloo: {len(CHECKS)} of {len(CHECKS)} checks",
@@ -142,7 +143,7 @@ def test_a_sound_method_passes_with_a_line_for_every_check(monkeypatch: pytest.M
 )
 def test_what_is_no_method_is_refused(reference: str, words: str, elsewhere: Path) -> None:
     with pytest.raises(UserError, match=words):
-        recipes.find_method(reference)
+        names.find_method(reference)
 
 
 def test_entry_points_are_methods(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,16 +151,16 @@ def test_entry_points_are_methods(elsewhere: Path, monkeypatch: pytest.MonkeyPat
     points = [EntryPoint("stranger", "stranger_methods:LINEAR", from_outside.GROUP)]
     monkeypatch.setattr(from_outside, "entry_points", lambda group: points if group == from_outside.GROUP else [])
     from_outside.plugin_methods.cache_clear()
-    assert recipes.find_method("stranger").name == "linear"
+    assert names.find_method("stranger").name == "linear"
     points[0] = EntryPoint("grpo", "stranger_methods:LINEAR", from_outside.GROUP)
     from_outside.plugin_methods.cache_clear()
     with pytest.raises(UserError, match="grpo: that name is taken"):
-        recipes.known_methods()
+        names.known_methods()
     from_outside.plugin_methods.cache_clear()
 
 
 def test_options_reach_a_method_of_ones_own(elsewhere: Path) -> None:
-    method = recipes.method_with("stranger_methods:LINEAR", ["stranger_methods:LINEAR.c_low=0.5", "fspo.c_low=0.1"])
+    method = settings.method_with("stranger_methods:LINEAR", ["stranger_methods:LINEAR.c_low=0.5", "fspo.c_low=0.1"])
     assert method.hyper.c_low == 0.5
 
 
@@ -167,8 +168,8 @@ def test_options_reach_a_method_of_ones_own(elsewhere: Path) -> None:
 
 
 def test_a_skeleton_conforms_from_the_start(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    assert run(monkeypatch, capsys, "new-method", "soft_clip")[0] == 0
-    code, text = run(monkeypatch, capsys, "check", "--method", "soft_clip:SOFT_CLIP")
+    assert run(monkeypatch, capsys, "method", "new", "soft_clip")[0] == 0
+    code, text = run(monkeypatch, capsys, "method", "check", "soft_clip:SOFT_CLIP")
     assert code == 0, text
     assert {path.name for path in elsewhere.iterdir()} >= {"soft_clip.py", "oracle_soft_clip.py", "soft_clip.md"}
     with pytest.raises(UserError, match="exists already"):
@@ -204,22 +205,23 @@ def test_a_method_of_ones_own_is_compared(elsewhere: Path) -> None:
     assert accuracies[0].endswith(",card")
     sys.path.insert(0, str(elsewhere))
     importlib.invalidate_caches()
-    digest = card_digest(recipes.find_method("soft_clip:SOFT_CLIP"))
+    sys.modules.pop("soft_clip", None)  # of another folder, from another test
+    digest = card_digest(names.find_method("soft_clip:SOFT_CLIP"))
     assert any(line.startswith("soft_clip:SOFT_CLIP,") and line.endswith(f",{digest}") for line in accuracies)
 
 
 def test_a_folder_refuses_a_loss_that_was_edited(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same name, same card, another equation: results of two versions are never mixed."""
     config = dataclasses.replace(recipes.recipe("smoke"), methods=("fspo", "stranger_methods:LINEAR"))
-    claim_folder(config, elsewhere / "runs", [], main.code_of(config))
-    claim_folder(config, elsewhere / "runs", [], main.code_of(config))
+    claim_folder(config, elsewhere / "runs", [], code_of(config))
+    claim_folder(config, elsewhere / "runs", [], code_of(config))
     source = elsewhere / "stranger_methods.py"
     source.write_text(source.read_text().replace("-hyper.c_low * length", "-2 * hyper.c_low * length"))
     sys.modules.pop("stranger_methods")
     linecache.clearcache()
     importlib.invalidate_caches()
     with pytest.raises(UserError, match=r"stranger_methods:LINEAR before its code changed; choose another --out"):
-        claim_folder(config, elsewhere / "runs", [], main.code_of(config))
+        claim_folder(config, elsewhere / "runs", [], code_of(config))
 
 
 # --- matched ranges -------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from small_world import ODD, small_config, tiny
 from strategies import METHODS
 from suite.commands import main
 from suite.config import CompareConfig, EvalConfig
-from suite.experiments import cells, local_jobs, recipes, record_bank, start
+from suite.experiments import cells, evaluation_overlap, local_jobs, recipes, record_bank, start
 from suite.experiments.calibrate import calibrate, records_in
-from suite.experiments.recipes import resolved
+from suite.experiments.recipes import Changes, resolved
 from suite.experiments.settings import method_with, with_options, with_ranges
 from suite.methods.cards import card_digest, setting
 from suite.policy.loading import LoadedModel, model_digest
@@ -79,7 +79,7 @@ def ranges(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The range file of three methods and one without a range, made on the simulated bank."""
     path = tmp_path_factory.mktemp("made") / "ranges.json"
     with pytest.MonkeyPatch.context() as patch:
-        fspo_command(patch, "calibrate", bank, "--target", TARGET, "--methods", f"{THREE},sapo", "--out", path)
+        fspo_command(patch, "bank", "calibrate", bank, "--target", TARGET, "--methods", f"{THREE},sapo", "--out", path)
     return path
 
 
@@ -143,14 +143,14 @@ def test_the_measured_share_is_the_one_that_the_file_gives(name: str, bank: Path
 def test_replay_clips_the_target_with_the_file(
     bank: Path, ranges: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    fspo_command(monkeypatch, "replay", bank, "--methods", THREE, "--ranges", ranges, "--out", tmp_path)
+    fspo_command(monkeypatch, "bank", "replay", bank, "--methods", THREE, "--ranges", ranges, "--out", tmp_path)
     rows = pd.read_csv(tmp_path / "fairness.csv").query("range == 'default'").set_index("method")
     assert rows["mean_clipped"].to_dict() == pytest.approx(dict.fromkeys(THREE.split(","), TARGET), abs=1e-3)
 
 
 def test_the_same_input_gives_the_same_bytes(bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = bank / "ranges.json"
-    words = ("calibrate", bank, "--methods", "fspo,gspo")
+    words = ("bank", "calibrate", bank, "--methods", "fspo,gspo")
     texts = []
     for _ in range(2):
         fspo_command(monkeypatch, *words)
@@ -220,7 +220,7 @@ def test_an_impossible_calibration_is_one_line(
     words: list[str], expected: list[str], bank: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    line = refused(capsys, monkeypatch, "calibrate", bank, "--out", tmp_path / "r.json", *words)
+    line = refused(capsys, monkeypatch, "bank", "calibrate", bank, "--out", tmp_path / "r.json", *words)
     assert all(text in line for text in expected), line
     assert list(tmp_path.iterdir()) == []
 
@@ -230,7 +230,7 @@ def test_only_a_range_file_is_written_over(
 ) -> None:
     thesis = tmp_path / "thesis.tex"
     thesis.write_text("x")
-    words = ("calibrate", bank, "--methods", "fspo", "--target", TARGET, "--out")
+    words = ("bank", "calibrate", bank, "--methods", "fspo", "--target", TARGET, "--out")
     for path in (thesis, tmp_path):
         assert "exists and is no range file; choose another --out" in refused(capsys, monkeypatch, *words, path)
     assert "cannot be written" in refused(capsys, monkeypatch, *words, thesis / "ranges.json")
@@ -255,7 +255,7 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
 
 
 def options_of(ranges: Path, methods: str, *options: str) -> tuple[str, ...]:
-    return resolved("smoke", methods, None, None, None, None, options, Ranges.read(ranges)).options
+    return resolved("smoke", Changes(ranges=ranges, set=options), methods.split(",")).options
 
 
 def test_ranges_are_settings_before_the_users_own(ranges: Path) -> None:
@@ -351,7 +351,13 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("case", UNREADABLE)
 @pytest.mark.parametrize(
-    "words", [["compare", "smoke"], ["train", "smoke", "--method", "fspo"], ["record", "smoke"], ["replay", "B"]]
+    "words",
+    [
+        ["compare", "smoke"],
+        ["train", "smoke", "--method", "fspo"],
+        ["bank", "record", "smoke"],
+        ["bank", "replay", "B"],
+    ],
 )
 def test_what_is_no_range_file_is_refused_by_every_command(
     case: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -399,7 +405,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         return CompareConfig("small", ("rloo", "fspo"), (0,), small_config(steps=3), evaluation, bootstrap=100)
 
     monkeypatch.setitem(recipes.RECIPES, "small", small)
-    for module in (cells, recipes, start):
+    for module in (cells, recipes, evaluation_overlap, start):
         monkeypatch.setattr(module, "tasks_named", lambda names: [ODD])
     for module in (cells, record_bank):
         monkeypatch.setattr(module, "load", load)
@@ -413,7 +419,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_from_a_comparison_to_one_at_equal_clip_rates(small_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ("compare", "small", "--out", "first", "--set", "rloo.clip_low=0.01", "rloo.clip_high=0.02")
     fspo_command(monkeypatch, *first)
-    fspo_command(monkeypatch, "calibrate", "first", "--target", "0.2", "--methods", "rloo,fspo,sapo")
+    fspo_command(monkeypatch, "bank", "calibrate", "first", "--target", "0.2", "--methods", "rloo,fspo,sapo")
     path = small_world / "first" / "ranges.json"
     content = json.loads(path.read_text())
     log = records_in(small_world / "first").log
@@ -456,7 +462,7 @@ def test_train_and_record_with_a_range_file(
     hyper = read_result(small_world / "cell" / "cells" / "fspo-seed0").config["hyper"]
     assert {**one.settings, "ema_decay": 0.5}.items() <= hyper.items()
     assert json.loads((small_world / "cell" / "comparison.json").read_text())["ranges"] == facts
-    words = ("record", "small", "--out", "bank", "--seeds", 1, "--ranges", ranges)
+    words = ("bank", "record", "small", "--out", "bank", "--seeds", 1, "--ranges", ranges)
     fspo_command(monkeypatch, *words, "--method", "fspo")
     capsys.readouterr()
     fspo_command(monkeypatch, *words)

@@ -22,7 +22,7 @@ from suite.config import CompareConfig
 from suite.experiments.finished import comparison_stages
 from suite.experiments.local_jobs import run_together
 from suite.experiments.ray_jobs import ATTEMPTS, _gpus, run_jobs_on_ray
-from suite.experiments.recipes import resolved
+from suite.experiments.recipes import Changes, resolved
 from suite.policy.ranks import ALONE
 from suite.records.comparison_folder import claim_folder
 from suite.records.packed import read_result
@@ -46,7 +46,7 @@ def test_options_of_a_cluster_are_refused_without_one(tmp_path: Path) -> None:
 
 def smoke() -> CompareConfig:
     """Two cells; long enough for one of them to be killed between two checkpoints."""
-    return resolved("smoke", ",".join(cell.partition("-")[0] for cell in CELLS), None, 4, None, None, ())
+    return resolved("smoke", Changes(steps=4), [cell.partition("-")[0] for cell in CELLS])
 
 
 class Nodes:

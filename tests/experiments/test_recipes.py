@@ -16,7 +16,7 @@ from suite.commands.recipes import NOT_PUBLIC, recipe_card
 from suite.config import CHECKPOINT_RULE, CompareConfig, EvalConfig, TrainConfig, VllmConfig, plain_data
 from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.experiments.recipe_book import DEFAULT, PAPER, RECIPES, SOURCES, provenance, published, recipe_settings
-from suite.experiments.recipes import recipe, resolved
+from suite.experiments.recipes import Changes, recipe, resolved
 from suite.planning import dry_run
 from suite.policy import lora, vllm_engine
 from suite.records.comparison_folder import holds
@@ -39,7 +39,7 @@ def defaults() -> dict[str, object]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_setting_has_a_source_and_no_source_is_without_its_setting(name: str) -> None:
-    config, sources = recipe(name), provenance(name)
+    config, sources = recipe(name), provenance(recipe(name))
     settings = recipe_settings(config)
     assert config.name == name
     assert SOURCES[name].keys() <= settings.keys(), "a source of a setting that there is not"
@@ -59,7 +59,7 @@ def test_a_setting_changed_without_a_source_would_be_seen(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_only_what_the_paper_says_is_called_the_papers(name: str) -> None:
-    called = {path for path, words in provenance(name).items() if words.startswith("paper")}
+    called = {path for path, words in provenance(recipe(name)).items() if words.startswith("paper")}
     assert called == (OF_THE_PAPER if name.startswith("qwen3") else set())
     if called:
         assert recipe(name).evaluation.tasks == ("math500", "aime24", "aime25")
@@ -81,7 +81,7 @@ def test_the_small_budget_study_is_the_one_that_was_published() -> None:
     train = config.train
     assert (train.lora_rank, train.updates_per_rollout, train.max_new_tokens) == (1, 4, 4096)
     assert (config.evaluation.samples, config.evaluation.max_new_tokens) == (8, 4096)
-    assert provenance("hispo-1.7b")["train.tasks"].startswith("ours")
+    assert provenance(recipe("hispo-1.7b"))["train.tasks"].startswith("ours")
 
 
 def test_public_numbers_are_of_the_recipes_methods_and_sets() -> None:
@@ -108,7 +108,7 @@ def test_public_numbers_are_those_of_our_notes_on_the_paper(shared: Path) -> Non
 def test_a_card_shows_every_setting_with_its_value_and_source(name: str) -> None:
     rows = [tuple(x.strip() for x in line.split("|")[1:-1]) for line in recipe_card(name).splitlines() if "|" in line]
     shown = {row[0]: row[2] for row in rows}
-    for path, words in provenance(name).items():
+    for path, words in provenance(recipe(name)).items():
         assert shown[path] == words
     values = {row[0]: row[1] for row in rows}
     train = recipe(name).train
@@ -141,8 +141,7 @@ def test_the_primary_outcome_is_a_set_of_the_recipe() -> None:
 
 def changed(*options: str, **changes: object) -> CompareConfig:
     """The smoke recipe as the command line would change it."""
-    given = dict.fromkeys(("methods", "seeds", "steps", "model", "data_dir")) | changes
-    return resolved("smoke", **given, options=options)  # type: ignore[arg-type]
+    return resolved("smoke", Changes(**changes, set=options))  # type: ignore[arg-type]
 
 
 def dry(config: CompareConfig, out: Path) -> str:

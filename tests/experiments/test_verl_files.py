@@ -73,7 +73,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> CompareConfig:
 
 def export(out: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, pd.DataFrame]:
     """Run the command in this process; the two Parquet files."""
-    monkeypatch.setattr(sys, "argv", ["fspo", "export-verl", *words, "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["fspo", "export", *words, "--out", str(out)])
     main.main()
     return {split: pd.read_parquet(out / f"{split}.parquet") for split in ("train", "eval")}
 

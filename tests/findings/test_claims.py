@@ -162,5 +162,5 @@ def test_superiority_is_signed_from_fspos_side() -> None:
 
 def test_the_table_numbers_the_claims() -> None:
     table = claims_table([reweighting(fairness(rloo=(3, 4), gspo=(-5, -2)), "x")] * 2)
-    assert table[""].tolist() == ["1", "2"]
+    assert table[""].tolist() == [1, 2]
     assert list(table.columns) == ["", "claim", "measured", "runs behind it", "verdict"]

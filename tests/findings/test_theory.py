@@ -192,7 +192,7 @@ def test_the_command_writes_the_same_bytes_twice(
     monkeypatch.setattr(theory, "STEPS", 1)
     monkeypatch.setattr(theory, "PER_STEP", 100)
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
-        monkeypatch.setattr(sys, "argv", ["fspo", "theory", "--out", str(tmp_path / name), "--seed", seed])
+        monkeypatch.setattr(sys, "argv", ["fspo", "bank", "theory", "--out", str(tmp_path / name), "--seed", seed])
         main.main()
     files = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "abc"]
     made = [json.loads(of.pop("made.json")) for of in files]

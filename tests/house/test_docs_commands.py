@@ -178,7 +178,7 @@ def test_an_unknown_name_is_noticed() -> None:
     }
     for command, name in wrong.items():
         assert any(name in missing for missing in unknown_names("", command)), command
-    for command in ("fspo sweep demo", "fspo method lst"):
+    for command in ("fspo compare demo", "fspo method lst"):
         with pytest.raises(AssertionError, match="no such command"):
             parsed(command)
 

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.memory import Case, measured
+from suite.experiments.models import model_folder
 from suite.experiments.names import EMBEDDED_MODEL
 from suite.planning.devices import DEVICES, device_named
-from suite.planning.lengths import model_folder
 from suite.planning.memory_model import (
     KEPT_FREE,
     LIBRARIES,
@@ -43,7 +43,7 @@ LOAD = Load(
 
 @functools.cache
 def shape(name: str = "Qwen/Qwen3-1.7B") -> ModelShape:
-    return model_shape(name, EMBEDDED_MODEL)
+    return model_shape(name)
 
 
 def gib_of(terms: list, name: str) -> float:

@@ -11,7 +11,6 @@ import pytest
 
 from suite.commands import main
 from suite.config import PROTOCOL, VllmConfig
-from suite.experiments.names import EMBEDDED_MODEL
 from suite.experiments.recipes import recipe
 from suite.experiments.settings import with_options
 from suite.planning import plan_text
@@ -42,7 +41,7 @@ from suite.statistics.variance import Components, SetComponents, minimum_detecta
 from suite.types import EvalResult, RunResult, UserError, Verdict
 
 LENGTHS = Lengths(prompt=200, longest_prompt=400, response=500, limit=1000, source="")
-SHAPE = model_shape("Qwen/Qwen3-1.7B", EMBEDDED_MODEL)
+SHAPE = model_shape("Qwen/Qwen3-1.7B")
 H100 = device_named("h100-80gb")
 
 

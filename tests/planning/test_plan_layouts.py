@@ -15,7 +15,6 @@ import torch
 
 from suite.commands import main
 from suite.experiments.layouts import VISIBLE, layout_for
-from suite.experiments.names import EMBEDDED_MODEL
 from suite.experiments.recipes import recipe
 from suite.experiments.settings import with_options
 from suite.planning import dry_run
@@ -34,7 +33,7 @@ HUB = ("--model", "Qwen/Qwen3-0.6B")
 def plan(name: str, device: str, count: int, *options: str, model: str | None = None) -> Planned:
     """A plan of a recipe whose methods have no critic, but for PPO."""
     config = with_options(recipe(name), options)
-    shape = model_shape(model or config.train.model, EMBEDDED_MODEL)
+    shape = model_shape(model or config.train.model)
     critics = {method: method == "ppo" for method in config.methods}
     return Planned(config, shape, device_named(device), count, LENGTHS, 900, critics)
 
@@ -133,7 +132,7 @@ def passes(command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: 
     """What the command says as a dry run, in this process in the place of the leading one of those it starts."""
     if command[0] == "torchrun":
         count = int(command[command.index("--nproc-per-node") + 1])
-        assert command[3:5] == ["-m", "suite.commands.main"]
+        assert command[3:5] == ["--no-python", "fspo"]
         words = command[5:]
         monkeypatch.setattr("suite.policy.ranks.ranks_here", lambda: Ranks(0, count, sharded=True))
         monkeypatch.setattr("suite.policy.ranks.leave", lambda ranks: None)
@@ -147,7 +146,10 @@ def passes(command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: 
     [
         (("demo",), "fspo compare demo --workers 2"),
         (("demo", "--device", "h100-80gb", "--count", "8", *HUB), "fspo compare demo --workers 8 --model Qwen/"),
-        (("demo", "--device", "h200", "--count", "8", "--model", "Qwen/Qwen3-8B"), "torchrun --nproc-per-node 8 -m"),
+        (
+            ("demo", "--device", "h200", "--count", "8", "--model", "Qwen/Qwen3-8B"),
+            "torchrun --nproc-per-node 8 --no-python fspo",
+        ),
         (
             ("demo", "--device", "h100-80gb", "--count", "2", *HUB, "--set", "train.steps=9", "fspo.c_low=0.05"),
             "fspo compare demo --workers 2 --model Qwen/Qwen3-0.6B --set train.steps=9 fspo.c_low=0.05",

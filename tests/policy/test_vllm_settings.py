@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from small_world import small_config
 from suite.config import CompareConfig, VllmConfig, plain_data, restored
-from suite.experiments.recipes import recipe, resolved
+from suite.experiments.recipes import Changes, recipe, resolved
 from suite.experiments.settings import with_options
 from suite.policy import vllm_engine
 from suite.policy.vllm_engine import require_fitting, start_vllm, vllm_seed
@@ -130,7 +130,7 @@ def test_a_dry_run_asks_whether_the_machine_can_have_the_engine(
     for module in ("suite.policy.vllm_engine", "suite.policy.engines"):  # here and in every environment without vLLM
         monkeypatch.setattr(f"{module}.require_vllm", lambda: "vllm 0.24.0")
     words = ("train.sampler=vllm", "train.vllm.tensor_parallel_size=64")
-    config = resolved("smoke", "fspo", None, None, None, None, words)
+    config = resolved("smoke", Changes(set=tuple(words)), ["fspo"])
     with pytest.raises(UserError, match=r"tensor_parallel_size = 64"):
         dry_run(config, tmp_path / "out", {})
 

@@ -10,6 +10,8 @@ import pandas as pd
 
 from suite.report.comparison_text import linked
 from suite.report.html import as_html, slug
+from suite.report.markdown import markdown
+from suite.statistics.frames import ABSENT, Number
 
 PNG = b"\x89PNG of a figure"
 
@@ -36,9 +38,7 @@ def test_slugs_are_those_of_code_hosts() -> None:
 
 
 def test_numbers_lead_to_the_runs_of_their_row_and_digests_do_not() -> None:
-    table = pd.DataFrame(
-        {"model": ["fspo − base"], "accuracy": ["+4.7 [4.4, 5.0]"], "card": ["5756b331520c"], "n": ["3"]}
-    )
-    (row,) = linked(table).to_dict("records")
-    assert row["accuracy"] == "[+4.7 [4.4, 5.0]](#runs-of-fspo)"
-    assert (row["model"], row["card"], row["n"]) == ("fspo − base", "5756b331520c", "[3](#runs-of-fspo)")
+    accuracy, seeds = Number("+4.7 [4.4, 5.0]"), Number("3")
+    row = {"model": "fspo − base", "accuracy": accuracy, "card": "575633152000", "n": seeds, "null update": ABSENT}
+    cells = markdown(linked(pd.DataFrame([row]))).splitlines()[-1].strip("| ").split(" | ")
+    assert cells == ["fspo − base", "[+4.7 [4.4, 5.0]](#runs-of-fspo)", "575633152000", "[3](#runs-of-fspo)", "–"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 from suite.report.markdown import markdown, write_csv, write_markdown
 from suite.report.tables import accuracy_table, difference_table, fairness_table, verdict_lines
-from suite.statistics.frames import percent
+from suite.statistics.frames import ABSENT, Number, percent
 
 NAN = math.nan
 
@@ -63,6 +64,11 @@ def fairness() -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
+def texts(cells: Iterable[object]) -> list[str]:
+    """What a reader sees in some cells."""
+    return [str(cell) for cell in cells]
+
+
 def test_accuracy_table_is_golden() -> None:
     assert markdown(accuracy_table(accuracies(), {"fspo": "FSPO"})) == (
         "| model | add | mean of sets | seeds | truncated |\n"
@@ -74,24 +80,24 @@ def test_accuracy_table_is_golden() -> None:
 
 def test_undecided_answers_get_a_column_when_there_are_any() -> None:
     table = accuracy_table(accuracies(undecided=0.021))
-    assert table["undecided"].tolist() == ["2.1", "0.0"]
+    assert texts(table["undecided"]) == ["2.1", "0.0"]
     assert "undecided" not in accuracy_table(accuracies())
 
 
 def test_responses_without_an_answer_get_a_column_when_there_are_any() -> None:
     table = accuracy_table(accuracies(no_answer=0.034))
-    assert table["no answer"].tolist() == ["3.4", "0.0"]
+    assert texts(table["no answer"]) == ["3.4", "0.0"]
     assert "no answer" not in accuracy_table(accuracies(undecided=0.021))
 
 
 def test_difference_table_shows_signs_and_the_verdict_of_the_mean() -> None:
     table = difference_table(differences())
     assert table["model"].tolist() == ["fspo − base", "grpo − base"]
-    assert table["add"].tolist() == ["+16.3 [+13.0, +20.0]", "-0.04 [-2.0, +2.0]"]
-    assert table["p (Holm)"].tolist() == ["0.0004", "0.9000"]
-    assert table["detectable"].tolist() == ["4.3", "3.1"]
+    assert texts(table["add"]) == ["+16.3 [+13.0, +20.0]", "-0.04 [-2.0, +2.0]"]
+    assert texts(table["p (Holm)"]) == ["0.0004", "0.9000"]
+    assert texts(table["detectable"]) == ["4.3", "3.1"]
     assert table["verdict"].tolist() == ["better, few seeds", "under-powered, few seeds"]
-    assert difference_table(differences(), "grpo")["add"].tolist() == ["+10.0 [–, –]"]
+    assert texts(difference_table(differences(), "grpo")["add"]) == ["+10.0 [–, –]"]
     assert difference_table(differences(), "ppo").empty
 
 
@@ -106,7 +112,7 @@ def test_verdict_lines_say_what_could_have_been_found() -> None:
 
 def test_fairness_table_is_golden() -> None:
     (row,) = fairness_table(fairness()).to_dict("records")
-    assert row == {
+    assert {name: str(cell) for name, cell in row.items()} == {
         "method": "rloo",
         "range": "own",
         "clipped": "10.0 [9.0, 11.0]",
@@ -124,10 +130,14 @@ def test_pipes_backslashes_and_line_breaks_cannot_break_a_table() -> None:
     assert text == "| a\\|b |\n| --- |\n| x\\|y z |\n| back\\\\slash\\| |\n"
 
 
-def test_text_columns_are_left_and_number_columns_right() -> None:
-    frame = pd.DataFrame({"t": ["a", "1"], "n": ["+1.0", "–"], "m": ["1 [0, 2]", ""]})
-    assert markdown(frame).splitlines()[1] == "| --- | ---: | --- |"
-    assert markdown(frame.iloc[:0]) == "| t | n | m |\n| --- | --- | --- |\n"
+def test_columns_of_numbers_are_right_and_all_others_left() -> None:
+    columns = {
+        "text": ["12", "–"], "number": [Number("+1.0"), ABSENT], "both": [Number("1"), ""], "raw": [0.5, 2.0],
+        "count": [3, 4], "nan": [0.5, NAN], "truth": [True, False],
+    }  # fmt: skip
+    frame = pd.DataFrame(columns)
+    assert markdown(frame).splitlines()[1] == "| --- | ---: | --- | ---: | ---: | --- | --- |"
+    assert markdown(frame.iloc[:0, :2]) == "| text | number |\n| --- | --- |\n"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +160,6 @@ def test_files_are_written_whole_and_alike(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "b.md", "c.csv"]
 
 
-def test_linked_numbers_are_still_right_aligned() -> None:
-    table = pd.DataFrame({"model": ["fspo"], "accuracy": ["[47.3 [44.1, 50.2]](#runs-of-fspo)"], "why": ["[text](#x)"]})
-    assert markdown(table).splitlines()[1] == "| --- | ---: | --- |"
+def test_a_linked_number_is_still_right_aligned() -> None:
+    table = pd.DataFrame({"accuracy": [Number("47.3 [44.1, 50.2]", "runs-of-fspo")], "why": ["[text](#x)"]})
+    assert markdown(table).splitlines()[1:] == ["| ---: | --- |", "| [47.3 [44.1, 50.2]](#runs-of-fspo) | [text](#x) |"]

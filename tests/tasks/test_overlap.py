@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import suite.experiments.names
 import suite.experiments.recipe_book
-import suite.experiments.recipes
 from small_world import ODD, small_config, tiny
 from suite.config import CompareConfig, EvalConfig, TrainConfig
+from suite.experiments.evaluation_overlap import left_out, overlap_lines, overlaps_of
+from suite.experiments.names import EMBEDDED_TASKS
+from suite.experiments.recipes import Changes, resolved
 from suite.policy.prompting import data_digest
 from suite.policy.sampling import TransformersSampler
 from suite.training.rollout_source import RolloutSource
@@ -133,31 +136,31 @@ def config(monkeypatch: pytest.MonkeyPatch) -> CompareConfig:
     """A comparison that trains on `a`, which holds one of `b`'s problems, beside a generated task."""
     train = [problem(i, LONG.format(i, i + 1, 12), str(12 * (2 * i + 1))) for i in (3, 30, 55, 71, 96)]
     sets = {"a": task("a", train, []), "b": task("b", [], EVALUATION)}
-    monkeypatch.setattr(suite.experiments.recipes.tasks, "TASKS", {**TASKS, **sets})
+    monkeypatch.setattr(suite.experiments.names.tasks, "TASKS", {**TASKS, **sets})
     tasks = ("a", "recurrence")
     return CompareConfig("x", ("grpo",), (0,), TrainConfig(tasks, steps=1), EvalConfig(("b", "recurrence")))
 
 
 def test_what_overlaps_is_counted_and_told(config: CompareConfig):
-    assert [(f.train.id, f.evaluation.id) for f in suite.experiments.recipes.overlaps_of(config)] == [("a/3", "b/0")]
-    assert suite.experiments.recipes.left_out(config) == {"a / b": {"exact": 1, "near": 0}}
-    assert suite.experiments.recipes.overlap_lines(config) == [
+    assert [(f.train.id, f.evaluation.id) for f in overlaps_of(config)] == [("a/3", "b/0")]
+    assert left_out(config) == {"a / b": {"exact": 1, "near": 0}}
+    assert overlap_lines(config) == [
         "1 training problems of a stand in the evaluation set b (1 word for word, 0 nearly)"
     ]
 
 
 def test_refuse_stops_before_anything_is_trained(config: CompareConfig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(suite.experiments.recipes.RECIPES, "x", lambda: config)
-    assert suite.experiments.recipes.resolved("x", None, None, None, None, None, []) == config
+    monkeypatch.setitem(suite.experiments.recipe_book.RECIPES, "x", lambda: config)
+    assert resolved("x", Changes()) == config
     with pytest.raises(UserError, match=r"1 training problems of a .*a/3 and b/0 are alike.*train.overlap=exclude"):
-        suite.experiments.recipes.resolved("x", None, None, None, None, None, ["train.overlap=refuse"])
+        resolved("x", Changes(set=("train.overlap=refuse",)))
 
 
 def test_generated_tasks_are_left_out_of_the_search(config: CompareConfig):
     train = dataclasses.replace(config.train, tasks=suite.experiments.recipe_book.TRAINED, overlap="refuse")
-    embedded = dataclasses.replace(config, train=train, evaluation=EvalConfig(suite.experiments.recipes.EMBEDDED_TASKS))
-    assert suite.experiments.recipes.overlaps_of(embedded) == ()
-    assert suite.experiments.recipes.left_out(embedded) == {}
+    embedded = dataclasses.replace(config, train=train, evaluation=EvalConfig(EMBEDDED_TASKS))
+    assert overlaps_of(embedded) == ()
+    assert left_out(embedded) == {}
 
 
 def test_rollouts_never_draw_a_problem_that_is_left_out():

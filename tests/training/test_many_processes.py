@@ -17,7 +17,7 @@ from sharded_steps import DTYPES, VARIANTS, all_steps, loaded_learner, moments_o
 from suite.config import CompareConfig
 from suite.experiments.finished import comparison_stages
 from suite.experiments.local_jobs import run_together
-from suite.experiments.recipes import resolved
+from suite.experiments.recipes import Changes, resolved
 from suite.policy.ranks import ALONE
 from suite.records.comparison_folder import claim_folder
 from suite.records.packed import read_result
@@ -104,7 +104,7 @@ def test_two_processes_go_on_from_a_checkpoint_of_one(folder: Path) -> None:
 
 def smoke() -> CompareConfig:
     """The cell that `fspo train smoke --method fspo --steps 2` trains."""
-    return resolved("smoke", "fspo", None, 2, None, None, ())
+    return resolved("smoke", Changes(steps=2), ["fspo"])
 
 
 def test_a_cell_of_two_processes_ends_like_one_of_one(tmp_path: Path) -> None:
