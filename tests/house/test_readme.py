@@ -1,4 +1,4 @@
-"""The first screen shows what a command made: the README's table is the committed report's, figures and all."""
+"""Pages show what a command made: the table of the demo is the committed report's, the ratios are the benchmarks'."""
 
 from __future__ import annotations
 
@@ -11,28 +11,34 @@ from pathlib import Path
 import pytest
 
 from benchmarks.summary import summarise
+from pages import PAGES, text_of
 from strategies import METHODS
 from suite.config import PROTOCOL, restored
-from suite.experiments.recipe_book import RECIPES
 from suite.experiments.recipes import recipe
 from suite.methods.conformance import CHECKS
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = {"demo": "docs/reading-a-report.md", "bench": "docs/speed.md"}
+"""The page that shows a committed table, by the folder of the results."""
 REPORT = re.sub(
     r"\[([^\]]*(?:\[[^\]]*\])?)\]\(#[^)]*\)", r"\1", (ROOT / "results/demo/report.md").read_text(encoding="utf-8")
 )
-"""Without the links from numbers to runs, which the README does not have."""
+"""Without the links from numbers to runs, which a page does not have."""
 
 
 def test_the_table_is_the_reports() -> None:
-    shown = README.split("<!-- table of results/demo/report.md -->")[1].split("<!-- end of table -->")[0].strip()
+    shown = (
+        text_of(SHOWN["demo"])
+        .split("<!-- table of results/demo/report.md -->")[1]
+        .split("<!-- end of table -->")[0]
+        .strip()
+    )
     assert shown.startswith("| model |")
     assert shown in REPORT
 
 
 def test_the_ratios_are_the_benchmarks_and_none_that_misses_its_goal_is_left_out() -> None:
-    part = README.split("<!-- rows of results/bench/table.md -->")[1].split("<!-- end of rows -->")[0]
+    part = text_of(SHOWN["bench"]).split("<!-- rows of results/bench/table.md -->")[1].split("<!-- end of rows -->")[0]
     shown = part.strip().splitlines()
     table = (ROOT / "results/bench/table.md").read_text(encoding="utf-8").splitlines()
     assert shown[:2] == table[:2]
@@ -53,15 +59,6 @@ def test_the_report_is_the_recipes_and_this_protocols() -> None:
     assert record["command"].startswith("fspo compare demo")
 
 
-def test_every_link_and_picture_is_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)", README):
-        assert (ROOT / target).exists(), target
-
-
-def test_every_recipe_named_is_known() -> None:
-    assert set(re.findall(r"fspo (?:compare|train) ([a-z0-9-]+)", README)) <= set(RECIPES)
-
-
 METHODS_PAGE = (ROOT / "baselines" / "README.md").read_text(encoding="utf-8")
 
 
@@ -77,5 +74,6 @@ def test_every_method_has_a_page_with_todays_numbers(name: str) -> None:
 
 
 def test_the_count_of_properties_is_todays() -> None:
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"(\d+) properties", README + changelog)) == {str(len(CHECKS))}
+    said = {page: re.findall(r"(\d+)\s+properties", text_of(page)) for page in (*PAGES, "CHANGELOG.md")}
+    assert {"README.md", "docs/your-own-loss.md", "CHANGELOG.md"} <= {page for page, counts in said.items() if counts}
+    assert {count for counts in said.values() for count in counts} == {str(len(CHECKS))}
