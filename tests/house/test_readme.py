@@ -27,12 +27,8 @@ REPORT = re.sub(
 
 
 def test_the_table_is_the_reports() -> None:
-    shown = (
-        text_of(SHOWN["demo"])
-        .split("<!-- table of results/demo/report.md -->")[1]
-        .split("<!-- end of table -->")[0]
-        .strip()
-    )
+    part = text_of(SHOWN["demo"]).split("<!-- table of results/demo/report.md -->")[1]
+    shown = part.split("<!-- end of table -->")[0].strip()
     assert shown.startswith("| model |")
     assert shown in REPORT
 
@@ -44,6 +40,14 @@ def test_the_ratios_are_the_benchmarks_and_none_that_misses_its_goal_is_left_out
     assert shown[:2] == table[:2]
     assert set(shown) <= set(table)
     assert {row for row in table if "ours / TRL" in row or "| no |" in row} <= set(shown)
+
+
+def test_the_speed_in_a_sentence_is_the_tables() -> None:
+    table = (ROOT / "results/bench/table.md").read_text(encoding="utf-8").splitlines()
+    steps = [float(row.split(" | ")[2]) for row in table if "step, " in row and "tokens/s, ours / TRL" in row]
+    missed = {4: "four"}[sum("| no |" in row for row in table)]
+    said = " ".join(text_of("README.md").split())
+    assert f"{min(steps):.2f} to {max(steps):.2f} times TRL 1.16's tokens per second; {missed} ratios miss" in said
 
 
 def test_the_table_of_ratios_is_made_of_the_benchmarks_files(tmp_path: Path) -> None:
