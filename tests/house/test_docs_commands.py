@@ -41,7 +41,8 @@ def environment(folder: Path) -> dict[str, str]:
     programs = folder / "bin"
     programs.mkdir(parents=True)
     start = programs / "fspo"
-    start.write_text(f"#!{sys.executable}\nfrom suite.commands.main import main\n\nmain()\n")
+    text = "from suite.commands.main import main\n\nif __name__ == '__main__':\n    main()\n"
+    start.write_text(f"#!{sys.executable}\n{text}")
     start.chmod(0o755)
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     return os.environ | nowhere | {
