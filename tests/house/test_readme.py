@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
 from pathlib import Path
 
-import pytest
-
 from benchmarks.summary import summarise
-from strategies import METHODS
 from suite.config import PROTOCOL, restored
 from suite.experiments.recipe_book import RECIPES
 from suite.experiments.recipes import recipe
@@ -60,20 +56,6 @@ def test_every_link_and_picture_is_there() -> None:
 
 def test_every_recipe_named_is_known() -> None:
     assert set(re.findall(r"fspo (?:compare|train) ([a-z0-9-]+)", README)) <= set(RECIPES)
-
-
-METHODS_PAGE = (ROOT / "baselines" / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_a_page_with_todays_numbers(name: str) -> None:
-    sections = re.split(r"^#{2,3} ", METHODS_PAGE, flags=re.MULTILINE)
-    pages = [section for section in sections if section.splitlines()[0].strip() == name]
-    assert len(pages) == 1, f"{name} has {len(pages)} pages"
-    for field in dataclasses.fields(METHODS[name].hyper):
-        row = f"| {field.name} | {getattr(METHODS[name].hyper, field.name)} | {field.metadata['provenance']} |"
-        assert row in pages[0], row
-    assert "J_i" in pages[0]
 
 
 def test_the_count_of_properties_is_todays() -> None:
