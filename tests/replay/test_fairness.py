@@ -17,7 +17,7 @@ from suite.replay.fairness import (
     lre_intervals,
     slope_sentence,
 )
-from suite.replay.resampling import bin_labels, bin_of, bootstrap_sums, interval, quantile_edges
+from suite.replay.resampling import bin_labels, bin_of, bootstrap_sums, cluster_ids, interval, quantile_edges
 
 SHARES = st.lists(st.tuples(st.floats(0.05, 1.0), st.integers(1, 50)), min_size=1, max_size=6)
 
@@ -111,6 +111,13 @@ def test_bootstrap_shares_its_draw_between_entries() -> None:
     values = np.random.default_rng(0).normal(size=(40, 2))
     one, two = bootstrap_sums([{"x": values}, {"y": values + 1}], np.random.default_rng(1), 20)
     np.testing.assert_allclose(two["y"] - one["x"], 40, rtol=1e-12)
+
+
+def test_clusters_are_pairs_of_seed_and_problem() -> None:
+    frame = pd.DataFrame({"seed": [0, 0, 1, 1, 0], "problem_id": ["a", "b", "a", "b", "a"]})
+    ids = cluster_ids(frame)
+    assert np.unique(ids).tolist() == [0, 1, 2, 3]
+    assert ids[0] == ids[4]
 
 
 def test_clusters_widen_the_interval() -> None:
