@@ -41,7 +41,8 @@ define install
 endef
 
 METHOD_TESTS := tests/commands/test_method_commands.py tests/methods/test_advantages.py \
-  tests/methods/test_against_oracles.py tests/methods/test_bands.py tests/methods/test_conformance.py \
+  tests/methods/test_against_oracles.py tests/methods/test_arithmetic.py tests/methods/test_bands.py \
+  tests/methods/test_conformance.py \
   tests/policy/test_seeds.py tests/replay/test_fairness.py tests/replay/test_gaussian_twins.py \
   tests/replay/test_growth.py tests/replay/test_simulation.py tests/training/test_optimizer_step.py
 
@@ -128,7 +129,7 @@ coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the test
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) $(COVERED:%=--cov=%) --cov-branch --cov-report=term-missing:skip-covered \
 	  --cov-fail-under=100 -m "not slow" $(METHOD_TESTS)
 
-mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (6 minutes on two free cores)
+mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (methods' bugs: in every test run)
 	$(BIN)/python tests/mutants.py --workers $(WORKERS)
 
 # Grading wants a folder of data sets: DATA=FOLDER. `bench` goes on after one that fails, and the table names what is missing.

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import LARGEST_LOG, GroupStd, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import capped_policy_gradient, token_log_ratio, token_surrogate
@@ -50,7 +49,12 @@ CISPO = Method(
     clip=Clip.CAP,
     growth=Growth.CONSTANT,
     detached=True,
-    elsewhere=ELSEWHERE["cispo"],
+    elsewhere={
+        "TRL": 'GRPOConfig(loss_type="cispo", epsilon_high=5.0)',
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{policy_loss.loss_mode=cispo,"
+        "clip_ratio_low=1.0,clip_ratio_high=4.0,loss_agg_mode=token-mean}",
+        "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo",
+    },
     facts={
         "ratio": "token, r_t, as a constant weight on log pi_t",
         "band": "ratio at most max_weight, no lower bound; a capped token keeps its gradient",

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, RootBand, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import pessimistic_clip, token_log_ratio, token_surrogate, with_gradient_of
@@ -57,7 +56,12 @@ CTPO = Method(
     clip=Clip.MIN,
     growth=Growth.ROOT,
     detached=True,
-    elsewhere=ELSEWHERE["ctpo"],
+    elsewhere={
+        "TRL": "not possible: no prefix ratio, and epsilon is one number for every position; override "
+        "GRPOTrainer._compute_loss",
+        "verl": "not possible: no prefix ratio; add it with register_policy_loss, as fspo.plugins.verl does",
+        "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo",
+    },
     facts={
         "ratio": "prefix, rho_t = r_1 ... r_t, with the gradient of its last token",
         "band": "log rho_t in [-c_low sqrt(t), c_high sqrt(t)]",

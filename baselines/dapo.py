@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import DualRatioBand, GroupStd
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import pessimistic_clip, token_log_ratio, token_surrogate
@@ -40,7 +39,13 @@ DAPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
-    elsewhere=ELSEWHERE["dapo"],
+    elsewhere={
+        "TRL": 'GRPOConfig(loss_type="dapo", epsilon=0.2, epsilon_high=0.28, delta=10.0)',
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{clip_ratio_low=0.2,clip_ratio_high=0.28,"
+        "clip_ratio_c=10.0,loss_agg_mode=token-mean}; departs: log ratios are clamped at +-20",
+        "OpenRLHF": "--algo.advantage.estimator group_norm --actor.eps_clip_low_high 0.2 0.28 --actor.dual_clip 10 "
+        "--algo.kl.init_coef 0",
+    },
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",

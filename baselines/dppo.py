@@ -11,7 +11,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import LARGEST_LOG, Hyper, require
 from baselines.rewards import CENTRED, centred
 from suite.arithmetic import capped_policy_gradient, masked, token_log_ratio, token_surrogate
@@ -102,7 +101,13 @@ DPPO_TV = Method(
     clip=Clip.MASK,
     growth=Growth.CONSTANT,
     detached=True,
-    elsewhere=ELSEWHERE["dppo_tv"],
+    elsewhere={
+        "TRL": "not possible: 1.16 masks no token by divergence (its experimental DPPO trainer was removed)",
+        "verl": "as dr_grpo with clip_ratio_c=20, and actor_rollout_ref.actor.{policy_loss.loss_mode=dppo_tv,"
+        "clip_ratio_low=0.15,clip_ratio_high=0.15}",
+        "OpenRLHF": "not possible: is_correction_gating tv compares the sampler with the old policy, not the old "
+        "with the new",
+    },
     facts={
         "ratio": "token, r_t, as a constant weight on log pi_t",
         "band": "|p_t - q_t| at most delta in the advantage's direction; the ratio at most max_weight",
@@ -120,7 +125,13 @@ DPPO_KL = dataclasses.replace(
     title="DPPO-KL, tokens masked by a binary KL",
     hyper=DPPOKLHyper(),
     surrogate=surrogate_kl,
-    elsewhere=ELSEWHERE["dppo_kl"],
+    elsewhere={
+        "TRL": "not possible: 1.16 masks no token by divergence (its experimental DPPO trainer was removed)",
+        "verl": "as dr_grpo with clip_ratio_c=20, and actor_rollout_ref.actor.{policy_loss.loss_mode=dppo_kl,"
+        "clip_ratio_low=0.05,clip_ratio_high=0.05}; departs: 1e-8 inside the divergence",
+        "OpenRLHF": "not possible: is_correction_gating binary_kl compares the sampler with the old policy, not the "
+        "old with the new",
+    },
     facts={
         **DPPO_TV.facts,
         "band": "binary KL at most delta nats in the advantage's direction; ratio at most max_weight",

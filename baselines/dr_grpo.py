@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import DualRatioBand
 from baselines.rewards import CENTRED, centred
 from suite.arithmetic import pessimistic_clip, token_log_ratio, token_surrogate
@@ -40,7 +39,14 @@ DR_GRPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
-    elsewhere=ELSEWHERE["dr_grpo"],
+    elsewhere={
+        "TRL": 'GRPOConfig(loss_type="dr_grpo", scale_rewards="none", epsilon=0.2)',
+        "verl": "algorithm.{adv_estimator=grpo,norm_adv_by_std_in_grpo=False} "
+        "actor_rollout_ref.actor.{loss_agg_mode=seq-mean-token-sum-norm,loss_scale_factor=MAX_NEW_TOKENS,"
+        "clip_ratio_c=1e9}; departs: log ratios are clamped at +-20",
+        "OpenRLHF": "not possible: no constant divisor; --algo.advantage.estimator dr_grpo is the advantage, "
+        "divided by tokens",
+    },
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",

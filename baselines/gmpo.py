@@ -9,7 +9,6 @@ from typing import Self
 
 import torch
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import masked, per_token, pessimistic_clip, token_log_ratio, weighted
@@ -67,7 +66,12 @@ GMPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
-    elsewhere=ELSEWHERE["gmpo"],
+    elsewhere={
+        "TRL": "trl.experimental.gmpo.GMPOConfig(epsilon=0.4), with GMPOTrainer",
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{policy_loss.loss_mode=geo_mean,"
+        "clip_ratio_low=0.4,clip_ratio_high=0.4}, one micro batch per update",
+        "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo",
+    },
     facts={
         "ratio": "token, r_t, joined to a geometric mean over the response",
         "band": "log ratio in [-log_low, log_high], before the mean",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import DualRatioBand, GroupStd
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import pessimistic_clip, token_log_ratio, token_surrogate
@@ -40,7 +39,13 @@ GRPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
-    elsewhere=ELSEWHERE["grpo"],
+    elsewhere={
+        "TRL": 'GRPOConfig(loss_type="grpo", epsilon=0.2)',
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{loss_agg_mode=seq-mean-token-mean,"
+        "clip_ratio_c=1e9}; departs: log ratios are clamped at +-20",
+        "OpenRLHF": "--algo.advantage.estimator group_norm --actor.loss_agg_mode seq-mean-token-mean "
+        "--actor.eps_clip 0.2 --algo.kl.init_coef 0",
+    },
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, RatioBand
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import per_token, pessimistic_clip, sequence_log_ratio, sequence_surrogate
@@ -47,7 +46,14 @@ GSPO = Method(
     level=Level.SEQUENCE,
     clip=Clip.MIN,
     growth=Growth.LINEAR,
-    elsewhere=ELSEWHERE["gspo"],
+    elsewhere={
+        "TRL": 'GRPOConfig(loss_type="grpo", importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4)',
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{policy_loss.loss_mode=gspo,"
+        "clip_ratio_low=3e-4,clip_ratio_high=4e-4,loss_agg_mode=seq-mean-token-mean}; departs: S/L is clamped at 10 "
+        "from above",
+        "OpenRLHF": "--algo.advantage.estimator group_norm --actor.policy_loss_type gspo --actor.eps_clip_low_high "
+        "3e-4 4e-4 --algo.kl.init_coef 0",
+    },
     facts={
         "ratio": "sequence, e^(S/L)",
         "band": "ratio in [1 - clip_low, 1 + clip_high], so S in about [-clip_low L, clip_high L]",
@@ -64,5 +70,12 @@ GSPO_WIDE = dataclasses.replace(
     title="GSPO at ten times the stated range",
     source="arXiv 2507.18071v2, range of arXiv 2510.13786",
     hyper=GSPOWideHyper(),
-    elsewhere=ELSEWHERE["gspo_wide"],
+    elsewhere={
+        "TRL": 'GRPOConfig(loss_type="grpo", importance_sampling_level="sequence", epsilon=3e-3, epsilon_high=4e-3)',
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{policy_loss.loss_mode=gspo,"
+        "clip_ratio_low=3e-3,clip_ratio_high=4e-3,loss_agg_mode=seq-mean-token-mean}; departs: S/L is clamped at 10 "
+        "from above",
+        "OpenRLHF": "--algo.advantage.estimator group_norm --actor.policy_loss_type gspo --actor.eps_clip_low_high "
+        "3e-3 4e-3 --algo.kl.init_coef 0",
+    },
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.gspo import GSPO
 from baselines.hyper import GroupStd, RootBand
 from baselines.rewards import standardised
@@ -42,7 +41,12 @@ GSPO_SQRT = Method(
     level=Level.SEQUENCE,
     clip=Clip.MIN,
     growth=Growth.ROOT,
-    elsewhere=ELSEWHERE["gspo_sqrt"],
+    elsewhere={
+        "TRL": "not possible: epsilon is one number for every length; override GRPOTrainer._compute_loss",
+        "verl": "not possible: clip_ratio_low and clip_ratio_high are one number for every length; add it with "
+        "register_policy_loss, as fspo.plugins.verl does",
+        "OpenRLHF": "not possible: --actor.eps_clip_low_high is one pair for every length",
+    },
     facts={
         **GSPO.facts,
         "band": "S/L in [-c_low / sqrt(L), c_high / sqrt(L)]",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.gspo import GSPO
 from baselines.hyper import GroupStd, RatioBand
 from baselines.rewards import standardised
@@ -49,7 +48,15 @@ GSPO_TOKEN = Method(
     clip=Clip.MIN,
     growth=Growth.LINEAR,
     detached=True,
-    elsewhere=ELSEWHERE["gspo_token"],
+    elsewhere={
+        "TRL": 'the same gradient: GRPOConfig(loss_type="grpo", importance_sampling_level="sequence", epsilon=3e-4, '
+        "epsilon_high=4e-4)",
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{policy_loss.loss_mode=gspo,"
+        "clip_ratio_low=3e-4,clip_ratio_high=4e-4,loss_agg_mode=seq-mean-token-mean}; departs: S/L is clamped at 10 "
+        "from above",
+        "OpenRLHF": "the same gradient: --algo.advantage.estimator group_norm --actor.policy_loss_type gspo "
+        "--actor.eps_clip_low_high 3e-4 4e-4 --algo.kl.init_coef 0",
+    },
     facts={
         **GSPO.facts,
         "ratio": "token, sg[e^(S/L)] r_t / sg[r_t]: the sequence's value, the token's gradient",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.gspo import GSPO
 from baselines.hyper import GroupStd, RatioBand
 from baselines.rewards import standardised
@@ -42,7 +41,13 @@ LUSPO = Method(
     level=Level.SEQUENCE,
     clip=Clip.MIN,
     growth=Growth.LINEAR,
-    elsewhere=ELSEWHERE["luspo"],
+    elsewhere={
+        "TRL": 'GRPOConfig(loss_type="luspo", importance_sampling_level="sequence", epsilon=2e-3, epsilon_high=2.5e-3)',
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{policy_loss.loss_mode=gspo,"
+        "clip_ratio_low=2e-3,clip_ratio_high=2.5e-3,loss_agg_mode=seq-mean-token-sum}; departs: S/L is clamped at "
+        "10 from above",
+        "OpenRLHF": "not possible: policy_loss_type gspo always divides each response by its length",
+    },
     facts={
         **GSPO.facts,
         "aggregation": "L times the response's objective, mean over responses",

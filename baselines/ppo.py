@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import DualRatioBand, require
 from suite.advantages import gae, whiten
 from suite.arithmetic import masked, pessimistic_clip, token_log_ratio, token_surrogate
@@ -94,7 +93,12 @@ PPO = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
-    elsewhere=ELSEWHERE["ppo"],
+    elsewhere={
+        "TRL": "not possible: 1.16 has no PPO trainer (its experimental one was removed)",
+        "verl": "algorithm.adv_estimator=gae critic.cliprange_value=0.2 actor_rollout_ref.actor.clip_ratio_c=1e9; "
+        "departs: log ratios are clamped at +-20",
+        "OpenRLHF": "--algo.advantage.estimator gae --actor.eps_clip 0.2 --critic.value_clip 0.2 --algo.kl.init_coef 0",
+    },
     facts={
         "ratio": "token, r_t",
         "band": "ratio in [1 - clip_low, 1 + clip_high]",

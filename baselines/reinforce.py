@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import Hyper
 from baselines.rewards import LEAVE_ONE_OUT, leave_one_out
 from suite.arithmetic import response_log_prob, sequence_surrogate, unclipped_only
@@ -38,7 +37,13 @@ REINFORCE = Method(
     clip=Clip.NONE,
     growth=Growth.NONE,
     detached=True,
-    elsewhere=ELSEWHERE["reinforce"],
+    elsewhere={
+        "TRL": "only while the policy still is the sampler: RLOOConfig(beta=0.0), num_iterations=1 and "
+        "steps_per_generation unset",
+        "verl": "algorithm.adv_estimator=rloo actor_rollout_ref.actor.{policy_loss.loss_mode=gpg,"
+        "loss_agg_mode=seq-mean-token-sum}",
+        "OpenRLHF": "not possible: every loss carries a ratio, and none sums a response's tokens",
+    },
     facts={
         "ratio": "none: every response weighs 1",
         "band": "none",

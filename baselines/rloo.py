@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import RatioBand
 from baselines.rewards import LEAVE_ONE_OUT, leave_one_out
 from suite.arithmetic import pessimistic_clip, sequence_log_ratio, sequence_surrogate
@@ -38,7 +37,12 @@ RLOO = Method(
     level=Level.SEQUENCE,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
-    elsewhere=ELSEWHERE["rloo"],
+    elsewhere={
+        "TRL": "RLOOConfig(beta=0.0, epsilon=0.2)",
+        "verl": "not possible: adv_estimator=rloo is only the advantage, no clipped ratio e^S; add it with "
+        "register_policy_loss, as fspo.plugins.verl does",
+        "OpenRLHF": "not possible: --algo.advantage.estimator rloo is only the advantage; no ratio e^S in PolicyLoss",
+    },
     facts={
         "ratio": "sequence, e^S",
         "band": "ratio in [1 - clip_low, 1 + clip_high], constant in length",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import by_sign, token_log_ratio, token_surrogate, unclipped_only, weighted
@@ -50,7 +49,13 @@ SAPO = Method(
     level=Level.TOKEN,
     clip=Clip.GATE,
     growth=Growth.NONE,
-    elsewhere=ELSEWHERE["sapo"],
+    elsewhere={
+        "TRL": 'GRPOConfig(loss_type="sapo", sapo_temperature_pos=1.0, sapo_temperature_neg=1.05); departs: '
+        "temperatures in float32",
+        "verl": "algorithm.adv_estimator=grpo actor_rollout_ref.actor.{policy_loss.loss_mode=sapo,tau_pos=1.0,"
+        "tau_neg=1.05}",
+        "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo",
+    },
     facts={
         "ratio": "token, r_t",
         "band": "none: the gradient of a token carries 4 sigmoid' of tau (r_t - 1), which fades on both sides",

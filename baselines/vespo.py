@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from baselines.elsewhere import ELSEWHERE
 from baselines.hyper import GroupStd, require
 from baselines.rewards import STANDARDISED, standardised
 from suite.arithmetic import (
@@ -61,7 +60,12 @@ VESPO = Method(
     clip=Clip.GATE,
     growth=Growth.NONE,
     detached=True,
-    elsewhere=ELSEWHERE["vespo"],
+    elsewhere={
+        "TRL": 'departs: GRPOConfig(loss_type="vespo") divides by tokens, not responses, and clamps S from below at '
+        "log 1e-8",
+        "verl": "not possible: no vespo in 0.9.1; add it with register_policy_loss, as fspo.plugins.verl does",
+        "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo",
+    },
     facts={
         "ratio": "sequence, W = e^S, through phi(W) = W^k e^(lambda (1 - W)) as a constant weight on log pi(y)",
         "band": "none: phi fades on both sides of W = 1",

@@ -53,11 +53,6 @@ def answer_to(response: str, problem: Problem) -> str | None:
     return vote(response, problem.gold)
 
 
-def equivalent(gold: str, answer: str) -> Verdict:
-    """Whether an answer equals the gold answer: as texts, as exact numbers, by computer algebra within its bounds."""
-    return _equivalents([(answer, gold)], _nobody)[0]
-
-
 def settled(gold: str, answer: str | None) -> Verdict | None:
     """What can be said of an answer without computer algebra; None where it takes that."""
     if answer is None or not clean(answer):

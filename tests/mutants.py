@@ -2,9 +2,12 @@
 
     python tests/mutants.py [--workers N] [TEXT ...]        only the mutants whose name contains one of the texts
 
-A file of the table holds mutants with `name` ("who: what"), `file`, `old` (found exactly once there) and `new`, and the
-fast tests that should notice: `tests` (files) and `k` (pytest's -k), given once at the top or with the mutant. `{who}`
-in a `k` stands for the part of the name before the colon.
+The bugs are those of suite/, whose tests need a process. Bugs in methods stand in MUTANTS of tests/methods/NAME.py;
+tests/methods/test_mutants_die.py plants them in every test run, and with them those of this table that name a `method`.
+
+A file of the table holds mutants with `name` ("where: what"), `file`, `old` (found exactly once there) and `new`, and
+the fast tests that should notice: `tests` (files) and `k` (pytest's -k), given once at the top or with the mutant.
+`{method}` in a `k` stands for the mutant's `method`.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from methods.facts import Mutant
+
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests" / "mutants"
 ROOMS = ("suite", "baselines", "fspo", "tasks")
@@ -35,21 +40,16 @@ PASSED, FAILED = 0, 1
 """Exit codes of pytest; any other one means that the tests could not be run."""
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One planted bug: `old` becomes `new` in `file`, and one of `tests` that match `k` must fail."""
+@dataclass(frozen=True, kw_only=True)
+class SuiteMutant(Mutant):
+    """One bug planted into suite/: one of `tests` that match `k` must fail.
 
-    name: str
-    file: str
-    old: str
-    new: str
+    `method`: one whose own checks notice it too, without a process.
+    """
+
     tests: tuple[str, ...]
-    k: str
-
-    @property
-    def who(self) -> str:
-        """The method or room that the bug is planted into."""
-        return self.name.partition(":")[0]
+    k: str = ""
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Verdict:
     word: str
     how: str = ""
 
-    def line(self, mutant: Mutant) -> str:
+    def line(self, mutant: SuiteMutant) -> str:
         """One printed line."""
         return f"{self.word:<8} {mutant.name}" + (f"   ({self.how})" if self.how else "")
 
 
-def load(table: Path = TABLE) -> list[Mutant]:
+def load(table: Path = TABLE) -> list[SuiteMutant]:
     """The mutants of every file of the table, in the order of the files."""
     mutants = []
     for path in sorted(table.glob("*.toml")):
@@ -72,18 +72,10 @@ def load(table: Path = TABLE) -> list[Mutant]:
             content = tomllib.load(file)
         shared = {key: content[key] for key in ("tests", "k") if key in content}
         for entry in content["mutant"]:
-            row = {"k": "", **shared, **entry}
-            who = row["name"].partition(":")[0]
-            mutants.append(Mutant(**{**row, "tests": tuple(row["tests"]), "k": row["k"].format(who=who)}))
+            row = {"k": "", "method": "", **shared, **entry}
+            k = row["k"].format(method=row["method"])
+            mutants.append(SuiteMutant(**{**row, "tests": tuple(row["tests"]), "k": k}))
     return mutants
-
-
-def planted(source: str, mutant: Mutant) -> str:
-    """The source with the bug in it. Raises ValueError unless `old` occurs exactly once."""
-    found = source.count(mutant.old)
-    if found != 1:
-        raise ValueError(f"{mutant.name}: {mutant.file} holds the old text {found} times, not once: {mutant.old!r}")
-    return source.replace(mutant.old, mutant.new)
 
 
 # --- a copy of the repository -----------------------------------------------------------------------
@@ -140,12 +132,12 @@ class Copy:
             return None
         return done.stdout.strip() or "nowhere"
 
-    def judge(self, mutant: Mutant) -> Verdict:
+    def judge(self, mutant: SuiteMutant) -> Verdict:
         """Plant the bug, run its tests, take it out again."""
         path = self.root / mutant.file
         healthy = path.read_text(encoding="utf-8")
         try:
-            write(path, planted(healthy, mutant))
+            write(path, mutant.planted(healthy))
             done = self.pytest(mutant.tests, mutant.k, "-x", "--tb=no")
         except subprocess.TimeoutExpired:
             return Verdict("killed", f"by timeout, {TIMEOUT} s")
@@ -175,7 +167,7 @@ def write(path: Path, source: str) -> None:
 # --- the run ----------------------------------------------------------------------------------------
 
 
-def selections(mutants: Sequence[Mutant]) -> list[tuple[tuple[str, ...], str]]:
+def selections(mutants: Sequence[SuiteMutant]) -> list[tuple[tuple[str, ...], str]]:
     """The tests of all mutants, each once: (files, -k) by set of files."""
     wanted: dict[tuple[str, ...], dict[str, None]] = {}
     for mutant in mutants:
@@ -183,7 +175,7 @@ def selections(mutants: Sequence[Mutant]) -> list[tuple[tuple[str, ...], str]]:
     return [(files, "" if "" in ks else " or ".join(f"({k})" for k in ks)) for files, ks in wanted.items()]
 
 
-def run(mutants: Sequence[Mutant], workers: int) -> int:
+def run(mutants: Sequence[SuiteMutant], workers: int) -> int:
     """Judge the mutants, printing a line as each ends; 0 if all were killed, 1 if not, 2 if healthy tests fail."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
@@ -207,7 +199,7 @@ def run(mutants: Sequence[Mutant], workers: int) -> int:
     return 0 if killed == len(words) else 1
 
 
-def healthy(pool: ThreadPoolExecutor, copies: queue.SimpleQueue[Copy], mutants: Sequence[Mutant]) -> bool:
+def healthy(pool: ThreadPoolExecutor, copies: queue.SimpleQueue[Copy], mutants: Sequence[SuiteMutant]) -> bool:
     """Whether the tests that are to kill pass without any bug."""
 
     def check(files: tuple[str, ...], k: str) -> subprocess.CompletedProcess[str]:
@@ -224,10 +216,10 @@ def healthy(pool: ThreadPoolExecutor, copies: queue.SimpleQueue[Copy], mutants: 
     return not bad
 
 
-def judged(pool: ThreadPoolExecutor, copies: queue.SimpleQueue[Copy], mutants: Sequence[Mutant]) -> Iterable[str]:
+def judged(pool: ThreadPoolExecutor, copies: queue.SimpleQueue[Copy], mutants: Sequence[SuiteMutant]) -> Iterable[str]:
     """The verdict's word for every mutant, in the order in which they end."""
 
-    def judge(mutant: Mutant) -> tuple[Mutant, Verdict]:
+    def judge(mutant: SuiteMutant) -> tuple[SuiteMutant, Verdict]:
         copy = copies.get()
         try:
             return mutant, copy.judge(mutant)

@@ -31,7 +31,7 @@ def handed_over(model: Any, dtype: torch.dtype, ranks: Ranks, tokenizer: Any = N
     """A folder with the model's weights, without adapters; with a `tokenizer`, all that an engine is started from.
 
     All processes of a run come here together, and get the folder of their node; the model is read only in the first of
-    each node. What one raises inside the block, all raise, as `together` says, and the folder is gone by then.
+    each node. What one raises inside the block, all raise, as `failing_together` says, and the folder is gone by then.
     """
     try:
         with ExitStack() as stack:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from suite.types import UserError
 
 LOCK_SECONDS = 10.0
@@ -103,14 +105,9 @@ def locked(folder: Path) -> Iterator[None]:
     The lock is the kernel's: it is gone as soon as its process is, however that ended.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(f"{folder}: another process works here; wait for it or stop it") from None
-                time.sleep(0.1)
+    try:
+        held = FileLock(folder / ".lock").acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise UserError(f"{folder}: another process works here; wait for it or stop it") from None
+    with held:
         yield

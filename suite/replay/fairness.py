@@ -1,4 +1,4 @@
-"""Length fairness: who is clipped, by response length. Tables with intervals, LRE, and the cosine bound.
+"""Length fairness: who is clipped, by response length. Tables with intervals, and LRE.
 
 A frame of responses has one row per response and method: method, range, seed, problem_id, length, truncated, sign (of
 the advantage), outside_band and clipped (0 or 1, or the share of the response's tokens for a token ratio).
@@ -55,30 +55,6 @@ def length_reweighting_error(acceptance: np.ndarray, responses: np.ndarray) -> t
         errors = np.where(counts, np.abs(acceptance / mean - 1), 0.0)
         largest = np.where(counts.any(-1), errors.max(-1), np.nan)[()]
     return largest, (weights * errors).sum(-1)
-
-
-def cosine_bound(concentration: float, lre: float) -> float:
-    """Lower bound on the cosine between the clipped and the true update; nan where the bound says nothing.
-
-        cos >= sqrt(1 - (K LRE)^2)   if K LRE < 1,     K = sum_l p(l) |g(l)| / |g|
-
-    for an update that scales each length's contribution by a(l) / abar. LRE must be the largest form.
-
-    Source: arXiv 2509.09177 states that a small LRE bounds the cosine; this bound is ours.
-    """
-    error = concentration * lre
-    return math.sqrt(1 - error**2) if 0 <= error < 1 else math.nan
-
-
-def update_concentration(shares: np.ndarray, updates: np.ndarray) -> float:
-    """K, how much the updates of different lengths cancel: 1 when they all point one way, large when they cancel.
-
-        K = sum_l p(l) |g(l)| / |sum_l p(l) g(l)|
-
-    shares [bins], updates [bins, parameters]; inf where they cancel to 0. Source: ours.
-    """
-    total = np.linalg.norm(shares @ updates)
-    return float(shares @ np.linalg.norm(updates, axis=1) / total) if total > 0 else math.inf
 
 
 # --- the tables -----------------------------------------------------------------------------------

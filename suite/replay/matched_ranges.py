@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -72,24 +71,6 @@ def matched_ranges(
             scaled = method.scaled(factor)
             found[name] = Matched(scaled, factor, clip_rate(scaled, log, {}))
     return found, reasons
-
-
-def width_for_rate(sigma: float, rate: float) -> float:
-    """FSPO's width c for a wanted outside-band share, in nats per square root of a token.
-
-        c = sigma Phi^-1(1 - rate / 2)
-
-    for Gaussian S with variance L sigma^2, centred on the drift, both sides alike. Raises ValueError unless
-    sigma > 0 and 0 < rate < 1.
-
-    >>> round(width_for_rate(0.02, 0.1336), 4)
-    0.03
-
-    Source: ours.
-    """
-    if not (sigma > 0 and 0 < rate < 1):
-        raise ValueError(f"sigma {sigma} must be positive and rate {rate} between 0 and 1")
-    return sigma * NormalDist().inv_cdf(1 - rate / 2)
 
 
 def match_clip_rate(

@@ -28,7 +28,6 @@ PRECISIONS = ("float32", AUTOCAST, AUTOCAST_HEAD, HEAD, "bfloat16")
 CAST, SAMPLER = "than float32", "than the sampler"
 AT_ONCE = "all at once"
 LAYOUTS = ("again", "one by one", AT_ONCE)
-Rows = Sequence[int]
 
 
 def null_update(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,11 @@ class Movement:
 
 
 class Movements(list[Movement]):
-    """What moved, method by method."""
+    """What moved, method by method; `not_pinned` names methods of which nothing is pinned yet, so nothing moved."""
+
+    def __init__(self, not_pinned: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.not_pinned = tuple(not_pinned)
 
     @property
     def methods(self) -> list[str]:
@@ -60,8 +64,9 @@ class Movements(list[Movement]):
         return list(dict.fromkeys(m.method for m in self))
 
     def table(self) -> list[str]:
-        """One line a number that moved; empty when nothing did."""
-        return [f"{'method':<16} {'number':<28} pinned -> today", *(m.line() for m in self)] if self else []
+        """One line a number that moved, and one a method that is not pinned yet; empty without either."""
+        moved = [f"{'method':<16} {'number':<28} pinned -> today", *(m.line() for m in self)] if self else []
+        return [*moved, *(f"{name:<16} not pinned yet" for name in self.not_pinned)]
 
 
 def _shown(value: Any) -> str:
@@ -128,12 +133,11 @@ def read_pinned(folder: Path) -> dict[str, Numbers]:
 
 
 def differences(pinned: Mapping[str, Numbers], today: Mapping[str, Numbers]) -> Movements:
-    """Every number that is not what was pinned; a method that came or went is one movement."""
-    moved = Movements()
-    for name in dict.fromkeys([*pinned, *today]):
-        if name not in today or name not in pinned:
-            known = name in pinned
-            moved.append(Movement(name, "method", "pinned" if known else "absent", "absent" if known else "new"))
+    """Every number that is not what was pinned. A method that vanished is one movement; a new one is not pinned yet."""
+    moved = Movements(not_pinned=[name for name in today if name not in pinned])
+    for name in pinned:
+        if name not in today:
+            moved.append(Movement(name, "method", "pinned", "absent"))
             continue
         was, now = _flat(pinned[name]), _flat(today[name])
         for number in dict.fromkeys([*was, *now]):
@@ -150,14 +154,14 @@ def _flat(numbers: Numbers) -> dict[str, Any]:
 
 def pin_numbers(folder: Path, today: Mapping[str, Numbers], moved: Movements, changelog: Path | None = None) -> None:
     """Pin today's numbers. UserError, and nothing written, unless the newest CHANGELOG section has a line marked
-    [numbers] that names every method that moved."""
+    [numbers] that names every method that moved or is new."""
     path = changelog or GOLDEN.parent.parent / CHANGELOG
     sections = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     entries = [entry for entry in re.split(r"^- ", sections[1], flags=re.MULTILINE) if "[numbers]" in entry]
     named = set(re.findall(r"\w+", " ".join(entries)))
-    if missing := [name for name in moved.methods if name not in named]:
+    if missing := [name for name in (*moved.methods, *moved.not_pinned) if name not in named]:
         raise UserError(
             f"{path.name}: no entry marked [numbers] in its newest section names {', '.join(missing)}; say there what "
-            "moved and why, then pin again"
+            "moved or is new, and why, then pin again"
         )
     write_atomically(folder / PINNED, json.dumps(today, indent=1, sort_keys=True) + "\n")

@@ -253,7 +253,7 @@ def per_length_updates(space: Space, method: Method, state: State, bins: Tensor)
 
 
 def length_statement(updates: LengthUpdates) -> dict[str, float]:
-    """The cosine that LRE guarantees beside the ones measured; K, LRE and bound as in `suite.replay.fairness`.
+    """The cosine that LRE guarantees beside the ones measured.
 
         u = sum_l p(l) g(l)     s = sum_l p(l) (a(l) / abar) g(l)     |s - u| <= LRE sum_l p(l) |g(l)| = K LRE |u|
 
@@ -263,6 +263,11 @@ def length_statement(updates: LengthUpdates) -> dict[str, float]:
     `orthogonal_bound` = sqrt(1 - LRE^2) holds in log-prob space only: bins share no token there, so that
     |s - u|^2 = sum_l (a(l) / abar - 1)^2 |p(l) g(l)|^2 <= LRE^2 |u|^2, while 1 <= K <= sqrt(B) (K = sqrt(B) for equal
     norms) and `bound` is nan from LRE = 1 / K on: .35 with 8 bins, 1 / sqrt(N) with a bin for each response.
+
+    `concentration` is K, how much the updates of different lengths cancel: 1 when they all point one way, inf when
+    their sum is 0. LRE is the largest form of `suite.replay.fairness.length_reweighting_error`.
+
+    Source: arXiv 2509.09177 states that a small LRE bounds the cosine; these bounds are ours.
     """
     used = np.flatnonzero(updates.responses)
     share, a = updates.responses[used] / updates.responses.sum(), updates.acceptance[used]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,6 @@ def markdown(table: pd.DataFrame) -> str:
     rule = ["---:" if rows and all(_is_number(row[i]) for row in rows) else "---" for i in range(len(header))]
     body = [[_escaped(value) for value in row] for row in rows]
     return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
-
-
-def write_markdown(path: Path, title: str, table: pd.DataFrame, notes: Sequence[str] = ()) -> None:
-    """A file with a heading, the table, and one bullet for every note under it."""
-    bullets = "".join(f"- {_escaped(note)}\n" for note in notes)
-    write_atomically(path, f"# {title}\n\n{markdown(table)}" + (f"\n{bullets}" if bullets else ""))
 
 
 def write_csv(path: Path, tidy: pd.DataFrame) -> None:

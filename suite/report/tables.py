@@ -23,7 +23,6 @@ FAIRNESS = ("clipped", "outside band", "slope per doubling", "LRE max", "LRE noi
 
 def accuracy_table(
     accuracies: pd.DataFrame,
-    titles: Mapping[str, str] | None = None,
     cards: Mapping[str, str] | None = None,
     noise: Mapping[str, float] | None = None,
     canaries: Mapping[str, str] | None = None,
@@ -31,7 +30,7 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Rows the base model and the methods, columns the sets and their mean; cells like "47.3 [44.1, 50.2]" in per cent.
 
-    `accuracies` as `compare.compare` returns them; `titles` gives methods longer names. The last columns are the
+    `accuracies` as `compare.compare` returns them. The last columns are the
     seeds behind a row, the digest of the method's card where `cards` are given, what `noise` alone puts outside the
     method's band (per cent, `suite.replay.null_update`), responses cut at the token limit and, where there are any,
     those without an answer and undecided ones (per cent, mean over the sets). `published` has public numbers by method.
@@ -40,7 +39,7 @@ def accuracy_table(
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
-        row = {"model": _title(method, titles)}
+        row = {"model": str(method)}
         row |= {heading(r["task"]): Number.percent(r["accuracy"], r["low"], r["high"]) for r in records(part)}
         whole = overall(part)
         row["seeds"] = ABSENT if method == BASE else Number(str(whole["seeds"]))
@@ -97,9 +96,7 @@ def sample_table(metrics: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def difference_table(
-    differences: pd.DataFrame, reference: str = BASE, titles: Mapping[str, str] | None = None
-) -> pd.DataFrame:
+def difference_table(differences: pd.DataFrame, reference: str = BASE) -> pd.DataFrame:
     """Rows the methods, columns the sets: difference to `reference` in points with its interval, then the verdict.
 
     p (Holm) and the verdict belong to the mean over the sets (to the one set, if there is one); "detectable" is the
@@ -109,7 +106,7 @@ def difference_table(
     for method, part in differences.take(np.flatnonzero(differences["reference"] == reference)).groupby(
         "method", sort=False
     ):
-        row = {"model": f"{_title(method, titles)} − {_title(reference, titles)}"}
+        row = {"model": f"{method} − {reference}"}
         row |= _points(part)
         whole = overall(part)
         row["p (Holm)"] = Number.of(whole["p_holm"], ".4f")
@@ -123,7 +120,7 @@ def _points(part: pd.DataFrame) -> dict[str, Number]:
     return {heading(r["task"]): Number.percent(r["difference"], r["low"], r["high"], sign=True) for r in records(part)}
 
 
-def verdict_lines(differences: pd.DataFrame, titles: Mapping[str, str] | None = None) -> list[str]:
+def verdict_lines(differences: pd.DataFrame) -> list[str]:
     """One computed sentence for every pair of models, on the mean over the sets.
 
     For instance "fspo against base: better, few seeds (+12.1 [+9.0, +15.2] points, 3 seeds)".
@@ -134,7 +131,7 @@ def verdict_lines(differences: pd.DataFrame, titles: Mapping[str, str] | None = 
         points = percent(row["difference"], row["low"], row["high"], sign=True)
         power = f"; a true difference of {percent(row['minimum_detectable'])} points would be found with 80 % power"
         lines.append(
-            f"{_title(row['method'], titles)} against {_title(row['reference'], titles)}: {row['verdict']} "
+            f"{row['method']} against {row['reference']}: {row['verdict']} "
             f"({points} points, {row['seeds']} seed{'s' if row['seeds'] != 1 else ''})"
             + (power if row["verdict"].startswith("under-powered") else "")
         )
@@ -144,7 +141,7 @@ def verdict_lines(differences: pd.DataFrame, titles: Mapping[str, str] | None = 
 # --- fairness -------------------------------------------------------------------------------------
 
 
-def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = None) -> pd.DataFrame:
+def fairness_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Rows method and range: clipped and outside-band share in per cent, slope per doubling in points, LRE, sentence.
 
     `summary` as `suite.replay.fairness.fairness_summary` returns it. LRE cells are no percentages; "LRE noise" is what
@@ -152,7 +149,7 @@ def fairness_table(summary: pd.DataFrame, titles: Mapping[str, str] | None = Non
     """
     rows = []
     for r in records(summary):
-        row = {"method": _title(r["method"], titles), "range": r["range"]}
+        row = {"method": r["method"], "range": r["range"]}
         if not r.get("band", True):
             rows.append(row | dict.fromkeys(FAIRNESS[:-1], ABSENT) | {FAIRNESS[-1]: "no band"})
             continue
@@ -183,10 +180,6 @@ def _share(row: Mapping[str, Any], key: str, *, sign: bool = False) -> Number:
 def _plain(row: Mapping[str, Any], key: str) -> Number:
     value, low, high = (Number.of(row[name], ".3f") for name in (key, f"{key}_low", f"{key}_high"))
     return Number(f"{value} [{low}, {high}]")
-
-
-def _title(method: Any, titles: Mapping[str, str] | None) -> str:
-    return (titles or {}).get(str(method), str(method))
 
 
 def interquartile_table(means: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,9 @@ from suite.records.files import write_atomically
 from suite.training.sharding import put
 from suite.types import UserError
 
+NUMBERS = "fspo_checkpoint_2"
+"""Where the numbers stand in the file. Raised with what they mean: a checkpoint of another version is refused."""
+
 
 def save_checkpoint(
     path: Path,
@@ -43,7 +46,7 @@ def save_checkpoint(
         for index, entry in optimizer.state_dict()["state"].items():
             tensors.update({f"{name}.{index}.{key}": kept(value) for key, value in entry.items()})
     if writes:
-        write_atomically(path, save(tensors, metadata={"fspo_checkpoint": json.dumps(numbers, sort_keys=True)}))
+        write_atomically(path, save(tensors, metadata={NUMBERS: json.dumps(numbers, sort_keys=True)}))
 
 
 def load_checkpoint(
@@ -52,7 +55,7 @@ def load_checkpoint(
     """Put weights and moments back in place and return the numbers. An unreadable file raises UserError."""
     try:
         with safe_open(path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["fspo_checkpoint"])
+            numbers = json.loads(file.metadata()[NUMBERS])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no checkpoint of this suite ({error}); delete it to start this run anew") from error

@@ -42,7 +42,7 @@ class SharedSampler:
     ) -> list[Rollout]:
         """As the inner sampler, told of when all is done. Only for the leading process, inside `leader_only`.
 
-        What any process raises is raised in all of them, as `together` says: then none has a result.
+        What any process raises is raised in all of them, as `failing_together` says: then none has a result.
         """
         if not requests:
             return []

@@ -194,7 +194,7 @@ class Trainer:
 
     def _checkpoint(self, next_step: int) -> None:
         modules, optimizers, schedules = self._modules()
-        clocks = {name: {"epoch": s.last_epoch, "rates": s.get_last_lr()} for name, s in schedules.items()}
+        clocks = {name: schedule.state_dict() for name, schedule in schedules.items()}
         numbers = {"next_step": next_step, "state": dict(self.state), "schedules": clocks}
         path = self.folder / "checkpoint.safetensors"
         save_checkpoint(path, modules, optimizers, numbers, writes=self.ranks.is_leader)
@@ -208,9 +208,8 @@ class Trainer:
         numbers = load_checkpoint(path, modules, optimizers)
         self.state = numbers["state"]
         for name, schedule in schedules.items():
-            saved = numbers["schedules"][name]
-            schedule.last_epoch, schedule._last_lr = saved["epoch"], saved["rates"]
-            for group, rate in zip(schedule.optimizer.param_groups, saved["rates"], strict=True):
+            schedule.load_state_dict(numbers["schedules"][name])
+            for group, rate in zip(schedule.optimizer.param_groups, schedule.get_last_lr(), strict=True):
                 group["lr"] = rate
         return numbers["next_step"]
 

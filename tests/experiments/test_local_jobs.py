@@ -17,8 +17,6 @@ from rich.progress import Progress
 
 from suite.experiments.layouts import VISIBLE, Layout
 from suite.experiments.local_jobs import _Speed, run_jobs
-from suite.records import files
-from suite.records.files import locked
 from suite.types import UserError
 
 pytestmark = pytest.mark.slow
@@ -127,18 +125,6 @@ def test_ctrl_c_ends_the_workers_and_starts_no_further_job(tmp_path: Path) -> No
         run(stage)
     assert [(job.folder / "told").exists() for job in stage] == [True, True, False, False]
     assert not multiprocessing.active_children()
-
-
-def test_a_held_folder_is_refused_and_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0.2)
-    with (
-        locked(tmp_path / "cell"),
-        pytest.raises(UserError, match="cell: another process works here"),
-        locked(tmp_path / "cell"),
-    ):
-        pass
-    with locked(tmp_path / "cell"):
-        pass
 
 
 def test_the_speed_of_a_finished_bar_is_that_of_its_own_time() -> None:

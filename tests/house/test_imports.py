@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from methods.facts import NO_ORACLE
 from strategies import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,9 +63,9 @@ NAMELESS = ("replay",)
 PURE_LIBRARIES = {"torch", "numpy", "scipy"}
 ONE_IMPORTER = ("vllm", "lm_eval", "ray", "peft")
 LAZY = {*ONE_IMPORTER, "trl", "verl", "wandb"}
+OF_ORACLES = ("peers.pairings", "peers.batches")
+"""What an oracle may import beside the standard library and other oracles: words without arithmetic."""
 LAZY_IN_TASKS = {"transformers", "datasets", "math_verify", "sympy"}
-NO_ORACLE = ("test_", "checks", "healthy_copies")
-"""How files of tests/methods begin that are no oracle."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def complaint(module: str, found: Import) -> str | None:
     top = module.partition(".")[0]
     ours, standard = found.top in ROOMS, found.top in sys.stdlib_module_names
     if is_oracle(module):
-        return None if standard or found.inside("methods") else "an oracle shares nothing with what it judges"
+        shared = standard or found.inside("methods", *OF_ORACLES)
+        return None if shared else "an oracle shares nothing with what it judges"
     why = None
     if top in ("baselines", "fspo"):
         why = complaint_of_a_method(module, found)
@@ -319,6 +321,7 @@ def test_a_hole_in_a_wall_is_seen_in_a_copy_of_the_sources(path: str, line: str)
         ("suite/__init__.py", "from suite.records import files"),
         ("tests/methods/grpo.py", "from suite.arithmetic import pessimistic_clip"),
         ("tests/methods/grpo.py", "import torch"),
+        ("tests/methods/grpo.py", "from peers.ours import judged"),
     ],
 )
 def test_a_planted_violation_is_caught(path: str, source: str):
@@ -352,7 +355,7 @@ def test_a_second_importer_is_caught(library: str):
             "import baselines, fspo\nfrom importlib import import_module\nimport_module('verl.x')",
         ),
         ("baselines/gspo.py", "from suite import arithmetic\nfrom baselines.ranges import Range"),
-        ("tests/methods/grpo.py", "import math\nfrom methods import Row\nfrom methods.ppo import token_terms"),
+        ("tests/methods/grpo.py", "import math\nfrom methods.ppo import token_terms\nfrom peers.pairings import trl"),
         ("tasks/gsm8k.py", "from tasks import grading\ndef load():\n    import datasets"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The table of planted bugs cannot rot: each still applies, changes what runs, and every method has its own."""
+"""The planted bugs cannot rot: each still applies, changes what runs, and no file of the core is without one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 
 import mutants
+from methods.checks import stated
+from methods.facts import Mutant
 from strategies import METHODS
+from suite.methods.conformance import CHECKS
 
 TABLE = mutants.load()
-WORDS_ONLY = {"__init__.py", "elsewhere.py"}
-"""Files of a room that hold names and text, but no arithmetic."""
+OF_METHODS = [(name, mutant) for name in METHODS for mutant in stated(name, "MUTANTS")]
+EVERY_MUTANT = [*TABLE, *(mutant for _, mutant in OF_METHODS)]
+WORDS_ONLY = {"__init__.py"}
+"""Files of a room that hold names, but no arithmetic."""
 CORE = {
     "suite/arithmetic.py",
     "suite/advantages.py",
@@ -36,35 +41,42 @@ def without_docstrings(source: str) -> str:
     return ast.dump(tree)
 
 
-@pytest.mark.parametrize("mutant", [pytest.param(m, id=m.name) for m in TABLE])
-def test_a_mutant_applies_once_and_changes_what_runs(mutant: mutants.Mutant) -> None:
+@pytest.mark.parametrize(
+    "mutant",
+    [*(pytest.param(m, id=m.name) for m in TABLE), *(pytest.param(m, id=f"{n}-{m.name}") for n, m in OF_METHODS)],
+)
+def test_a_mutant_applies_once_and_changes_what_runs(mutant: Mutant) -> None:
     source = (mutants.ROOT / mutant.file).read_text(encoding="utf-8")
-    assert without_docstrings(mutants.planted(source, mutant)) != without_docstrings(source)
+    assert without_docstrings(mutant.planted(source)) != without_docstrings(source)
+    assert mutant.check in ("", *CHECKS)
+
+
+@pytest.mark.parametrize("mutant", [pytest.param(m, id=m.name) for m in TABLE])
+def test_a_mutant_of_the_table_names_tests_and_methods_that_are_there(mutant: mutants.SuiteMutant) -> None:
     assert mutant.tests
     assert all((mutants.ROOT / name).is_file() for name in mutant.tests)
+    assert mutant.method in ("", *METHODS)
+    assert "[]" not in mutant.k, "`{method}` in its k, and no method"
 
 
-def test_the_table_covers_every_method_and_the_core() -> None:
-    assert len(TABLE) >= 40
+def test_the_mutants_cover_every_file_of_the_methods_and_the_core() -> None:
     assert [name for name, n in Counter(m.name for m in TABLE).items() if n > 1] == []
-    same = Counter((m.file, m.old, m.new) for m in TABLE)
+    same = Counter((m.file, m.old, m.new) for m in EVERY_MUTANT)
     assert [change for change, n in same.items() if n > 1] == []
-    count = Counter(m.who for m in TABLE)
-    assert {name: count[name] for name in METHODS if count[name] < 2} == {}
     files = {p.relative_to(mutants.ROOT).as_posix() for p in (mutants.ROOT / "baselines").glob("*.py")
              if p.name not in WORDS_ONLY}  # fmt: skip
-    assert (files | CORE) - {m.file for m in TABLE} == set()
+    assert (files | CORE) - {m.file for m in EVERY_MUTANT} == set()
 
 
 def test_a_bug_that_no_longer_applies_is_named() -> None:
-    mutant = mutants.Mutant("core: gone", "suite/seeds.py", "x = 1", "x = 2", ("tests/policy/test_seeds.py",), "")
+    mutant = Mutant("gone", "suite/seeds.py", "x = 1", "x = 2")
     for source in ("y = 1", "x = 1\nx = 1"):
-        with pytest.raises(ValueError, match="core: gone"):
-            mutants.planted(source, mutant)
+        with pytest.raises(ValueError, match="gone"):
+            mutant.planted(source)
 
 
 def test_healthy_tests_are_run_once_for_all_mutants() -> None:
-    rows = [mutants.Mutant(f"a: {i}", "f", "x", "y", tests, k) for i, (tests, k) in enumerate([
+    rows = [mutants.SuiteMutant(f"a: {i}", "f", "x", "y", tests=tests, k=k) for i, (tests, k) in enumerate([
         (("one",), "p"), (("two",), "p"), (("one",), "q and r"), (("one",), "p"), (("two",), ""),
     ])]  # fmt: skip
     assert mutants.selections(rows) == [(("one",), "(p) or (q and r)"), (("two",), "")]
@@ -78,9 +90,11 @@ def test_the_runner_tells_the_killed_from_survivors_and_from_typos(capsys: pytes
     before = path.read_text(encoding="utf-8")
     old = "for label in (run_seed, *labels):"
     rows = [
-        mutants.Mutant("seeds: a bug", place, old, "for label in labels:", tests, "labels"),
-        mutants.Mutant("seeds: the same", place, old, "for label in [run_seed, *labels]:", tests, "labels"),
-        mutants.Mutant("seeds: a typo", place, "import hashlib", "import hashlibb", tests, "labels"),
+        mutants.SuiteMutant("seeds: a bug", place, old, "for label in labels:", tests=tests, k="labels"),
+        mutants.SuiteMutant(
+            "seeds: the same", place, old, "for label in [run_seed, *labels]:", tests=tests, k="labels"
+        ),
+        mutants.SuiteMutant("seeds: a typo", place, "import hashlib", "import hashlibb", tests=tests, k="labels"),
     ]
     assert mutants.run(rows, 1) == 1
     lines = capsys.readouterr().out.splitlines()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
 from pathlib import Path
 
-import pytest
-
 from benchmarks.summary import summarise
 from pages import PAGES, text_of
-from strategies import METHODS
 from suite.config import PROTOCOL, restored
 from suite.experiments.recipes import recipe
 from suite.methods.conformance import CHECKS
@@ -61,20 +57,6 @@ def test_the_report_is_the_recipes_and_this_protocols() -> None:
     assert record["protocol"] == PROTOCOL
     assert restored(record["config"]) == recipe("demo")  # a setting that is younger than the report had its default
     assert record["command"].startswith("fspo compare demo")
-
-
-METHODS_PAGE = (ROOT / "baselines" / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_a_page_with_todays_numbers(name: str) -> None:
-    sections = re.split(r"^#{2,3} ", METHODS_PAGE, flags=re.MULTILINE)
-    pages = [section for section in sections if section.splitlines()[0].strip() == name]
-    assert len(pages) == 1, f"{name} has {len(pages)} pages"
-    for field in dataclasses.fields(METHODS[name].hyper):
-        row = f"| {field.name} | {getattr(METHODS[name].hyper, field.name)} | {field.metadata['provenance']} |"
-        assert row in pages[0], row
-    assert "J_i" in pages[0]
 
 
 def test_the_count_of_properties_is_todays() -> None:

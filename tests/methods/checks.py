@@ -4,59 +4,53 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
 
 from methods import step_gradient, step_loss
-from strategies import METHODS, rows_of
+from methods.facts import FACTS
+from strategies import rows_of
 from suite.methods.trial_batches import batch_for, random_credit_input, with_hyper
 from suite.types import Divisor, Level, Method, PolicyBatch, Surrogate
 
-ORACLES: Mapping[str, ModuleType] = {name: import_module(f"methods.{name}") for name in METHODS}
+
+@cache
+def oracle_of(name: str) -> ModuleType:
+    """The module of tests/methods that holds a method's equation and facts.
+
+    AssertionError where it is missing or lacks a fact: one sentence that says what belongs where.
+    """
+    place = f"tests/methods/{name}.py"
+    if find_spec(f"methods.{name}") is None:
+        raise AssertionError(
+            f"{place} is missing: it holds the equation of {name} as loops over floats, and as its facts "
+            f"{', '.join(FACTS)} (tests/methods/facts.py says what each of them is)"
+        )
+    module = import_module(f"methods.{name}")
+    missing = [fact for fact in FACTS if not hasattr(module, fact)]
+    if "PAIRINGS" in missing and getattr(module, "WITHOUT_PEER", ""):
+        missing.remove("PAIRINGS")
+    if missing:
+        raise AssertionError(f"{place} lacks " + "; ".join(f"{fact}: {FACTS[fact]}" for fact in missing))
+    return module
+
+
+def stated(name: str, fact: str) -> list[Any]:
+    """A list that a method's module states, to parametrize tests by; empty where the module or the list is missing.
+
+    What is missing fails in `test_every_method_states_its_facts`, and in every test that asks `oracle_of`.
+    """
+    return getattr(import_module(f"methods.{name}"), fact, []) if find_spec(f"methods.{name}") else []
+
+
 MAX_NEW_TOKENS = 16
 """The run's token limit that a constant divisor is made of."""
-
-RATIO_VARIANTS: list[dict[str, Any]] = [{}, {"clip_low": 1e-4, "clip_high": 1e-3}, {"clip_low": 0.3, "clip_high": 0.05}]
-DUAL_VARIANTS: list[dict[str, Any]] = [{"dual_clip": 1.3}, {"dual_clip": 2.0, "clip_low": 0.1}]
-ROOT_VARIANTS: list[dict[str, Any]] = [{}, {"c_low": 0.003, "c_high": 0.1}, {"c_low": 0.2, "c_high": 0.004}]
-VARIANTS: Mapping[str, list[tuple[dict[str, Any], dict[str, float]]]] = {
-    "ppo": [(changes, {}) for changes in RATIO_VARIANTS + DUAL_VARIANTS],
-    "grpo": [(changes, {}) for changes in RATIO_VARIANTS + DUAL_VARIANTS],
-    "rloo": [(changes, {}) for changes in RATIO_VARIANTS],
-    "gspo": [(changes, {}) for changes in RATIO_VARIANTS],
-    "gspo_wide": [(changes, {}) for changes in RATIO_VARIANTS],
-    "gspo_token": [(changes, {}) for changes in RATIO_VARIANTS],
-    "luspo": [(changes, {}) for changes in RATIO_VARIANTS],
-    "dr_grpo": [(changes, {}) for changes in RATIO_VARIANTS + DUAL_VARIANTS],
-    "dapo": [(changes, {}) for changes in RATIO_VARIANTS + DUAL_VARIANTS],
-    "gspo_sqrt": [(changes, {}) for changes in ROOT_VARIANTS],
-    "gmpo": [({}, {}), ({"log_low": 0.01, "log_high": 0.2}, {}), ({"log_low": 0.1, "log_high": 0.02}, {})],
-    "cispo": [({}, {}), ({"max_weight": 1.05}, {}), ({"max_weight": 1.5}, {})],
-    "sapo": [({}, {}), ({"tau_pos": 0.3, "tau_neg": 2.1}, {})],
-    "vespo": [({}, {}), ({"k_pos": 1.3, "lambda_pos": 0.7, "k_neg": 0.2, "lambda_neg": 4.1}, {})],
-    "dppo_tv": [({}, {}), ({"delta": 0.01}, {}), ({"delta": 0.003, "max_weight": 1.1}, {})],
-    "dppo_kl": [({}, {}), ({"delta": 0.002}, {}), ({"delta": 0.0003, "max_weight": 1.1}, {})],
-    "ctpo": [(changes, {}) for changes in [*ROOT_VARIANTS, {"c_dual": None}, {"c_dual": 0.3, "c_high": 0.2}]],
-    "reinforce": [({}, {})],
-    "no_clip": [({}, {})],
-    "fspo_per_token": [({}, {}), ({"c_low": 0.01, "drift": "batch", "c_dual": 0.1}, {"drift": 0.03, "sigma": 0.4})],
-    "fspo": [
-        ({}, {}),
-        ({"c_low": 0.01, "c_high": 0.2}, {"drift": 0.5, "sigma": 2.0}),
-        ({"c_dual": 0.06}, {}),
-        ({"drift": "batch"}, {}),
-        ({"drift": "batch", "c_dual": 0.1}, {"drift": 0.03, "sigma": 0.4}),
-        ({"drift": "ema", "c_high": 0.05}, {"drift": -0.02, "sigma": 0.4}),
-        ({"drift": 0.01}, {"drift": -0.9}),
-        ({"target_clip_rate": 0.1}, {}),
-        ({"target_clip_rate": 0.3, "drift": "ema"}, {"drift": 0.01, "sigma": 0.02}),
-    ],
-}
-"""(hyper-parameter changes, state) under which every method is compared with its oracle."""
 
 
 def close(ours: float, theirs: float, rtol: float, atol: float) -> bool:
@@ -66,7 +60,7 @@ def close(ours: float, theirs: float, rtol: float, atol: float) -> bool:
 
 def examples(method: Method) -> Iterator[tuple[str, Method, PolicyBatch, dict[str, float]]]:
     """(label, method with changed hyper-parameters, batch, state): mixed, single-token, far off-policy, on-policy."""
-    for changes, state in VARIANTS[method.name]:
+    for changes, state in oracle_of(method.name).VARIANTS:
         changed = with_hyper(method, **changes)
         for seed in range(4):
             yield f"{changes} {state} mixed seed={seed}", changed, batch_for(method, seed), state
@@ -76,13 +70,15 @@ def examples(method: Method) -> Iterator[tuple[str, Method, PolicyBatch, dict[st
         yield f"{changes} {state} far off-policy", changed, far, state
         on_policy = dataclasses.replace(batch_for(method, 13), old_log_probs=batch_for(method, 13).log_probs)
         yield f"{changes} {state} on-policy", changed, on_policy, state
+        certain = dataclasses.replace(far, old_log_probs=torch.zeros_like(far.old_log_probs))
+        yield f"{changes} {state} old probability of exactly 1", changed, certain, state
 
 
 def compare_values(
     method: Method, batch: PolicyBatch, state: Mapping[str, float], *, rtol: float = 1e-11, atol: float = 1e-13
 ) -> str | None:
     """Objectives, weights, flags, divisor and step loss against the oracle."""
-    oracle = ORACLES[method.name]
+    oracle = oracle_of(method.name)
     surrogate = method.surrogate(batch, method.hyper, state)
     count, width = batch.response_mask.shape
     shape = (count, width if method.level == Level.TOKEN else 1)
@@ -128,7 +124,7 @@ def loss_of(surrogate: Surrogate, batch: PolicyBatch) -> torch.Tensor:
 
 def compare_gradient(method: Method, batch: PolicyBatch, state: Mapping[str, float]) -> str | None:
     """d step loss / d log_probs against finite differences of the oracle, except in rows next to a kink."""
-    oracle = ORACLES[method.name]
+    oracle = oracle_of(method.name)
     log_probs = batch.log_probs.detach().clone().requires_grad_(True)
     surrogate = method.surrogate(dataclasses.replace(batch, log_probs=log_probs), method.hyper, state)
     if not surrogate.objective.requires_grad:
@@ -154,17 +150,10 @@ def check_against_oracle(method: Method) -> str | None:
     return None
 
 
-STANDARDISED: list[dict[str, Any]] = [{}, {"std_ddof": 0, "std_eps": 1e-6}, {"std_eps": 0.0}]
-CREDIT_VARIANTS: Mapping[str, list[dict[str, Any]]] = {
-    **{name: STANDARDISED if hasattr(method.hyper, "std_ddof") else [{}] for name, method in METHODS.items()},
-    "ppo": [{}, {"gamma": 0.9, "gae_lambda": 0.8}, {"gae_lambda": 0.95, "whiten": False}],
-}
-
-
 def check_credit_against_oracle(method: Method, *, holes: bool = False) -> str | None:
     """The first step on which the method's advantages or returns differ from the oracle's, or None."""
-    oracle = ORACLES[method.name]
-    for changes in CREDIT_VARIANTS[method.name]:
+    oracle = oracle_of(method.name)
+    for changes in oracle.CREDIT_VARIANTS:
         changed = with_hyper(method, **changes)
         for seed in range(6):
             given = random_credit_input(seed, holes=holes)
@@ -188,3 +177,52 @@ def check_credit_against_oracle(method: Method, *, holes: bool = False) -> str |
                         if counts and not close(got[i, t].item(), number, rtol=1e-10, atol=1e-12):
                             return f"{method.name} {changes} seed={seed}: {name}[{i}, {t}] {got[i, t].item()} {number}"
     return None
+
+
+def check_defaults(method: Method) -> str | None:
+    """The hyper-parameters whose default is not the stated one, or None."""
+    found, want = dataclasses.asdict(method.hyper), oracle_of(method.name).DEFAULTS
+    return None if found == want else f"{method.name}: defaults {found}, stated are {want}"
+
+
+def check_value_loss(method: Method) -> str | None:
+    """The first batch on which the value loss is not the oracle's `value_loss(row, hyper)`, or None."""
+    if method.value_loss is None:
+        return None
+    if not hasattr(oracle_of(method.name), "value_loss"):
+        return f"tests/methods/{method.name}.py lacks value_loss(row, hyper) of one response: the method has one"
+    for seed in range(3):
+        batch = batch_for(method, seed)
+        got = method.value_loss(batch, method.hyper).tolist()
+        want = [oracle_of(method.name).value_loss(row, method.hyper) for row in rows_of(batch)]
+        if not all(close(a, b, rtol=1e-12, atol=0) for a, b in zip(got, want, strict=True)):
+            return f"{method.name} seed={seed}: value loss {got}, expected {want}"
+    return None
+
+
+def check_estimates(method: Method) -> str | None:
+    """The first batch after which the running estimates are not those of the oracle's `observe`, or None."""
+    if method.observe is None:
+        return None
+    if not hasattr(oracle_of(method.name), "observe"):
+        return f"tests/methods/{method.name}.py lacks observe(rows, hyper, state): the method has running estimates"
+    for label, changed, batch, state in examples(method):
+        assert changed.observe is not None
+        got = changed.observe(batch, changed.hyper, state)
+        want = oracle_of(method.name).observe(rows_of(batch), changed.hyper, state)
+        if got.keys() != want.keys() or not all(close(got[key], want[key], rtol=1e-10, atol=1e-12) for key in want):
+            return f"{method.name} {label}: estimates {dict(got)}, expected {want}"
+    return None
+
+
+def disagreement(method: Method) -> str | None:
+    """The first thing in which a method is not what its module in tests/methods states, or None."""
+    checks: tuple[Callable[[Method], str | None], ...] = (
+        check_defaults,
+        check_against_oracle,
+        check_credit_against_oracle,
+        partial(check_credit_against_oracle, holes=True),
+        check_value_loss,
+        check_estimates,
+    )
+    return next((failure for check in checks if (failure := check(method))), None)

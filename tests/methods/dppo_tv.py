@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from methods import Response, Row, State, exp
-from methods.dppo import DIVISOR, credit, masked_sum
+from methods import Response, Row, State, dppo, exp
+from methods.facts import NAN, NO_CREDIT_VARIANTS, Mutant, slope_of_sum, without_state
+from peers.pairings import CONSTANT, Departure, clip_ratios, verl
 
-__all__ = ["DIVISOR", "credit", "response"]
+DIVISOR = dppo.DIVISOR
+credit = dppo.credit
 
 
 def response(row: Row, hyper: Any, state: State, frozen: Row | None = None) -> Response:
@@ -20,4 +22,41 @@ def response(row: Row, hyper: Any, state: State, frozen: Row | None = None) -> R
         difference = exp(log_p) - exp(log_q)
         return int(difference > hyper.delta) - int(difference < -hyper.delta)
 
-    return masked_sum(row, hyper, side, frozen)
+    return dppo.masked_sum(row, hyper, side, frozen)
+
+
+# --- facts ---------------------------------------------------------------------------------------------
+
+DEFAULTS = {"delta": 0.15, "max_weight": 20.0}
+MISTAKES = [{"delta": 0.0}, {"delta": NAN}, {"max_weight": 1.0}]
+ON_POLICY_SLOPE = slope_of_sum
+VARIANTS = without_state({}, {"delta": 0.01}, {"delta": 0.003, "max_weight": 1.1})
+CREDIT_VARIANTS = NO_CREDIT_VARIANTS
+PAIRINGS = [
+    verl("dppo_tv", "dppo_tv", {**CONSTANT, **clip_ratios(0.15, 0.15), "clip_ratio_c": 20.0}),
+    verl(
+        "dppo_tv",
+        "dppo_tv",
+        {**CONSTANT, **clip_ratios(0.15, 0.15)},
+        variant="default",
+        departure=Departure(
+            "ActorConfig always hands over clip_ratio_c, by default 3, so the weight is cut at 3 where the function's "
+            "own default would be 20",
+            hyper={"max_weight": 3.0},
+        ),
+    ),
+]
+MUTANTS = [
+    Mutant(
+        "difference of ratios for difference of probabilities",
+        "baselines/dppo.py",
+        "return (new.exp() - old.exp()).abs()",
+        "return torch.expm1(new - old).abs()",
+    ),
+    Mutant(
+        "masked on the way back, too",
+        "baselines/dppo.py",
+        "objective=masked(free.objective, ~dropped)",
+        "objective=masked(free.objective, ~far)",
+    ),
+]

@@ -12,6 +12,7 @@ from typing import Any
 
 from methods import Response, Row, State, clip_term, counted, log_ratio_sum, of_sequence
 from methods.advantages import leave_one_out_credit
+from methods.facts import NAN, NO_CREDIT_VARIANTS, Mutant, slope_of_sum
 
 DIVISOR = "responses"
 credit = leave_one_out_credit
@@ -62,3 +63,136 @@ def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
     if "sigma" in state:
         variance = hyper.sigma_decay * state["sigma"] ** 2 + (1 - hyper.sigma_decay) * variance
     return {"drift": drift, "sigma": math.sqrt(variance)}
+
+
+# --- facts ---------------------------------------------------------------------------------------------
+
+DEFAULTS = {
+    "c_low": 0.03,
+    "c_high": 0.03,
+    "c_dual": None,
+    "drift": "zero",
+    "ema_decay": 0.9,
+    "target_clip_rate": None,
+    "sigma_decay": 0.9,
+}
+MISTAKES = [
+    {"c_low": -0.01},
+    {"c_high": -0.01},
+    {"c_high": NAN},
+    {"c_dual": 0.02},
+    {"drift": "banana"},
+    {"drift": NAN},
+    {"ema_decay": -0.1},
+    {"ema_decay": 1.5},
+    {"sigma_decay": -0.1},
+    {"sigma_decay": 1.5},
+    {"target_clip_rate": 0.0},
+    {"target_clip_rate": 1.0},
+    {"target_clip_rate": -0.1},
+    {"target_clip_rate": 2.0},
+]
+ON_POLICY_SLOPE = slope_of_sum
+VARIANTS = [
+    ({}, {}),
+    ({"c_low": 0.01, "c_high": 0.2}, {"drift": 0.5, "sigma": 2.0}),
+    ({"c_dual": 0.06}, {}),
+    ({"drift": "batch"}, {}),
+    ({"drift": "batch", "c_dual": 0.1}, {"drift": 0.03, "sigma": 0.4}),
+    ({"drift": "ema", "c_high": 0.05}, {"drift": -0.02, "sigma": 0.4}),
+    ({"drift": 0.01}, {"drift": -0.9}),
+    ({"target_clip_rate": 0.1}, {}),
+    ({"target_clip_rate": 0.3, "drift": "ema"}, {"drift": 0.01, "sigma": 0.02}),
+]
+CREDIT_VARIANTS = NO_CREDIT_VARIANTS
+WITHOUT_PEER = "neither TRL 1.16 nor verl 0.9.1 has it; our plug-ins bring it to both"
+MUTANTS = [
+    Mutant(
+        "L for sqrt L",
+        "fspo/band.py",
+        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
+        "middle, root = lengths * centre(hyper, state), lengths",
+    ),
+    Mutant(
+        "drift of the wrong sign",
+        "fspo/band.py",
+        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
+        "middle, root = -lengths * centre(hyper, state), lengths.sqrt()",
+    ),
+    Mutant(
+        "low and high exchanged",
+        "fspo/band.py",
+        "return middle - c_low * root, middle + c_high * root, ceiling",
+        "return middle - c_high * root, middle + c_low * root, ceiling",
+    ),
+    Mutant(
+        "dual bound not moved with the drift", "fspo/band.py", "middle + hyper.c_dual * root", "hyper.c_dual * root"
+    ),
+    Mutant(
+        "target rate on each side",
+        "fspo/band.py",
+        "inv_cdf(1 - hyper.target_clip_rate / 2)",
+        "inv_cdf(1 - hyper.target_clip_rate)",
+    ),
+    Mutant(
+        "padded width for L",
+        "fspo/objective.py",
+        "band(batch.lengths[:, None], hyper, state)",
+        "band(0 * batch.lengths[:, None] + batch.response_mask.shape[1], hyper, state)",
+    ),
+    Mutant(
+        "one group for all",
+        "fspo/objective.py",
+        "leave_one_out(seen.rewards, seen.group_ids)",
+        "leave_one_out(seen.rewards, 0 * seen.group_ids)",
+    ),
+    Mutant(
+        "weights of the running drift exchanged",
+        "fspo/band.py",
+        'hyper.ema_decay * state["drift"] + (1 - hyper.ema_decay) * drift',
+        '(1 - hyper.ema_decay) * state["drift"] + hyper.ema_decay * drift',
+    ),
+    Mutant(
+        "sigma around the drift of the step before",
+        "fspo/band.py",
+        'centre(hyper, {"drift": drift})',
+        "centre(hyper, state)",
+    ),
+    Mutant(
+        "length-normalised ratio",
+        "fspo/objective.py",
+        "log_ratio = sequence_log_ratio(batch)",
+        "log_ratio = sequence_log_ratio(batch) / batch.lengths[:, None].clamp(min=1)",
+    ),
+    Mutant(
+        "a loss of one column under a token sum",
+        "fspo/objective.py",
+        "batch.advantages, ceiling))",
+        "batch.lengths[:, None] * batch.advantages, ceiling))",
+    ),
+    Mutant("dual clip forgotten", "fspo/objective.py", "batch.advantages, ceiling))", "batch.advantages))"),
+    Mutant(
+        "constant for sqrt L",
+        "fspo/band.py",
+        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
+        "middle, root = lengths * centre(hyper, state), 0 * lengths + 1",
+    ),
+    Mutant(
+        "drift not times L",
+        "fspo/band.py",
+        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
+        "middle, root = 0 * lengths + centre(hyper, state), lengths.sqrt()",
+    ),
+    Mutant(
+        "drift times sqrt L",
+        "fspo/band.py",
+        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
+        "middle, root = lengths.sqrt() * centre(hyper, state), lengths.sqrt()",
+    ),
+    Mutant(
+        "drift ignored",
+        "fspo/band.py",
+        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
+        "middle, root = 0 * lengths, lengths.sqrt()",
+    ),
+]

@@ -6,6 +6,8 @@ from typing import Any
 
 from methods import Response, Row, State, Term, exp, log_ratio_sum, of_sequence, times
 from methods.advantages import leave_one_out_credit
+from methods.facts import NO_CREDIT_VARIANTS, Changes, Mutant, slope_of_sum, without_state
+from peers.pairings import epsilons, trl
 
 DIVISOR = "responses"
 credit = leave_one_out_credit
@@ -16,3 +18,30 @@ def response(row: Row, hyper: Any, state: State) -> Response:
     total = log_ratio_sum(row)
     weighed = times(exp(total), row.advantages[0])
     return of_sequence(row, Term(log_weight=total, objective=weighed, unclipped=weighed))
+
+
+# --- facts ---------------------------------------------------------------------------------------------
+
+DEFAULTS: Changes = {}
+MISTAKES: list[Changes] = []
+ON_POLICY_SLOPE = slope_of_sum
+VARIANTS = without_state({})
+CREDIT_VARIANTS = NO_CREDIT_VARIANTS
+PAIRINGS = [
+    trl("no_clip", epsilons(1e12, 1e12), "RLOOTrainer"),
+]
+MUTANTS = [
+    Mutant(
+        "length-normalised ratio",
+        "fspo/controls.py",
+        "log_ratio = sequence_log_ratio(batch)",
+        "log_ratio = per_token(sequence_log_ratio(batch), batch.lengths[:, None])",
+    ),
+    Mutant(
+        "advantages keep their gradient",
+        "fspo/controls.py",
+        "weighted(log_ratio, batch.advantages.detach())",
+        "weighted(log_ratio, batch.advantages)",
+        check="gradient reaches the new log-probs only",
+    ),
+]

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from methods.checks import compare_values
 from strategies import BANDED, METHODS, SEQUENCE_LEVEL, draw_batch, unbounded
 from suite.methods.trial_batches import batch_for, batch_from_log_ratios, gradient, judged, replace, with_hyper
 from suite.types import Method
@@ -182,6 +183,16 @@ def test_long_responses_keep_their_precision_in_float32(name: str) -> None:
     a, b = judged(METHODS[name], replace(exact, **single)), judged(METHODS[name], replace(exact, **double))
     keep = exact.response_mask if a.log_weight.shape == exact.response_mask.shape else slice(None)
     torch.testing.assert_close(a.log_weight[keep].double(), b.log_weight[keep], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["dppo_tv", "dppo_kl"])
+def test_a_token_that_was_certain_is_masked_like_any_other(name: str, dtype: torch.dtype) -> None:
+    """Old probability exactly 1: (1 - q) log((1 - q) / (1 - p)) is 0 there, not NaN, which is never beyond a bound."""
+    ratios = torch.tensor([[-0.5, -0.01], [-0.5, -0.01]], dtype=dtype)
+    batch = batch_from_log_ratios(ratios, torch.tensor([[-1.0], [1.0]], dtype=dtype))
+    assert judged(METHODS[name], batch).clipped.tolist() == [[True, False], [False, False]]
+    assert compare_values(METHODS[name], batch, {}, rtol=1e-6, atol=1e-6) is None
 
 
 # --- theory: Gaussian log ratios --------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor
 import baselines
 import fspo
 from peers.batches import MAX_NEW_TOKENS, Batch
-from peers.cases import ADVANTAGE, VALUE, Pairing
+from peers.pairings import ADVANTAGE, VALUE, Pairing
 from suite.types import CreditInput, Method, PolicyBatch, Surrogate
 
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}

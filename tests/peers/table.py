@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from peers.cases import ADVANTAGE, PAIRINGS, POLICY, VALUE
+from peers.cases import PAIRINGS
 from peers.ours import Difference
+from peers.pairings import ADVANTAGE, POLICY, VALUE
 
 KINDS = {POLICY: "", VALUE: " (value loss)", ADVANTAGE: " (advantage)"}
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from peers.batches import Batch
-from peers.cases import Pairing
+from peers.pairings import Pairing
 
 PACKAGE = "trl"
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

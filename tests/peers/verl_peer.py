@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from peers.batches import Batch
-from peers.cases import ADVANTAGE, POLICY, Pairing
+from peers.pairings import ADVANTAGE, POLICY, Pairing
 
 PACKAGE = "verl"
 

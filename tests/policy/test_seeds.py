@@ -38,6 +38,13 @@ def test_a_row_does_not_depend_on_the_other_rows() -> None:
     assert torch.equal(together, alone)
 
 
+def test_noise_of_a_row_is_the_same_in_every_chunk() -> None:
+    """So many tokens that a CPU takes a few rows at a time."""
+    keys, positions = torch.arange(40) * 7919, torch.arange(40)
+    together = gumbel_noise(keys, positions, 5000)
+    assert torch.equal(together.flip(0), gumbel_noise(keys.flip(0), positions.flip(0), 5000))
+
+
 def test_noise_is_standard_gumbel_and_independent_between_neighbours() -> None:
     keys = torch.tensor([derive(0, "sample", step, "p", 0) for step in range(200)])
     noise = gumbel_noise(keys, torch.zeros(200, dtype=torch.int64), 500).double()
@@ -68,6 +75,10 @@ def test_labels_cannot_be_confused() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert all(-(2**63) <= key < 2**63 for key in keys)
+
+
+def test_labels_that_hold_the_separator_cannot_be_confused() -> None:
+    assert derive(0, "a", "b") != derive(0, "astr:b")
 
 
 def test_generators_follow_their_labels() -> None:

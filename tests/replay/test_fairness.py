@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 
 from suite.replay.fairness import (
     clip_by_length,
-    cosine_bound,
     fairness_summary,
     length_reweighting_error,
     lre_intervals,
     slope_sentence,
-    update_concentration,
 )
-from suite.replay.resampling import bin_labels, bin_of, bootstrap_sums, interval, quantile_edges
+from suite.replay.resampling import bin_labels, bin_of, bootstrap_sums, cluster_ids, interval, quantile_edges
 
 SHARES = st.lists(st.tuples(st.floats(0.05, 1.0), st.integers(1, 50)), min_size=1, max_size=6)
 
@@ -97,32 +95,6 @@ def test_lre_of_equal_acceptance_is_zero_and_ignores_scale_and_empty_bins() -> N
     assert math.isnan(length_reweighting_error(np.zeros(2), np.ones(2))[0])
 
 
-@given(st.integers(0, 10_000), st.floats(0.0, 0.6))
-def test_cosine_never_falls_below_its_bound(seed: int, unfairness: float) -> None:
-    rng = np.random.default_rng(seed)
-    shares = rng.dirichlet(np.ones(5))
-    updates = rng.normal(1.0, 1.0, (5, 8))
-    acceptance = 0.6 * (1 + unfairness * rng.uniform(-1, 1, 5))
-    mean = float(shares @ acceptance)
-    true, scaled = shares @ updates, (shares * acceptance / mean) @ updates
-    cosine = float(true @ scaled / np.linalg.norm(true) / np.linalg.norm(scaled))
-    lre = float(length_reweighting_error(acceptance, shares)[0])
-    bound = cosine_bound(update_concentration(shares, updates), lre)
-    assert math.isnan(bound) or cosine >= bound - 1e-12
-
-
-def test_cosine_bound_is_tight_for_two_orthogonal_lengths() -> None:
-    # The error is at a right angle to the clipped update here, which is the case the bound is made for.
-    shares, lre = np.array([0.5, 0.5]), 0.5
-    error = lre * update_concentration(shares, np.eye(2))
-    assert cosine_bound(update_concentration(shares, np.eye(2)), lre) == pytest.approx(math.sqrt(1 - error**2))
-    assert update_concentration(shares, np.eye(2)) == pytest.approx(math.sqrt(2))
-    assert update_concentration(shares, np.ones((2, 3))) == pytest.approx(1)
-    assert update_concentration(shares, np.array([[1.0], [-1.0]])) == math.inf
-    assert cosine_bound(1.0, 0.0) == 1
-    assert math.isnan(cosine_bound(2.0, 0.5))
-
-
 # --- the bootstrap --------------------------------------------------------------------------------
 
 
@@ -139,6 +111,13 @@ def test_bootstrap_shares_its_draw_between_entries() -> None:
     values = np.random.default_rng(0).normal(size=(40, 2))
     one, two = bootstrap_sums([{"x": values}, {"y": values + 1}], np.random.default_rng(1), 20)
     np.testing.assert_allclose(two["y"] - one["x"], 40, rtol=1e-12)
+
+
+def test_clusters_are_pairs_of_seed_and_problem() -> None:
+    frame = pd.DataFrame({"seed": [0, 0, 1, 1, 0], "problem_id": ["a", "b", "a", "b", "a"]})
+    ids = cluster_ids(frame)
+    assert np.unique(ids).tolist() == [0, 1, 2, 3]
+    assert ids[0] == ids[4]
 
 
 def test_clusters_widen_the_interval() -> None:

@@ -25,7 +25,7 @@ from suite.replay.growth import (
     sqrt_band,
     standard_scores,
 )
-from suite.replay.matched_ranges import match_clip_rate, width_for_rate
+from suite.replay.matched_ranges import match_clip_rate
 from suite.replay.one_method import replay
 from suite.types import UserError
 
@@ -170,18 +170,6 @@ def test_normal_quantiles_lie_on_the_diagonal_for_a_gaussian() -> None:
 
 
 # --- calibration ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rate", [0.003, 0.134, 0.9])
-def test_width_for_rate_inverts_the_normal_tail(rate: float) -> None:
-    width = width_for_rate(0.02, rate)
-    assert expected_outside_share(0.02, LENGTHS, *sqrt_band(LENGTHS, width, width)) == pytest.approx(rate, rel=1e-9)
-
-
-@pytest.mark.parametrize(("sigma", "rate"), [(0.0, 0.1), (0.1, 0.0), (0.1, 1.0), (math.nan, 0.5)])
-def test_width_for_rate_refuses_the_impossible(sigma: float, rate: float) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        width_for_rate(sigma, rate)
 
 
 def test_matching_hits_the_target_on_recorded_responses() -> None:

@@ -27,7 +27,7 @@ from suite.methods.trial_batches import batch_from_log_ratios, gradient, random_
 from suite.policy.sampling import SamplingSettings, TransformersSampler
 from suite.policy.scoring import micro_batches, score, score_and_entropy
 from suite.records.update_log import UpdateLog
-from suite.replay.fairness import cosine_bound, length_reweighting_error, update_concentration
+from suite.replay.fairness import length_reweighting_error
 from suite.replay.one_method import policy_batch, replay
 from suite.replay.update_directions import (
     OWN,
@@ -344,10 +344,11 @@ def test_scaling_lengths_never_turns_an_update_beyond_the_bound(
     acceptance = 0.5 * (1 + unfairness * rng.uniform(-1, 1, bins))
     found = statement(shares, acceptance, updates)
     lre = length_reweighting_error(acceptance, shares)[0]
-    concentration = update_concentration(shares, updates)
+    concentration = shares @ np.linalg.norm(updates, axis=1) / np.linalg.norm(shares @ updates)
     assert found["lre"] == pytest.approx(lre, abs=1e-12)
     assert found["concentration"] == pytest.approx(concentration, rel=1e-6)
-    assert found["bound"] == pytest.approx(cosine_bound(concentration, lre), abs=1e-6, nan_ok=True)
+    error = concentration * lre
+    assert found["bound"] == pytest.approx(math.sqrt(1 - error**2) if error < 1 else math.nan, abs=1e-6, nan_ok=True)
     assert math.isnan(found["bound"]) or found["scaled"] >= found["bound"] - 1e-9
     assert found["cosine"] == pytest.approx(found["scaled"], abs=1e-9)
     assert found["departure"] < 1e-6
@@ -372,6 +373,13 @@ def test_bins_of_equal_norm_have_the_largest_concentration() -> None:
     assert found["lre"] == pytest.approx(1 - 0.2 / 0.65)
     assert math.isnan(found["bound"])
     assert found["orthogonal_bound"] == pytest.approx(math.sqrt(1 - found["lre"] ** 2))
+
+
+def test_updates_that_point_one_way_do_not_cancel_and_opposite_ones_do() -> None:
+    halves, fair = np.full(2, 0.5), np.full(2, 0.75)
+    along = statement(halves, fair, np.ones((2, 3)))
+    assert (along["concentration"], along["bound"]) == (pytest.approx(1), pytest.approx(1))
+    assert statement(halves, fair, np.array([[1.0], [-1.0]]))["concentration"] == math.inf
 
 
 def test_a_real_clip_breaks_the_bound_although_it_is_fair() -> None:

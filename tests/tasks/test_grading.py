@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from suite.types import Problem, Verdict
 from tasks import symbolic
 from tasks.answers import final_answer
-from tasks.grading import PANEL, REWARD, Memory, equivalent, forget, grade, grade_problems
+from tasks.grading import PANEL, REWARD, Memory, forget, grade, grade_problems
 from tasks.jsonl import read_problems
 from tasks.symbolic import Question
 
@@ -109,7 +109,7 @@ def test_where_the_answer_is(response: str, gold: str, answer: str | None):
     ],
 )
 def test_when_an_answer_is_right(gold: str, answer: str, verdict: Verdict):
-    assert equivalent(gold, answer) is verdict
+    assert grade([(rf"\boxed{{{answer}}}", gold)]) == [verdict]
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(0, 4), st.sampled_from(["{}", "${}", "{}.", "+{}"]))
@@ -122,7 +122,7 @@ def test_every_way_to_write_a_number_is_that_number_and_no_other(value: int, pla
 
 @given(st.decimals(-9999, 9999, places=3), st.decimals(-9999, 9999, places=3))
 def test_decimals_are_compared_exactly(gold: Decimal, answer: Decimal):
-    assert equivalent(str(gold), str(answer)) is (CORRECT if gold == answer else WRONG)
+    assert grade([(rf"\boxed{{{answer}}}", str(gold))]) == [CORRECT if gold == answer else WRONG]
 
 
 @given(st.text(max_size=200), st.sampled_from(["{}", "#### {}", r"\boxed{{{}}}", "{} 7", "#### 7{}"]))

@@ -1,4 +1,4 @@
-"""What planted bugs (tests/mutants) showed to be held by no other test: the optimizer step, its report, the metrics.
+"""One optimizer step against the oracles: its gradient and what divides it, KL, estimates, critic, and its report.
 
 The policy is a table of log-probabilities and the optimizer is plain gradient descent at rate 1, so that one step moves
 the table by exactly the gradient, which the oracles know.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn, optim
@@ -20,18 +17,13 @@ from torch import Tensor, nn, optim
 from methods import fspo as fspo_oracle
 from methods import ppo as ppo_oracle
 from methods import step_gradient, step_loss
-from methods.advantages import leave_one_out
-from methods.checks import ORACLES, compare_values
+from methods.checks import oracle_of
 from strategies import METHODS, rows_of
-from suite.arithmetic import divisor_count, effective_sample_size, kl_k1, kl_k3
-from suite.methods.trial_batches import batch_for, batch_from_log_ratios, judged, replace, with_hyper
+from suite.arithmetic import divisor_count
+from suite.methods.trial_batches import batch_for, replace, with_hyper
 from suite.policy.packed_attention import Packing
 from suite.policy.scoring import MicroBatch
-from suite.replay.resampling import cluster_ids
-from suite.seeds import derive, gumbel_noise
-from suite.training.metrics import update_metrics
-from suite.training.step_batches import credited
-from suite.training.update import Learner, StepReport, optimizer_step
+from suite.training.update import Learner, optimizer_step
 from suite.training.whole_batch import ScoredBatch, whole_lengths
 from suite.types import Divisor, Method, PolicyBatch
 
@@ -92,7 +84,7 @@ def parts_of(batch: PolicyBatch, split: list[list[int]]) -> list[ScoredBatch]:
 
 def expected_slope(method: Method, batch: PolicyBatch, state: dict[str, float]) -> tuple[Tensor, Tensor]:
     """The gradient of the step's loss by the oracle, and the rows that lie at no kink."""
-    oracle, rows = ORACLES[method.name], rows_of(batch)
+    oracle, rows = oracle_of(method.name), rows_of(batch)
     slope = step_gradient(oracle.response, oracle.DIVISOR, rows, method.hyper, state, max_new_tokens=LIMIT)
     smooth = [oracle.response(row, method.hyper, state).margin > 5e-6 for row in rows]
     return torch.tensor(slope, dtype=torch.float64), torch.tensor(smooth)
@@ -121,7 +113,7 @@ def test_a_step_climbs_the_oracle_and_the_next_one_too(name: str, split: list[li
         report, _ = optimizer_step(learner, METHODS[name], parts_of(batch, split), {}, LIMIT)
         moved = learner.model.numbers.detach() - here.log_probs
         torch.testing.assert_close(moved[smooth], -slope[smooth], rtol=1e-6, atol=1e-8)
-        oracle = ORACLES[name]
+        oracle = oracle_of(name)
         loss = step_loss(oracle.response, oracle.DIVISOR, rows_of(here), METHODS[name].hyper, {}, max_new_tokens=LIMIT)
         assert report.objective == pytest.approx(-loss, rel=1e-10)
         assert learner.schedule.last_epoch == done + 1
@@ -194,24 +186,6 @@ def test_the_critic_descends_the_value_loss_per_token_of_the_step(split: list[li
         assert change == pytest.approx(-(up - down) / (2 * h * tokens), rel=1e-5, abs=1e-8)
 
 
-def test_every_response_gets_the_advantage_of_its_own_reward(tmp_path: Path) -> None:
-    """Micro-batches are sorted by length: the rewards have to follow."""
-    from small_world import small_config, small_trainer  # transformers takes seconds, and only this test needs it
-    from suite.training.trainer import build_learner
-
-    config = small_config(mini_batches=2, tokens_per_micro_batch=100)
-    trainer = small_trainer(METHODS["rloo"], tmp_path, config)
-    trainer.learner, trainer.start_model = build_learner(trainer.source.model, METHODS["rloo"], config), None
-    rollouts = trainer.source.record(0).rollouts
-    rewards = [float(r.reward or 0.0) for r in rollouts]
-    problems = sorted({r.problem_id for r in rollouts})
-    expected = leave_one_out(rewards, [problems.index(r.problem_id) for r in rollouts])
-    parts = [part for mini in credited(trainer.method, trainer._score(rollouts, 0), rollouts) for part in mini]
-    found = {i: a for part in parts for i, a in zip(part.micro.rows, part.batch.advantages[:, 0].tolist(), strict=True)}
-    assert [found[i] for i in range(len(rollouts))] == pytest.approx(expected, abs=1e-6)
-    assert len(set(expected)) > 2
-
-
 # --- what a step reports ----------------------------------------------------------------------------
 
 
@@ -221,7 +195,7 @@ def test_a_report_counts_weights_and_no_padding(name: str) -> None:
     batch = batch_for(method, 2)
     report, _ = optimizer_step(learner_of(batch), method, parts_of(batch, SPLITS[1]), {}, LIMIT)
     order = [i for rows in SPLITS[1] for i in rows]
-    found = [ORACLES[name].response(rows_of(batch)[i], method.hyper, {}) for i in order]
+    found = [oracle_of(name).response(rows_of(batch)[i], method.hyper, {}) for i in order]
     counted = [sum(rows_of(batch)[i].mask) if name == "dapo" else 1 for i in order]
     assert report.rows == tuple(order)
     assert report.outside_share.tolist() == pytest.approx(
@@ -236,94 +210,3 @@ def test_a_report_counts_weights_and_no_padding(name: str) -> None:
         w for f, mask in zip(found, masks, strict=True) for w, keep in zip(f.log_weight, mask, strict=True) if keep
     ]
     assert report.log_weights.tolist() == pytest.approx(weights, rel=1e-10, abs=1e-12)
-
-
-def report_of(shares: list[float], lengths: list[int], log_ratios: list[float], weights: list[float]) -> StepReport:
-    """A report of as many responses as shares, every token of one response with the same log ratio."""
-    width = max(lengths)
-    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
-    ratios = torch.tensor(log_ratios)[:, None] * mask
-    known = {
-        "rows": tuple(range(len(shares))), "token_log_ratios": ratios, "mask": mask, "grad_norm": 1.0, "objective": 0.0,
-        "lengths": torch.tensor(lengths).float(), "outside_share": torch.tensor(shares),
-        "clipped_share": torch.tensor(shares) / 2, "log_weights": torch.tensor(weights), "kl_to_start": None,
-        "value_loss": None, "log_probs": ratios, "old_log_probs": torch.zeros_like(ratios),
-    }  # fmt: skip
-    return StepReport(**{f.name: known[f.name] for f in dataclasses.fields(StepReport)})
-
-
-def test_metrics_by_hand() -> None:
-    """The first update is left out; shares are means over responses, not over tokens; KL is a mean over tokens."""
-    first = report_of([1.0, 1.0, 1.0], [2, 2, 2], [9.0, 9.0, 9.0], [9.0])
-    later = report_of([1.0, 0.0, 0.5], [1, 3, 4], [0.5, -0.1, 0.2], [math.log(2), 0.0])
-    numbers = update_metrics([first, later], torch.tensor([1.0, -2.0, 3.0]))
-    tokens = [0.5] + [-0.1] * 3 + [0.2] * 4
-    drift = sum(tokens) / 8
-    squares = [(length * (x - drift)) ** 2 / length for x, length in ((0.5, 1), (-0.1, 3), (0.2, 4))]
-    expected = {
-        "clip/outside_band": 0.5,
-        "clip/outside_band_positive": 0.75,
-        "clip/outside_band_negative": 0.0,
-        "clip/clipped": 0.25,
-        "clip/clipped_positive": 0.375,
-        "clip/clipped_negative": 0.0,
-        "ratio/effective_sample_size": 9 / (2 * 5),
-        "ratio/mean_weight": 1.5,
-        "ratio/drift": drift,
-        "ratio/sigma_hat": math.sqrt(sum(squares) / 3),
-        "kl/old_new_k1": -drift,
-        "kl/old_new_k3": sum(math.exp(x) - 1 - x for x in tokens) / 8,
-    }
-    assert {name: numbers[name] for name in expected} == pytest.approx(expected, rel=1e-5)
-
-
-# --- small things -----------------------------------------------------------------------------------
-
-
-def test_effective_sample_size_is_kishs() -> None:
-    g = torch.Generator().manual_seed(0)
-    logs = torch.randn(50, generator=g, dtype=torch.float64)
-    w = [math.exp(x) for x in logs.tolist()]
-    assert effective_sample_size(logs).item() == pytest.approx(sum(w) ** 2 / (50 * sum(x * x for x in w)), rel=1e-12)
-    assert effective_sample_size(logs + 2000).item() == pytest.approx(effective_sample_size(logs).item(), rel=1e-12)
-    assert effective_sample_size(torch.zeros(7)).item() == pytest.approx(1)
-    assert effective_sample_size(torch.tensor([0.0, -800.0, -800.0, -800.0])).item() == pytest.approx(1 / 4)
-
-
-def test_kl_estimators_agree_with_the_divergence() -> None:
-    """Both are unbiased over samples of the old policy, k3 is never negative; by hand at one point."""
-    old, new = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.2, 0.3, 0.5]).double()
-    exact = (old * (old / new).log()).sum().item()
-    for estimator in (kl_k1, kl_k3):
-        assert (old * estimator((new / old).log())).sum().item() == pytest.approx(exact, rel=1e-12)
-    assert kl_k1(torch.tensor(0.25)).item() == -0.25
-    assert kl_k3(torch.tensor(0.25).double()).item() == pytest.approx(math.exp(0.25) - 1.25, rel=1e-12)
-    assert kl_k3(torch.linspace(-3, 3, 61)).min().item() >= 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["dppo_tv", "dppo_kl"])
-def test_a_token_that_was_certain_is_masked_like_any_other(name: str, dtype: torch.dtype) -> None:
-    """Old probability exactly 1: (1 - q) log((1 - q) / (1 - p)) is 0 there, not NaN, which is never beyond a bound."""
-    ratios = torch.tensor([[-0.5, -0.01], [-0.5, -0.01]], dtype=dtype)
-    batch = batch_from_log_ratios(ratios, torch.tensor([[-1.0], [1.0]], dtype=dtype))
-    assert judged(METHODS[name], batch).clipped.tolist() == [[True, False], [False, False]]
-    assert compare_values(METHODS[name], batch, {}, rtol=1e-6, atol=1e-6) is None
-
-
-def test_noise_of_a_row_is_the_same_in_every_chunk() -> None:
-    """So many tokens that a CPU takes a few rows at a time."""
-    keys, positions = torch.arange(40) * 7919, torch.arange(40)
-    together = gumbel_noise(keys, positions, 5000)
-    assert torch.equal(together.flip(0), gumbel_noise(keys.flip(0), positions.flip(0), 5000))
-
-
-def test_labels_that_hold_the_separator_cannot_be_confused() -> None:
-    assert derive(0, "a", "b") != derive(0, "astr:b")
-
-
-def test_clusters_are_pairs_of_seed_and_problem() -> None:
-    frame = pd.DataFrame({"seed": [0, 0, 1, 1, 0], "problem_id": ["a", "b", "a", "b", "a"]})
-    ids = cluster_ids(frame)
-    assert np.unique(ids).tolist() == [0, 1, 2, 3]
-    assert ids[0] == ids[4]

@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from methods.advantages import leave_one_out
 from small_world import small_config, small_source, small_trainer
 from strategies import METHODS
 from suite.methods.trial_batches import with_hyper
@@ -52,6 +53,21 @@ def test_micro_batches_cannot_change_an_optimizer_step(name: str, tmp_path: Path
     for a, b in zip(whole[0], pieces[0], strict=True):
         # transformers' norms stay float32: entries that nearly cancel keep the error of what they are the difference of
         torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-7 * float(a.abs().max()))
+
+
+def test_every_response_gets_the_advantage_of_its_own_reward(tmp_path: Path) -> None:
+    """Micro-batches are sorted by length: the rewards have to follow."""
+    config = small_config(mini_batches=2, tokens_per_micro_batch=100)
+    trainer = small_trainer(METHODS["rloo"], tmp_path, config)
+    trainer.learner, trainer.start_model = build_learner(trainer.source.model, METHODS["rloo"], config), None
+    rollouts = trainer.source.record(0).rollouts
+    rewards = [float(r.reward or 0.0) for r in rollouts]
+    problems = sorted({r.problem_id for r in rollouts})
+    expected = leave_one_out(rewards, [problems.index(r.problem_id) for r in rollouts])
+    parts = [part for mini in credited(trainer.method, trainer._score(rollouts, 0), rollouts) for part in mini]
+    found = {i: a for part in parts for i, a in zip(part.micro.rows, part.batch.advantages[:, 0].tolist(), strict=True)}
+    assert [found[i] for i in range(len(rollouts))] == pytest.approx(expected, abs=1e-6)
+    assert len(set(expected)) > 2
 
 
 class Interrupted(Exception):
