@@ -52,8 +52,10 @@ def pack(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.device 
     """The micro-batch of the given rows."""
     chosen = [rollouts[i] for i in rows]
     tokens = torch.tensor([token for r in chosen for token in r.prompt_ids + r.response_ids])
-    prompts, responses = (torch.tensor([len(ids) for ids in column]) for column in
-                          zip(*((r.prompt_ids, r.response_ids) for r in chosen), strict=True))  # fmt: skip
+    prompts, responses = (
+        torch.tensor([len(ids) for ids in column])
+        for column in zip(*((r.prompt_ids, r.response_ids) for r in chosen), strict=True)
+    )
     sizes = prompts + responses
     starts = sizes.cumsum(0) - sizes
     positions = torch.arange(len(tokens)) - starts.repeat_interleave(sizes)

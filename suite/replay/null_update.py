@@ -144,12 +144,20 @@ def noise_by_change(log: UpdateLog) -> pd.DataFrame:
     rows = []
     for precision, change, part in _cells(log):
         x, s = part.log_ratios.astype(np.float64), part.sums()
-        rows.append({
-            "precision": precision, "change": change, "responses": len(part), "tokens": len(x),
-            "token_mean": np.abs(x).mean(), "token_rms": np.sqrt((x**2).mean()), "token_max": np.abs(x).max(),
-            "sequence_rms": np.sqrt((s**2).mean()), "sequence_max": np.abs(s).max(),
-            "per_root_token": np.sqrt((s**2 / part.lengths).mean()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "precision": precision,
+                "change": change,
+                "responses": len(part),
+                "tokens": len(x),
+                "token_mean": np.abs(x).mean(),
+                "token_rms": np.sqrt((x**2).mean()),
+                "token_max": np.abs(x).max(),
+                "sequence_rms": np.sqrt((s**2).mean()),
+                "sequence_max": np.abs(s).max(),
+                "per_root_token": np.sqrt((s**2 / part.lengths).mean()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -160,11 +168,15 @@ def noise_clips(methods: Mapping[str, Method], log: UpdateLog) -> pd.DataFrame:
         for name, method in methods.items():
             frame = replay(method, part, {})
             teaches = numbers_of(frame, "sign") != 0
-            rows.append({
-                "method": name, "precision": precision, "change": change,
-                "outside_band": numbers_of(frame, "outside_band").mean(),
-                "clipped": numbers_of(frame, "clipped")[teaches].mean() if teaches.any() else np.nan,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "method": name,
+                    "precision": precision,
+                    "change": change,
+                    "outside_band": numbers_of(frame, "outside_band").mean(),
+                    "clipped": numbers_of(frame, "clipped")[teaches].mean() if teaches.any() else np.nan,
+                }
+            )
     return pd.DataFrame(rows)
 
 
