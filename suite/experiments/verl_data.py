@@ -25,11 +25,11 @@ _REWARD = '''\
 verl imports it in every reward process; run as a program it checks that the grader is installed here.
 """
 
-from suite.experiments.verl_reward import compute_score, require
+from suite.experiments.verl_reward import compute_score, require_grader
 
 __all__ = ["compute_score"]
 
-require({versions}, side_by_side={side_by_side})
+require_grader({versions}, side_by_side={side_by_side})
 '''
 _STOP = """\
 # A response ends at one of these texts, as in the suite; verl's own agent loop knows the end token only.

@@ -86,7 +86,7 @@ def compute_score(
     return {"score": correct, "acc": correct, "no_answer": no_answer, "undecided": undecided}
 
 
-def require(versions: Mapping[str, str], side_by_side: int) -> None:
+def require_grader(versions: Mapping[str, str], side_by_side: int) -> None:
     """Check that this is the grader that the data files were written for, and take this process's share of the cores.
 
     `versions` are those of the tasks, `side_by_side` is how many processes grade on one machine. UserError where

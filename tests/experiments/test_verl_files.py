@@ -26,7 +26,7 @@ from suite.experiments.recipes import EMBEDDED_MODEL, overlaps_of, recipe, tasks
 from suite.experiments.start import source_of
 from suite.experiments.verl_command import Prompts
 from suite.experiments.verl_data import Problems, measured, problems_of, reward_file, stop_file, tokenizer_at_hand
-from suite.experiments.verl_reward import Grader, compute_score, require
+from suite.experiments.verl_reward import Grader, compute_score, require_grader
 from suite.policy.prompting import encode
 from suite.policy.stop_texts import before_stop
 from suite.types import Problem, Task, UserError, Verdict
@@ -306,7 +306,7 @@ def test_what_the_grader_needs_is_said() -> None:
     with pytest.raises(UserError, match="data_source 'openai/gsm8k': no task of the suite; there are: recurrence"):
         compute_score("openai/gsm8k", "#### 2", "2")
     with pytest.raises(UserError, match="task gsm8k: version 1 here, 7 in the data files; export them again"):
-        require({"gsm8k": "7"}, 8)
+        require_grader({"gsm8k": "7"}, 8)
 
 
 def test_the_cores_of_a_machine_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,10 +314,10 @@ def test_the_cores_of_a_machine_are_shared(monkeypatch: pytest.MonkeyPatch) -> N
     before = pool.workers
     monkeypatch.setattr(verl_reward, "cores", lambda: 32)
     try:
-        require({"gsm8k": "1"}, 8)
+        require_grader({"gsm8k": "1"}, 8)
         assert pool.workers == 4
         monkeypatch.setattr(verl_reward, "cores", lambda: 2)
-        require({"gsm8k": "1"}, 8)
+        require_grader({"gsm8k": "1"}, 8)
         assert pool.workers == 1
     finally:
         pool.workers = before
