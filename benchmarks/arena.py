@@ -45,9 +45,24 @@ from suite.types import Method, Rollout, Surrogate, UserError
 
 SCHEMA = "fspo-bench-1"
 REPLAYED = (
-    "rloo", "reinforce", "grpo", "dr_grpo", "dapo", "cispo", "sapo", "gspo", "gspo_wide", "gspo_token", "luspo",
-    "gmpo", "vespo", "dppo_tv", "dppo_kl", "ctpo", "fspo",
-)  # fmt: skip
+    "rloo",
+    "reinforce",
+    "grpo",
+    "dr_grpo",
+    "dapo",
+    "cispo",
+    "sapo",
+    "gspo",
+    "gspo_wide",
+    "gspo_token",
+    "luspo",
+    "gmpo",
+    "vespo",
+    "dppo_tv",
+    "dppo_kl",
+    "ctpo",
+    "fspo",
+)
 """The methods of the first measurement: fixed, so that a ratio means the same in a year. No PPO, no controls."""
 REPLAY_LIMIT = 1.3
 GRADIENT_SLACK = 1.1
@@ -157,8 +172,9 @@ def separate_gradients(material: Material, methods: Mapping[str, Method]) -> Ten
             surrogate = judged(method, batch)
             count = divisor_count(surrogate.divisor, whole_lengths(material.parts), material.max_new_tokens)
             (surrogate.objective.sum() / count).backward()
-        rows.append(torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
-                               for p in parameters]))  # fmt: skip
+        rows.append(
+            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+        )
     material.model.zero_grad(set_to_none=True)
     return torch.stack(rows)
 
@@ -197,16 +213,20 @@ def measurements(
     """The two comparisons with their limits."""
     return (
         Measurement(
-            "replay", f"a forward and {len(replayed)} methods / a forward", REPLAY_LIMIT,
+            "replay",
+            f"a forward and {len(replayed)} methods / a forward",
+            REPLAY_LIMIT,
             ("forward and methods", lambda: forward_and_methods(material, replayed)),
             ("forward", lambda: forward(material)),
         ),
         Measurement(
-            "gradients", f"{len(five)} gradients from one forward / {len(five)} passes", gradient_limit(len(five)),
+            "gradients",
+            f"{len(five)} gradients from one forward / {len(five)} passes",
+            gradient_limit(len(five)),
             ("shared forward", lambda: shared_gradients(material, five)),
             ("separate passes", lambda: separate_gradients(material, five)),
         ),
-    )  # fmt: skip
+    )
 
 
 def run(out: Path, bank: Path | None = None, rounds: int = 15, quick: bool = False) -> None:

@@ -97,11 +97,21 @@ def measured(
     asked = quantities(models)
     ours = seconds(lambda: bootstrap(asked, seed=0, repetitions=repetitions), rounds)
     found = {
-        "job": {"methods": METHODS, "seeds": SEEDS, "problems": problems, "samples": SAMPLES,
-                "repetitions": repetitions, "quantities": len(asked)},
-        "seconds": ours, "best": min(ours), "limit_seconds": LIMIT_SECONDS,
-        "rliable": "not measured: no --rliable-python", "versions": versions(), "machine": machine(),
-    }  # fmt: skip
+        "job": {
+            "methods": METHODS,
+            "seeds": SEEDS,
+            "problems": problems,
+            "samples": SAMPLES,
+            "repetitions": repetitions,
+            "quantities": len(asked),
+        },
+        "seconds": ours,
+        "best": min(ours),
+        "limit_seconds": LIMIT_SECONDS,
+        "rliable": "not measured: no --rliable-python",
+        "versions": versions(),
+        "machine": machine(),
+    }
     if rliable:
         side = rliable_side(rliable[0], models, rliable[1], rounds)
         side["best_for_as_many_draws"] = min(side["seconds"]) * repetitions / side["repetitions"]

@@ -90,9 +90,11 @@ def measured(setup: Setup, rounds: int, threads: int) -> dict[str, Any]:
         "padding_share_of_trl": mean("trl", "padding"),
         "peak_gib": {name: one["peak_gib"] for name, one in said.items()},
         "loaded_gib": {name: one["ready"]["loaded_gib"] for name, one in said.items()},
-        "phases": {name: statistics.median(one["phases"][name] for one in said["ours"]["rounds"])
-                   for name in said["ours"]["unseen"]["phases"]},
-    }  # fmt: skip
+        "phases": {
+            name: statistics.median(one["phases"][name] for one in said["ours"]["rounds"])
+            for name in said["ours"]["unseen"]["phases"]
+        },
+    }
 
 
 def table(found: Mapping[str, Any], in_process: bool = True) -> pd.DataFrame:

@@ -37,8 +37,16 @@ GRACE = 30.0
 CUDA, VLLM = ("cuda",), ("cuda", "vllm")
 PHASES = (
     Phase("device", "what is there", "benchmarks.gpu_checks:device", 0, 5, 1, "none"),
-    Phase("kernel", "packed attention: kernel against one call a sequence, errors relative to float32",
-          "benchmarks.gpu_checks:kernel", 0, 15, 1, "none", CUDA),
+    Phase(
+        "kernel",
+        "packed attention: kernel against one call a sequence, errors relative to float32",
+        "benchmarks.gpu_checks:kernel",
+        0,
+        15,
+        1,
+        "none",
+        CUDA,
+    ),
     Phase("training", "first scoring and updates", "benchmarks.gpu_speed:training", 0, 40, 5),
     Phase("head", "the output head by tile", "benchmarks.gpu_checks:head", 1, 20, 2, "none"),
     Phase("profile", "one update under the profiler", "benchmarks.gpu_profile:update_profile", 1, 20, 4, "first"),
@@ -46,14 +54,29 @@ PHASES = (
     Phase("noise", "the null update, nats", "benchmarks.gpu_speed:noise", 1, 25, 4),
     Phase("texts", "equal responses of the embedded model", "benchmarks.gpu_checks:texts", 2, 25, 4, "none"),
     Phase("numbers", "the same numbers on the device", "benchmarks.gpu_checks:numbers", 2, 3, 1, "none"),
-    Phase("attention_memory", "float32 attention over a long sequence", "benchmarks.gpu_checks:attention_memory", 2,
-          5, 1, "none", CUDA),
-    Phase("checkpointed", "updates with activations computed twice", "benchmarks.gpu_speed:checkpointed", 3, 30, 5,
-          "first"),
+    Phase(
+        "attention_memory",
+        "float32 attention over a long sequence",
+        "benchmarks.gpu_checks:attention_memory",
+        2,
+        5,
+        1,
+        "none",
+        CUDA,
+    ),
+    Phase(
+        "checkpointed",
+        "updates with activations computed twice",
+        "benchmarks.gpu_speed:checkpointed",
+        3,
+        30,
+        5,
+        "first",
+    ),
     Phase("evaluation", "drawn and graded", "benchmarks.gpu_speed:evaluation", 3, 40, 4, "first"),
     Phase("decoding", "a decoding step alone", "benchmarks.gpu_speed:decode", 3, 90, 4, "first"),
     Phase("sampling_vllm", "vLLM", "benchmarks.gpu_speed:sampling_vllm", 3, 100, 100, "first", VLLM),
-)  # fmt: skip
+)
 """All phases. Seconds are estimates: on one H100, and in the rehearsal on two cores of a CPU."""
 
 

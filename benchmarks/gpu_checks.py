@@ -41,8 +41,13 @@ def device(context: Context) -> list[Row]:
     row["head_tile"] = head_tile(context.device)
     if context.device == "cuda":
         card = torch.cuda.get_device_properties(0)
-        row |= {"device": card.name, "memory_gib": card.total_memory / GIB, "processors": card.multi_processor_count,
-                "cudnn": torch.backends.cudnn.version(), "devices": torch.cuda.device_count()}  # fmt: skip
+        row |= {
+            "device": card.name,
+            "memory_gib": card.total_memory / GIB,
+            "processors": card.multi_processor_count,
+            "cudnn": torch.backends.cudnn.version(),
+            "devices": torch.cuda.device_count(),
+        }
     return [row]
 
 
@@ -194,8 +199,14 @@ def numbers(context: Context) -> list[Row]:
     assert inside is not None
     apart = float((inside - outside).abs().max())
     return [
-        {"number": "Gumbel noise, device against CPU", "equal_share": float((here == there).float().mean()),
-         "largest_gap": float((here - there).abs().max())},
-        {"number": "entropy in float32, inside autocast against outside",
-         "equal_share": float((inside == outside).float().mean()), "largest_gap": apart},
-    ]  # fmt: skip
+        {
+            "number": "Gumbel noise, device against CPU",
+            "equal_share": float((here == there).float().mean()),
+            "largest_gap": float((here - there).abs().max()),
+        },
+        {
+            "number": "entropy in float32, inside autocast against outside",
+            "equal_share": float((inside == outside).float().mean()),
+            "largest_gap": apart,
+        },
+    ]

@@ -102,10 +102,14 @@ class Context:
         """The settings of a training run with the work's sizes."""
         work = self.work
         plain = {
-            "problems_per_step": work.problems, "samples_per_problem": work.samples, "mini_batches": work.mini_batches,
-            "max_new_tokens": work.response, "tokens_per_micro_batch": work.micro_tokens, "learning_rate": 1e-6,
+            "problems_per_step": work.problems,
+            "samples_per_problem": work.samples,
+            "mini_batches": work.mini_batches,
+            "max_new_tokens": work.response,
+            "tokens_per_micro_batch": work.micro_tokens,
+            "learning_rate": 1e-6,
             "precision": self.precision,
-        }  # fmt: skip
+        }
         return TrainConfig(TRAINED, **{**plain, **changes})
 
     def mfu(self, flops: float, seconds: float) -> float | None:
@@ -169,10 +173,17 @@ def invented(vocabulary: int, problems: int, samples: int, prompt: int, response
     prompts = torch.randint(vocabulary, (problems, prompt), generator=noise).tolist()
     texts = torch.randint(vocabulary, (problems * samples, response), generator=noise).tolist()
     whole = [
-        Rollout(f"p{i // samples}", i % samples, i, tuple(prompts[i // samples]), tuple(text), (0.0,) * response,
-                FinishReason.LENGTH)
+        Rollout(
+            f"p{i // samples}",
+            i % samples,
+            i,
+            tuple(prompts[i // samples]),
+            tuple(text),
+            (0.0,) * response,
+            FinishReason.LENGTH,
+        )
         for i, text in enumerate(texts)
-    ]  # fmt: skip
+    ]
     return ragged(whole)
 
 
@@ -182,9 +193,10 @@ def ragged(rollouts: Sequence[Rollout]) -> list[Rollout]:
     for i, r in enumerate(rollouts):
         keep = max(1, len(r.response_ids) * (i % 8 + 1) // 8)
         found.append(
-            replace(r, response_ids=r.response_ids[:keep], sampler_log_probs=r.sampler_log_probs[:keep],
-                    reward=float(i % 2))
-        )  # fmt: skip
+            replace(
+                r, response_ids=r.response_ids[:keep], sampler_log_probs=r.sampler_log_probs[:keep], reward=float(i % 2)
+            )
+        )
     return found
 
 

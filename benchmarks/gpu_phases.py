@@ -233,12 +233,26 @@ class Runner:
         if self.room.device == "cuda" and torch.cuda.is_available():
             memory["device_gib"] = torch.cuda.get_device_properties(0).total_memory / GIB
         content = {
-            "benchmark": "gpu", "phase": job.phase.name, "what": job.phase.what, "model": job.model, "status": status,
-            **found, "seconds": took, "estimate": self.estimate(job), "memory": memory, "needs": job.phase.needs,
-            "settings": dict(self.settings), "flops": self.flops, "peak": self.peak, "device": self.device,
-            "command": shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]]), "commit": versions()["commit"],
-            "versions": versions(), "machine": machine(), "load_average": os.getloadavg(),
-        }  # fmt: skip
+            "benchmark": "gpu",
+            "phase": job.phase.name,
+            "what": job.phase.what,
+            "model": job.model,
+            "status": status,
+            **found,
+            "seconds": took,
+            "estimate": self.estimate(job),
+            "memory": memory,
+            "needs": job.phase.needs,
+            "settings": dict(self.settings),
+            "flops": self.flops,
+            "peak": self.peak,
+            "device": self.device,
+            "command": shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]]),
+            "commit": versions()["commit"],
+            "versions": versions(),
+            "machine": machine(),
+            "load_average": os.getloadavg(),
+        }
         write_atomically(self.out / job.file, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
         self.say(_line(job, status, self.estimate(job) if status == "started" else took, found))
         return status

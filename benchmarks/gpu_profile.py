@@ -66,10 +66,15 @@ def summary(events: list[Any], on_gpu: bool, seconds: float, tokens: int) -> lis
     operations = [e for e in events if e.device_type.name == "CPU" and e.key.startswith("aten::")]
     busy = sum(map(own, kernels if on_gpu else operations))
     totals: Row = {
-        "phase": "profile of one update", "tokens": tokens, "seconds": seconds,
-        "launches": calls(*LAUNCHES) if on_gpu else calls("aten::"), "host_waits": calls(*WAITS) if on_gpu else 0,
-        "numbers_read": calls(ITEMS), "busy_seconds": busy, "busy_share": busy / seconds,
-    }  # fmt: skip
+        "phase": "profile of one update",
+        "tokens": tokens,
+        "seconds": seconds,
+        "launches": calls(*LAUNCHES) if on_gpu else calls("aten::"),
+        "host_waits": calls(*WAITS) if on_gpu else 0,
+        "numbers_read": calls(ITEMS),
+        "busy_seconds": busy,
+        "busy_share": busy / seconds,
+    }
     rows = [totals]
     for kind, found in (("kernel", kernels), ("operation", operations)):
         heaviest = sorted(found, key=own, reverse=True)[:HEAVIEST]

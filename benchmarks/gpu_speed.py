@@ -98,10 +98,15 @@ def _trained(context: Context, **changes: Any) -> list[Row]:
         for share, whole in (("mfu", True), ("mfu_done", False)):
             flops = passes * operations(shape, rollouts, whole)
             row[share], row[f"flops_{share}"] = context.mfu(flops, found["seconds"]), flops / found["seconds"]
-        rows.append(row | {
-            "micro_tokens": changes["tokens_per_micro_batch"], "micro_batches": sum(map(len, minis)),
-            "head_tile": head_tile(context.device), "checkpointed": changes.get("activation_checkpointing", False),
-        })  # fmt: skip
+        rows.append(
+            row
+            | {
+                "micro_tokens": changes["tokens_per_micro_batch"],
+                "micro_batches": sum(map(len, minis)),
+                "head_tile": head_tile(context.device),
+                "checkpointed": changes.get("activation_checkpointing", False),
+            }
+        )
     return rows
 
 
@@ -138,8 +143,14 @@ def _drawn(context: Context, engine: str) -> Row:
     graded = [replace(r, reward=float(i % 2)) for i, r in enumerate(kept[0])]  # speed and noise ask for no truth
     context.drawn.setdefault(context.reference or "", ragged(graded) if loaded.is_random else graded)
     per_step = 1e3 * found["seconds"] / max(lengths)
-    return {"phase": f"sample, {engine}", "engine": sampler.engine, "responses": len(lengths),
-            **speed(found, sum(lengths)), "longest": max(lengths), "milliseconds_per_step": per_step}  # fmt: skip
+    return {
+        "phase": f"sample, {engine}",
+        "engine": sampler.engine,
+        "responses": len(lengths),
+        **speed(found, sum(lengths)),
+        "longest": max(lengths),
+        "milliseconds_per_step": per_step,
+    }
 
 
 def evaluation(context: Context) -> list[Row]:
@@ -183,8 +194,13 @@ def decode(context: Context) -> list[Row]:
             if context.device == "cuda":
                 torch.backends.cuda.enable_cudnn_sdp(True)
         per_step = 1e3 * found["seconds"] / max(kept)
-        rows.append({"phase": f"sampler's loop, cuDNN attention {'allowed' if is_on else 'off'}",
-                     **speed(found, sum(kept)), "milliseconds_per_step": per_step})  # fmt: skip
+        rows.append(
+            {
+                "phase": f"sampler's loop, cuDNN attention {'allowed' if is_on else 'off'}",
+                **speed(found, sum(kept)),
+                "milliseconds_per_step": per_step,
+            }
+        )
     return rows + decoding(loaded.model, count, work.decoded, work.decoded)
 
 

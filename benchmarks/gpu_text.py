@@ -99,13 +99,19 @@ def _made(found: Sequence[dict[str, Any]]) -> list[str]:
     versions = dict.fromkeys(
         ", ".join(f"{k} {v}" for k, v in one["versions"].items() if k != "commit") for one in found
     )
-    peaks = dict.fromkeys(f"{one['peak']['name']}: {one['peak']['flops']:.4g} FLOP/s, {one['peak']['source']}"
-                          for one in found if one["peak"])  # fmt: skip
+    peaks = dict.fromkeys(
+        f"{one['peak']['name']}: {one['peak']['flops']:.4g} FLOP/s, {one['peak']['source']}"
+        for one in found
+        if one["peak"]
+    )
     took = [f"- {one['phase']}{' of ' + one['model'] if one['model'] else ''}: {one['seconds']:.1f} s" for one in found]
     return [
         "\n".join(f"- `{command}` at commit {commit} on {device}" for command, commit, device in runs),
-        *versions, f"FLOPs: {FLOPS}", f"Peak: {'; '.join(peaks) or 'not known, so no MFU'}", "\n".join(took),
-    ]  # fmt: skip
+        *versions,
+        f"FLOPs: {FLOPS}",
+        f"Peak: {'; '.join(peaks) or 'not known, so no MFU'}",
+        "\n".join(took),
+    ]
 
 
 def markdown(frame: pd.DataFrame) -> str:

@@ -82,8 +82,10 @@ def material(mix: str, vocabulary: Sequence[int], prompts: int, samples: int, pr
     draw = random.Random(f"{mix} {prompts} {samples} {prompt} {mean}")
     lengths = MIXES[mix](prompts * samples, mean)
     draw.shuffle(lengths)
-    asked = [draw.choices(vocabulary, k=prompt if mix == "equal" else draw.randint(prompt // 2, prompt))
-             for _ in range(prompts)]  # fmt: skip
+    asked = [
+        draw.choices(vocabulary, k=prompt if mix == "equal" else draw.randint(prompt // 2, prompt))
+        for _ in range(prompts)
+    ]
     rewards: list[float] = []
     for _ in range(prompts):
         group = [1.0, 0.0] + [float(draw.random() < 0.5) for _ in range(samples - 2)]

@@ -143,9 +143,16 @@ def step_config(model: str, quick: bool) -> TrainConfig:
     else:
         precision = "bfloat16" if has_fast_bfloat16() else "float32"
         train = TrainConfig(
-            TRAINED, model=model, problems_per_step=4, mini_batches=4, max_new_tokens=64, sampling_batch_size=64,
-            tokens_per_micro_batch=1024, learning_rate=2e-6, precision=precision,
-        )  # fmt: skip
+            TRAINED,
+            model=model,
+            problems_per_step=4,
+            mini_batches=4,
+            max_new_tokens=64,
+            sampling_batch_size=64,
+            tokens_per_micro_batch=1024,
+            learning_rate=2e-6,
+            precision=precision,
+        )
     return replace(train, **QUICK) if quick else train
 
 
@@ -205,16 +212,27 @@ def scoring_and_update(size: Size) -> Program:
     ids = torch.randint(0, size.vocabulary, (size.responses, size.length), generator=noise).tolist()
     rollouts = [
         Rollout(
-            problem_id=str(i // 4), sample_index=i % 4, seed=i, prompt_ids=tuple(row[:PROMPT]),
-            response_ids=tuple(row[PROMPT:]), sampler_log_probs=(-1.0,) * (len(row) - PROMPT),
-            finish_reason=FinishReason.STOP, reward=float(i % 2),
+            problem_id=str(i // 4),
+            sample_index=i % 4,
+            seed=i,
+            prompt_ids=tuple(row[:PROMPT]),
+            response_ids=tuple(row[PROMPT:]),
+            sampler_log_probs=(-1.0,) * (len(row) - PROMPT),
+            finish_reason=FinishReason.STOP,
+            reward=float(i % 2),
         )
         for i, row in enumerate(ids)
-    ]  # fmt: skip
+    ]
     model = Qwen3Config(
-        vocab_size=size.vocabulary, hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, head_dim=32, intermediate_size=384, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=size.vocabulary,
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        intermediate_size=384,
+        tie_word_embeddings=True,
+    )
     config = TrainConfig(TRAINED, mini_batches=4, tokens_per_micro_batch=4096, learning_rate=1e-6)
     learner = build_learner(Qwen3ForCausalLM(model).eval(), method, config)
 

@@ -97,8 +97,13 @@ def measured(setup: Setup, mix: str, rounds: int, threads: int) -> dict[str, Any
     """Both sides on one length mix: times, tokens per second, peaks, padding and parity."""
     rows = material(mix, vocabulary(setup.model), setup.prompts, setup.samples, setup.prompt, setup.response)
     longest = max(map(len, rows.responses))
-    task = {**asdict(setup), "tasks": ["recurrence"], "max_new_tokens": longest, "threads": threads,
-            "material": as_json(rows)}  # fmt: skip
+    task = {
+        **asdict(setup),
+        "tasks": ["recurrence"],
+        "max_new_tokens": longest,
+        "threads": threads,
+        "material": as_json(rows),
+    }
     with tempfile.TemporaryDirectory() as folder:
         said = duel(SIDES, task, Path(folder), rounds)
     ours, theirs = said["ours"], said["trl"]

@@ -169,9 +169,13 @@ def play(task: Mapping[str, Any], folder: str) -> None:
     given = recorded(task, rounds) if task.get("material") else drawn(task)
     data = datasets.Dataset.from_list(given.pop("rows"))
     trainer = trainer_class(rounds)(
-        model=loaded.model, args=config_of(task, folder), train_dataset=data, processing_class=loaded.tokenizer,
-        callbacks=[rounds], **given,
-    )  # fmt: skip
+        model=loaded.model,
+        args=config_of(task, folder),
+        train_dataset=data,
+        processing_class=loaded.tokenizer,
+        callbacks=[rounds],
+        **given,
+    )
     bell.say(loaded_gib=peak_bytes() / GIB, threads=torch.get_num_threads())
     trainer.train()
 

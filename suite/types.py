@@ -6,13 +6,14 @@ Torch only: importing this module loads neither transformers nor any task or met
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 class UserError(Exception):
@@ -111,6 +112,28 @@ class Rollout:
     finish_reason: FinishReason
     verdict: Verdict | None = None
     reward: float | None = None
+
+
+class Policy(Protocol):
+    """What drawing and scoring ask of a causal language model; a plain decoder of transformers has all of it.
+
+    Its logits are the output embedding of the body's last hidden state: `load_model` refuses a model where they are
+    not. Calling it as a whole is for drawing; scoring asks the body, then the head for response positions alone.
+    """
+
+    @property
+    def base_model(self) -> Any: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def generation_config(self) -> Any: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def get_output_embeddings(self) -> Any: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 # --- what a method sees ---------------------------------------------------------------------------

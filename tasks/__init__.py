@@ -18,8 +18,17 @@ from tasks import (
 )
 
 REAL_SETS = (
-    gsm8k, svamp, math500, aime24, aime25, amc23, minerva_math, olympiadbench, dapo_math_17k, deepmath,
-)  # fmt: skip
+    gsm8k,
+    svamp,
+    math500,
+    aime24,
+    aime25,
+    amc23,
+    minerva_math,
+    olympiadbench,
+    dapo_math_17k,
+    deepmath,
+)
 """The modules of the sets that people wrote; each has a SHEET and a TASK."""
 TASKS: dict[str, Task] = {task.name: task for task in (*embedded_tasks.TASKS, *(module.TASK for module in REAL_SETS))}
 EMBEDDED_TASKS = tuple(task.name for task in embedded_tasks.TASKS)

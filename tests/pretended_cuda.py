@@ -48,9 +48,14 @@ class PretendedTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, inner: Tensor) -> PretendedTensor:
         made = torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
-            device=HIDDEN, _extra_dispatch_keys=AUTOCAST,
-        )  # fmt: skip
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=HIDDEN,
+            _extra_dispatch_keys=AUTOCAST,
+        )
         made.inner = inner
         return made
 

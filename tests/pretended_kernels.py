@@ -16,10 +16,29 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCUDA)
 LOWER = {
-    "linear", "matmul", "mm", "mv", "bmm", "addmm", "addmv", "addr", "addbmm", "baddbmm", "einsum", "chain_matmul",
-    "linalg_multi_dot", "linalg_vecdot", "scaled_dot_product_attention", "_scaled_dot_product_flash_attention",
-    "prelu", "conv1d", "conv2d", "conv3d", "convolution", "_convolution",
-}  # fmt: skip
+    "linear",
+    "matmul",
+    "mm",
+    "mv",
+    "bmm",
+    "addmm",
+    "addmv",
+    "addr",
+    "addbmm",
+    "baddbmm",
+    "einsum",
+    "chain_matmul",
+    "linalg_multi_dot",
+    "linalg_vecdot",
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_flash_attention",
+    "prelu",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "convolution",
+    "_convolution",
+}
 """Operators that autocast on CUDA runs in half precision."""
 WIDEST = {"addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "vdot", "tensordot", "index_put", "scatter_add"}
 """Operators that autocast on CUDA runs in the widest precision among their arguments; all others in float32."""
@@ -92,9 +111,14 @@ def _demand(query: Tensor, key: Tensor, ends: Tensor, window: Sequence[int] | No
 
 
 def _forward(
-    query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, scale: float | None = None,
-    window_size: Sequence[int] | None = None, **rest: Any,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    scale: float | None = None,
+    window_size: Sequence[int] | None = None,
+    **rest: Any,
+) -> tuple[Tensor, ...]:
     """Causal attention of each sequence to itself: P v with P of `_weights`."""
     _demand(query, key, cu_seq_q, window_size)
     scale, group = scale or query.shape[-1] ** -0.5, query.shape[1] // key.shape[1]
@@ -105,9 +129,14 @@ def _forward(
 
 
 def _backward(
-    grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, scale: float | None = None,
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    scale: float | None = None,
     **rest: Any,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor, ...]:
     """dv = P^T do, ds = P (do v^T - sum of P do v^T), dq = scale ds k, dk = scale ds^T q; summed over shared heads."""
     scale, group = scale or query.shape[-1] ** -0.5, query.shape[1] // key.shape[1]
     wide = [x.repeat_interleave(group, dim=1) for x in (key, value)]

@@ -21,8 +21,18 @@ COPIES = {"_to_copy", "copy_"}
 """Operators that may have a foot on the host and one on the device."""
 SIZE_UNKNOWN = {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount"}
 """Operators of which the host must learn how large the answer is."""
-ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "detach",
-               "lift_fresh", "alias", "_local_scalar_dense"}  # fmt: skip
+ALLOCATIONS = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "_unsafe_view",
+    "detach",
+    "lift_fresh",
+    "alias",
+    "_local_scalar_dense",
+}
 """Operators that compute nothing, beside views."""
 
 

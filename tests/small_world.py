@@ -49,9 +49,15 @@ def requests(tokenizer: Any, count: int, samples: int = 1) -> list[SampleRequest
 def small_config(**changes: Any) -> TrainConfig:
     """Four steps of 4 x 4 responses, four updates each, at a rate that moves the policy."""
     settings = {
-        "tasks": ("odd",), "steps": 4, "problems_per_step": 4, "samples_per_problem": 4, "mini_batches": 4,
-        "learning_rate": 1e-3, "checkpoint_every": 2, "sampling_batch_size": 64,
-    }  # fmt: skip
+        "tasks": ("odd",),
+        "steps": 4,
+        "problems_per_step": 4,
+        "samples_per_problem": 4,
+        "mini_batches": 4,
+        "learning_rate": 1e-3,
+        "checkpoint_every": 2,
+        "sampling_batch_size": 64,
+    }
     return TrainConfig(**{**settings, **changes})
 
 

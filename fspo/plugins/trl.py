@@ -26,9 +26,17 @@ from suite.types import Method, PolicyBatch, State, Surrogate, UserError
 trl: Any = import_module("trl")  # untyped: the same to a type checker with and without the package
 PREFIX = "fspo_"
 NOT_OURS = (
-    "loss_type", "importance_sampling_level", "epsilon", "epsilon_high", "delta", "beta", "top_entropy_quantile",
-    "entropy_coef", "use_adaptive_entropy", "off_policy_mask_threshold",
-)  # fmt: skip
+    "loss_type",
+    "importance_sampling_level",
+    "epsilon",
+    "epsilon_high",
+    "delta",
+    "beta",
+    "top_entropy_quantile",
+    "entropy_coef",
+    "use_adaptive_entropy",
+    "off_policy_mask_threshold",
+)
 """Settings of TRL's losses that FSPO has no use for: they must keep TRL's defaults, or would be lost in silence."""
 STATE_FILE = "fspo_state.json"
 

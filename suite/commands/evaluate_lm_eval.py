@@ -187,12 +187,15 @@ def agreement_table(found: Sequence[Agreement], config: EvalConfig) -> pd.DataFr
     for each in found:
         name, row = each.ours.task, ours[each.ours.task]
         own = ", ".join(f"{metric.replace(',', ' ')} {percent(value)}" for metric, value in each.native.items())
-        rows.append({
-            "set": name,
-            "problems": len(each.ours.problem_ids),
-            "ours": percent(row["accuracy"], row["low"], row["high"]),
-            "lm-eval": f"{percent(each.lm_eval)} ± {percent(each.error)}",
-            "same prompts": f"{each.same_prompts} of {each.responses}",
-            "same verdicts": f"{each.same_verdicts} of {len(each.ours.problem_ids)}",
-        } | ({"lm-eval's own task": own or NOTHING} if any(e.native for e in found) else {}))  # fmt: skip
+        rows.append(
+            {
+                "set": name,
+                "problems": len(each.ours.problem_ids),
+                "ours": percent(row["accuracy"], row["low"], row["high"]),
+                "lm-eval": f"{percent(each.lm_eval)} ± {percent(each.error)}",
+                "same prompts": f"{each.same_prompts} of {each.responses}",
+                "same verdicts": f"{each.same_verdicts} of {len(each.ours.problem_ids)}",
+            }
+            | ({"lm-eval's own task": own or NOTHING} if any(e.native for e in found) else {})
+        )
     return pd.DataFrame(rows)

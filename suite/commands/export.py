@@ -93,19 +93,19 @@ def _data(config: CompareConfig, reference: str) -> tuple[Problems, Prompts]:
     with complaints.status("reading the sets and comparing training with evaluation"):
         refuse_overlap(config)
         left_out = {found.train.id for found in overlaps_of(config)}
-        problems = problems_of(
-            config, tasks_named(config.train.tasks), tasks_named(config.evaluation.tasks), left_out
-        )  # fmt: skip
+        problems = problems_of(config, tasks_named(config.train.tasks), tasks_named(config.evaluation.tasks), left_out)
     say(f"left out: {line}" for line in overlap_lines(config))
     tokenizer = tokenizer_at_hand(reference)
     with progress_bar(complaints) as bar:
         total = len(problems.train) + len(problems.evaluation)
         row = bar.add_task("counting prompts", total=total, visible=tokenizer is not None)
         prompts = measured(problems, config.train, tokenizer, lambda count: bar.advance(row, count))
-    say([
-        f"{len(problems.train)} training and {len(problems.evaluation)} evaluation problems; "
-        f"data.max_prompt_length {prompts.longest} ({prompts.found})"
-    ])  # fmt: skip
+    say(
+        [
+            f"{len(problems.train)} training and {len(problems.evaluation)} evaluation problems; "
+            f"data.max_prompt_length {prompts.longest} ({prompts.found})"
+        ]
+    )
     return problems, prompts
 
 

@@ -90,8 +90,10 @@ def verdict_counts(panel: Panel) -> pd.DataFrame:
     """One row a grader: how many responses got each verdict."""
     import pandas as pd
 
-    rows = [{"grader": name} | {v.replace("_", " "): column.count(v) for v in Verdict} for name, column in
-            ((name, list(column)) for name, column in panel.items())]  # fmt: skip
+    rows = [
+        {"grader": name} | {v.replace("_", " "): column.count(v) for v in Verdict}
+        for name, column in ((name, list(column)) for name, column in panel.items())
+    ]
     return pd.DataFrame(rows, columns=["grader", *(v.replace("_", " ") for v in Verdict)])
 
 

@@ -14,8 +14,21 @@ from suite.types import FinishReason, UserError, Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-IN_PLACE = ("task", "problem", "sample", "place", "seed", "template", "prompt", "gold", "response", "tokens", "finish",
-            "length", "answer")  # fmt: skip
+IN_PLACE = (
+    "task",
+    "problem",
+    "sample",
+    "place",
+    "seed",
+    "template",
+    "prompt",
+    "gold",
+    "response",
+    "tokens",
+    "finish",
+    "length",
+    "answer",
+)
 """Columns that are no grader's verdict."""
 
 

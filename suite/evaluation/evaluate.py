@@ -209,14 +209,25 @@ def manifest_of(
         problems, settings = evaluation_problems(task, data_dir, config.limit), sampling_settings_of(task, config)
         template = template_of(loaded.tokenizer, task, config.chat)
         return {
-            "version": task.version, "data": data_digest(problems), "problems": len(problems),
-            "template": template, "template_sha256": _sha256(template), "stop": list(settings.stop),
-            "max_new_tokens": settings.max_new_tokens, "graders": [REWARD, *task.panel],
-        }  # fmt: skip
+            "version": task.version,
+            "data": data_digest(problems),
+            "problems": len(problems),
+            "template": template,
+            "template_sha256": _sha256(template),
+            "stop": list(settings.stop),
+            "max_new_tokens": settings.max_new_tokens,
+            "graders": [REWARD, *task.panel],
+        }
 
     asked = {
-        "model": loaded.digest, "tokenizer": loaded.tokenizer_digest, "engine": engine,
-        "seed": config.seed, "temperature": config.temperature, "samples": config.samples, "limit": config.limit,
-        "chat": config.chat, "tasks": {task.name: asked_of(task) for task in tasks},
-    }  # fmt: skip
+        "model": loaded.digest,
+        "tokenizer": loaded.tokenizer_digest,
+        "engine": engine,
+        "seed": config.seed,
+        "temperature": config.temperature,
+        "samples": config.samples,
+        "limit": config.limit,
+        "chat": config.chat,
+        "tasks": {task.name: asked_of(task) for task in tasks},
+    }
     return {"asked": asked, "chunk": config.batch_size, "model": loaded.reference, "made_by": dict(made_by)}

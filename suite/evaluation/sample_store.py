@@ -57,11 +57,19 @@ class Sample:
 
 PART = pa.schema(
     [
-        ("task", pa.string()), ("problem", pa.string()), ("sample", pa.int32()), ("place", pa.int32()),
-        ("seed", pa.int64()), ("template", pa.string()), ("prompt", pa.string()), ("gold", pa.string()),
-        ("response", pa.string()), ("tokens", pa.list_(pa.int32())), ("finish", pa.string()),
+        ("task", pa.string()),
+        ("problem", pa.string()),
+        ("sample", pa.int32()),
+        ("place", pa.int32()),
+        ("seed", pa.int64()),
+        ("template", pa.string()),
+        ("prompt", pa.string()),
+        ("gold", pa.string()),
+        ("response", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+        ("finish", pa.string()),
     ]
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,21 @@ def smoke() -> CompareConfig:
 
 
 SMOKE: Sources = dict.fromkeys(
-    ("name", "methods", "seeds", "train.tasks", "train.steps", "train.problems_per_step", "train.mini_batches",
-     "train.checkpoint_every", "evaluation.tasks", "evaluation.samples", "evaluation.limit"), OURS,
-)  # fmt: skip
+    (
+        "name",
+        "methods",
+        "seeds",
+        "train.tasks",
+        "train.steps",
+        "train.problems_per_step",
+        "train.mini_batches",
+        "train.checkpoint_every",
+        "evaluation.tasks",
+        "evaluation.samples",
+        "evaluation.limit",
+    ),
+    OURS,
+)
 
 
 def smollm2_svamp() -> CompareConfig:
@@ -92,11 +104,26 @@ def smollm2_svamp() -> CompareConfig:
 
 
 SMOLLM2: Sources = dict.fromkeys(
-    ("name", "methods", "seeds", "train.model", "train.tasks", "train.steps", "train.problems_per_step",
-     "train.samples_per_problem", "train.mini_batches", "train.learning_rate", "train.sampling_batch_size",
-     "train.tokens_per_micro_batch", "evaluation.tasks", "evaluation.samples", "evaluation.limit",
-     "evaluation.batch_size"), OURS,
-) | {"train.precision": "ours: bfloat16 where this machine multiplies it in hardware"}  # fmt: skip
+    (
+        "name",
+        "methods",
+        "seeds",
+        "train.model",
+        "train.tasks",
+        "train.steps",
+        "train.problems_per_step",
+        "train.samples_per_problem",
+        "train.mini_batches",
+        "train.learning_rate",
+        "train.sampling_batch_size",
+        "train.tokens_per_micro_batch",
+        "evaluation.tasks",
+        "evaluation.samples",
+        "evaluation.limit",
+        "evaluation.batch_size",
+    ),
+    OURS,
+) | {"train.precision": "ours: bfloat16 where this machine multiplies it in hardware"}
 
 
 def smollm2_gsm8k() -> CompareConfig:

@@ -179,10 +179,14 @@ def _sampling_lines(train: TrainConfig, limit: int, prompts: Prompts) -> list[Ve
         VerlLine("train.chat", "data.return_raw_chat", True, "the model's own chat template around the question")
         if train.chat
         else VerlLine("train.chat", f"{MODEL}.custom_chat_template", prompts.template, known),
-        VerlLine("train.dynamic_sampling", "algorithm.filter_groups.enable", train.dynamic_sampling > 0,
-             "without a limit on attempts; what stays uniform is never trained on" if train.dynamic_sampling else ""),
+        VerlLine(
+            "train.dynamic_sampling",
+            "algorithm.filter_groups.enable",
+            train.dynamic_sampling > 0,
+            "without a limit on attempts; what stays uniform is never trained on" if train.dynamic_sampling else "",
+        ),
         VerlLine("train.dynamic_sampling", "algorithm.filter_groups.metric", "acc"),
-    ]  # fmt: skip
+    ]
     if prompts.stop:
         lines.append(VerlLine("train.tasks", f"{DRAW}.agent.agent_loop_config_path", "$HERE/agent_loop.yaml"))
         lines.append(
@@ -220,8 +224,12 @@ def comparison_lines(config: CompareConfig, limit: int, prompts: Prompts) -> lis
         VerlLine("evaluation.tasks", "reward.custom_reward_function.path", "$HERE/compute_score.py"),
         VerlLine("evaluation.tasks", "reward.num_workers", REWARD_WORKERS),
         VerlLine("evaluation.samples", f"{DRAW}.val_kwargs.n", chosen.samples),
-        VerlLine("evaluation.limit", "data.val_max_samples", -1 if rows is None else rows,
-             "" if rows is None else "of all sets together; ours is a limit for each"),
+        VerlLine(
+            "evaluation.limit",
+            "data.val_max_samples",
+            -1 if rows is None else rows,
+            "" if rows is None else "of all sets together; ours is a limit for each",
+        ),
         VerlLine("evaluation.temperature", f"{DRAW}.val_kwargs.temperature", chosen.temperature),
         VerlLine("evaluation.temperature", f"{DRAW}.val_kwargs.do_sample", chosen.temperature > 0),
         VerlLine("evaluation.seed", None, chosen.seed, "rollout.seed is the training's"),
@@ -233,7 +241,7 @@ def comparison_lines(config: CompareConfig, limit: int, prompts: Prompts) -> lis
         VerlLine("bootstrap", None, config.bootstrap, ANALYSIS),
         VerlLine("replay_seeds", None, config.replay_seeds, ANALYSIS),
         VerlLine("primary", None, config.primary, ANALYSIS),
-    ]  # fmt: skip
+    ]
 
 
 def lines_of(

@@ -35,16 +35,28 @@ def _clip(low: float, high: float, **rest: Any) -> dict[str, Any]:
 
 
 NATIVE: Mapping[str, tuple[str, str, Callable[[Any], dict[str, Any]], str]] = {
-    "ppo": ("vanilla", "token-mean", lambda h: _clip(h.clip_low, h.clip_high, clip_ratio_c=h.dual_clip or NO_DUAL),
-            "token log ratios are clamped at +-20"),
-    "gspo": ("gspo", "seq-mean-token-mean", lambda h: _clip(h.clip_low, h.clip_high),
-             "the mean log ratio is clamped at 10 from above"),
+    "ppo": (
+        "vanilla",
+        "token-mean",
+        lambda h: _clip(h.clip_low, h.clip_high, clip_ratio_c=h.dual_clip or NO_DUAL),
+        "token log ratios are clamped at +-20",
+    ),
+    "gspo": (
+        "gspo",
+        "seq-mean-token-mean",
+        lambda h: _clip(h.clip_low, h.clip_high),
+        "the mean log ratio is clamped at 10 from above",
+    ),
     "cispo": ("cispo", "token-mean", lambda h: _clip(1.0, h.max_weight - 1), ""),
     "sapo": ("sapo", "seq-mean-token-mean", lambda h: {"tau_pos": h.tau_pos, "tau_neg": h.tau_neg}, ""),
     "dppo_tv": ("dppo_tv", "seq-mean-token-sum-norm", lambda h: _clip(h.delta, h.delta, clip_ratio_c=h.max_weight), ""),
-    "dppo_kl": ("dppo_kl", "seq-mean-token-sum-norm", lambda h: _clip(h.delta, h.delta, clip_ratio_c=h.max_weight),
-                "1e-8 is added inside the divergence"),
-}  # fmt: skip
+    "dppo_kl": (
+        "dppo_kl",
+        "seq-mean-token-sum-norm",
+        lambda h: _clip(h.delta, h.delta, clip_ratio_c=h.max_weight),
+        "1e-8 is added inside the divergence",
+    ),
+}
 """Methods whose loss is verl's own: its name there, how it is divided, its numbers, and what it does otherwise."""
 
 

@@ -65,18 +65,20 @@ def script(config: CompareConfig, method: Method, lines: Sequence[VerlLine]) -> 
         files=" ".join(f'"{file}"' for file in files),
         seeds=" ".join(map(str, config.seeds)),
     )
-    return "\n".join([
-        f"{head}  python3 -m verl.trainer.main_ppo \\",
-        *(f"    {word} \\" for word in words[:-1]),
-        f"    {words[-1]}",
-        f"{_merging(config)}done",
-        "# What verl does otherwise:",
-        *notes,
-        "#   verl.model_merger rounds weights to bfloat16, whatever was trained",
-        "# Settings without a counterpart in verl:",
-        *missing,
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{head}  python3 -m verl.trainer.main_ppo \\",
+            *(f"    {word} \\" for word in words[:-1]),
+            f"    {words[-1]}",
+            f"{_merging(config)}done",
+            "# What verl does otherwise:",
+            *notes,
+            "#   verl.model_merger rounds weights to bfloat16, whatever was trained",
+            "# Settings without a counterpart in verl:",
+            *missing,
+            "",
+        ]
+    )
 
 
 def word(line: VerlLine) -> str:

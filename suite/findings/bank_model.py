@@ -90,9 +90,13 @@ class LabModel:
         """The null update in every precision that was asked for."""
         seed = int(self.bank.recordings[self.name]["seed"])
         return null_update(
-            self.loaded.model, self.first.rollouts, self.config, seed, self.precisions,
+            self.loaded.model,
+            self.first.rollouts,
+            self.config,
+            seed,
+            self.precisions,
             lambda precision: self.tell(f"null update in {precision}"),
-        )  # fmt: skip
+        )
 
     @cached_property
     def driver(self) -> Method:
@@ -138,12 +142,13 @@ class LabModel:
         centred = group_centred(*rewards_and_groups(self.first.rollouts))
         return [
             dataclasses.replace(
-                part, batch=dataclasses.replace(
+                part,
+                batch=dataclasses.replace(
                     part.batch, advantages=centred[list(part.micro.rows)][:, None].to(part.batch.log_probs.device)
                 ),
             )
             for part in mini
-        ]  # fmt: skip
+        ]
 
     def _measure(self, learner: Learner, mini: Sequence[ScoredBatch], limit: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         with learner.arithmetic():

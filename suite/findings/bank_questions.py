@@ -93,11 +93,16 @@ class Lab:
         """Every table as tidy numbers, by file name."""
         arena = self.arena
         found = {
-            **arena.tables(), "predicted": arena.predicted, "growth": arena.growth,
-            "growth_by_length": arena.growth_bins, "growth_by_update": arena.growth_by_update,
-            "growth_quantiles": arena.quantiles, "fspo_settings": self.variants,
-            "directions": self.turns, "directions_bound": self.bounds,
-        }  # fmt: skip
+            **arena.tables(),
+            "predicted": arena.predicted,
+            "growth": arena.growth,
+            "growth_by_length": arena.growth_bins,
+            "growth_by_update": arena.growth_by_update,
+            "growth_quantiles": arena.quantiles,
+            "fspo_settings": self.variants,
+            "directions": self.turns,
+            "directions_bound": self.bounds,
+        }
         if self.model is not None and self.noise is not None and self.noise_clips is not None:
             cosine, bound, _ = self.model.turns
             found |= {"null_update": self.noise, "null_update_clips": self.noise_clips}

@@ -42,10 +42,12 @@ def changes_between(before: Path, after: Path) -> pd.DataFrame:
         rows = found[(found["method"] == AFTER) & (found["reference"] == BEFORE)]
         frames.append(
             rows.drop(columns=["reference", "p_holm"]).assign(
-                method=method, same_runs=_same(runs[BEFORE], runs[AFTER]),
-                clipped_before=_clipped(runs[BEFORE]), clipped_after=_clipped(runs[AFTER]),
+                method=method,
+                same_runs=_same(runs[BEFORE], runs[AFTER]),
+                clipped_before=_clipped(runs[BEFORE]),
+                clipped_after=_clipped(runs[AFTER]),
             )
-        )  # fmt: skip
+        )
     return pd.concat(frames, ignore_index=True)
 
 

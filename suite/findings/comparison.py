@@ -201,13 +201,25 @@ class Comparison:
             }
         )
         frames = {
-            "claims": claims.claims_table(self.claims), "accuracy": stats.accuracies, "differences": stats.differences,
-            "by_seed": stats.by_seed, "pairing": stats.pairing, "interquartile_means": self.profiles[0],
-            "profiles": self.profiles[1], "curves": self.curves, "clip_by_length": arena.by_length,
-            "clip_by_length_and_sign": arena.by_length_and_sign, "fairness": arena.fairness, "growth": arena.growth,
-            "growth_by_length": arena.growth_bins, "growth_quantiles": arena.quantiles, "stability": self.stability,
-            "learning_rates": self.gains, "costs": self.costs, **noise,
-        }  # fmt: skip
+            "claims": claims.claims_table(self.claims),
+            "accuracy": stats.accuracies,
+            "differences": stats.differences,
+            "by_seed": stats.by_seed,
+            "pairing": stats.pairing,
+            "interquartile_means": self.profiles[0],
+            "profiles": self.profiles[1],
+            "curves": self.curves,
+            "clip_by_length": arena.by_length,
+            "clip_by_length_and_sign": arena.by_length_and_sign,
+            "fairness": arena.fairness,
+            "growth": arena.growth,
+            "growth_by_length": arena.growth_bins,
+            "growth_quantiles": arena.quantiles,
+            "stability": self.stability,
+            "learning_rates": self.gains,
+            "costs": self.costs,
+            **noise,
+        }
         for name, frame in frames.items():
             if "method" in frame:
                 frames[name] = frame.assign(card=[self.cards.get(method) for method in frame["method"]])

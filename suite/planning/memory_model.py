@@ -147,9 +147,13 @@ def standing(shape: ModelShape, load: Load, *, trained: bool) -> list[Term]:
         terms.append(_divided("AdamW states", f"8 {letter}", 8 * moving, load))
         if load.critic:
             terms.append(_divided("critic's gradients and states", "12 N (its body)", 12 * body, load))
-    terms.append(Term("records", f"{RECORD_BYTES} bytes a token of a step", RECORD_BYTES * load.rows * (
-        load.prompt + load.response
-    )))  # fmt: skip
+    terms.append(
+        Term(
+            "records",
+            f"{RECORD_BYTES} bytes a token of a step",
+            RECORD_BYTES * load.rows * (load.prompt + load.response),
+        )
+    )
     return terms
 
 

@@ -17,37 +17,55 @@ PUBLISHED: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
     "Qwen/Qwen3-0.6B": (
         "qwen3",
         {
-            "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16,
-            "tie_word_embeddings": True, **_QWEN3,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "tie_word_embeddings": True,
+            **_QWEN3,
         },
         "config.json of Qwen/Qwen3-0.6B on the hub",
     ),
     "Qwen/Qwen3-1.7B": (
         "qwen3",
         {
-            "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
-            "tie_word_embeddings": True, **_QWEN3,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "tie_word_embeddings": True,
+            **_QWEN3,
         },
         "config.json of Qwen/Qwen3-1.7B on the hub",
     ),
     "Qwen/Qwen3-8B": (
         "qwen3",
         {
-            "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
-            "tie_word_embeddings": False, **_QWEN3,
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "tie_word_embeddings": False,
+            **_QWEN3,
         },
         "config.json of Qwen/Qwen3-8B on the hub",
     ),
     "HuggingFaceTB/SmolLM2-135M-Instruct": (
         "llama",
         {
-            "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
-            "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152, "max_position_embeddings": 8192,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "head_dim": 64,
+            "vocab_size": 49152,
+            "max_position_embeddings": 8192,
             "tie_word_embeddings": True,
         },
         "config.json of HuggingFaceTB/SmolLM2-135M-Instruct on the hub",
     ),
-}  # fmt: skip
+}
 """Models of the hub by name: transformers' model type, the config's sizes, and where they stand."""
 ALIASES = {
     SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct",

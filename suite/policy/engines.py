@@ -11,7 +11,7 @@ from suite.policy.ranks import ranks_here
 from suite.policy.sampling import HalfPrecisionSampler, Sampler, TransformersSampler
 from suite.policy.vllm_engine import require_fitting, require_vllm
 from suite.policy.vllm_sampler import PRECISIONS, VllmSampler
-from suite.types import UserError
+from suite.types import Policy, UserError
 
 ENGINES = ("transformers", "vllm")
 
@@ -31,7 +31,7 @@ def require_engine(engine: str, precision: str = "float32", vllm: VllmConfig | N
 
 
 def sampler_for(
-    engine: str, model: Any, tokenizer: Any, precision: str, side_by_side: int, vllm: VllmConfig | None = None
+    engine: str, model: Policy, tokenizer: Any, precision: str, side_by_side: int, vllm: VllmConfig | None = None
 ) -> Sampler:
     """A sampler of that engine and precision, which follows the model's weights as they change.
 

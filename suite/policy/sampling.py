@@ -16,7 +16,7 @@ from suite.policy.kv_cache import growing_cache
 from suite.policy.lora import merged
 from suite.policy.vocabulary_tiles import of_device
 from suite.seeds import gumbel_noise
-from suite.types import FinishReason, Rollout, UserError, require
+from suite.types import FinishReason, Policy, Rollout, UserError, require
 
 LOOK_EVERY = {"cpu": 1, "cuda": 16}
 """Tokens between two looks at which rows have ended, by kind of device. At each look the host waits for a GPU; what a
@@ -79,7 +79,7 @@ def awake(sampler: Any) -> AbstractContextManager[None]:
     return sampler.awake() if hasattr(sampler, "awake") else nullcontext()
 
 
-def check_context(requests: Sequence[SampleRequest], max_new_tokens: int, model: Any) -> None:
+def check_context(requests: Sequence[SampleRequest], max_new_tokens: int, model: Policy) -> None:
     """Refuse prompts that do not fit into the model's context together with max_new_tokens."""
     context = getattr(model.config, "max_position_embeddings", None)
     longest = max(requests, key=lambda r: len(r.prompt_ids))
@@ -90,7 +90,7 @@ def check_context(requests: Sequence[SampleRequest], max_new_tokens: int, model:
         )
 
 
-def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
+def end_token_ids(model: Policy, tokenizer: Any) -> list[int]:
     """Ids that end a response: the tokenizer's and the generation config's end tokens."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = ends if isinstance(ends, list) else [ends]
@@ -101,7 +101,7 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
 class TransformersSampler:
     """Draws responses with a transformers causal LM on the model's own device."""
 
-    model: Any
+    model: Policy
     tokenizer: Any
 
     @property
@@ -133,7 +133,7 @@ class TransformersSampler:
 class HalfPrecisionSampler:
     """Draws with a bfloat16 copy of a float32 model, refreshed from it before every call."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Policy, tokenizer: Any) -> None:
         self.source = model
         self.inner = TransformersSampler(half_copy(model), tokenizer)
 
@@ -155,7 +155,7 @@ class HalfPrecisionSampler:
         return self.inner.sample(requests, settings, on_progress)
 
 
-def half_copy(model: Any) -> Any:
+def half_copy(model: Policy) -> Any:
     """A bfloat16 copy, made weight by weight: at no moment is there a second float32 model.
 
     Buffers stay as they are: the frequencies of rotary positions lose too much in bfloat16.
@@ -168,7 +168,7 @@ class _Batch:
     """Rows drawn side by side. Finished rows leave; each distinct prompt is prefilled once."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, requests: Sequence[SampleRequest], settings: SamplingSettings
+        self, model: Policy, tokenizer: Any, requests: Sequence[SampleRequest], settings: SamplingSettings
     ) -> None:
         self.model, self.tokenizer, self.requests, self.settings = model, tokenizer, requests, settings
         self.device = model.device

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from suite.policy.packed_attention import NO_MASK, Packing, use_packed_attention
 from suite.policy.vocabulary_tiles import log_probs_of
-from suite.types import Rollout
+from suite.types import Policy, Rollout
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ def pack(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.device 
     """The micro-batch of the given rows."""
     chosen = [rollouts[i] for i in rows]
     tokens = torch.tensor([token for r in chosen for token in r.prompt_ids + r.response_ids])
-    prompts, responses = (torch.tensor([len(ids) for ids in column]) for column in
-                          zip(*((r.prompt_ids, r.response_ids) for r in chosen), strict=True))  # fmt: skip
+    prompts, responses = (
+        torch.tensor([len(ids) for ids in column])
+        for column in zip(*((r.prompt_ids, r.response_ids) for r in chosen), strict=True)
+    )
     sizes = prompts + responses
     starts = sizes.cumsum(0) - sizes
     positions = torch.arange(len(tokens)) - starts.repeat_interleave(sizes)
@@ -100,7 +102,7 @@ def hidden_states(body: Any, batch: MicroBatch) -> Tensor:
     return found.last_hidden_state[0, batch.source]
 
 
-def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> Tensor:
+def score(model: Policy, batch: MicroBatch, *, float32_head: bool = False) -> Tensor:
     """log_probs of every response token, [n, T] in nats, 0 at padding.
 
     log pi(y_t | .) = logit(y_t) - logsumexp(logits), in float32 (float64 where model and head are float64). Only
@@ -109,13 +111,13 @@ def score(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> Tenso
     return _scored(model, batch, float32_head, entropy=False)[0]
 
 
-def score_and_entropy(model: Any, batch: MicroBatch, *, float32_head: bool = False) -> tuple[Tensor, Tensor]:
+def score_and_entropy(model: Policy, batch: MicroBatch, *, float32_head: bool = False) -> tuple[Tensor, Tensor]:
     """`score`, and beside it the entropy of every response token's distribution, [n, T] in nats, without gradient."""
     log_probs, entropy = _scored(model, batch, float32_head, entropy=True)
     return log_probs, entropy
 
 
-def _scored(model: Any, batch: MicroBatch, float32_head: bool, entropy: bool) -> list[Tensor]:
+def _scored(model: Policy, batch: MicroBatch, float32_head: bool, entropy: bool) -> list[Tensor]:
     hidden = hidden_states(model.base_model, batch)
     head = model.get_output_embeddings()
     dtype = torch.float32 if float32_head else _precision(head.weight)
@@ -150,7 +152,7 @@ def _precision(weight: Tensor) -> torch.dtype:
 class Critic(nn.Module):
     """V(prompt, y_<t) for every response token: what reward the policy will get from here, in reward units."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Policy) -> None:
         super().__init__()
         self.body = copy.deepcopy(model.base_model)
         exact = torch.promote_types(model.dtype, torch.float32)

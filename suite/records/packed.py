@@ -202,11 +202,13 @@ def _unpacked(folder: Path, name: str) -> RunResult:
         problems: dict[str, list[Any]] = {}
         for row in packed["verdicts"].get((name, one["task"]), ()):
             problems.setdefault(row["problem"], []).append(row)
-        evals.append({
-            **one,
-            "problem_ids": list(problems),
-            "verdicts": [[row["verdict"] for row in rows] for rows in problems.values()],
-            "lengths": [[row["length"] for row in rows] for rows in problems.values()],
-        })  # fmt: skip
+        evals.append(
+            {
+                **one,
+                "problem_ids": list(problems),
+                "verdicts": [[row["verdict"] for row in rows] for rows in problems.values()],
+                "lengths": [[row["length"] for row in rows] for rows in problems.values()],
+            }
+        )
     curves = {c: [row["value"] for row in packed["curves"].get((name, c), ())] for c in content["curves"]}
     return read_file(folder / RUNS, {**content, "evals": evals, "curves": curves})

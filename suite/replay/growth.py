@@ -90,17 +90,19 @@ def growth_by_length(responses: pd.DataFrame, *, edges: np.ndarray | None = None
             if len(s):
                 scaled = s / np.sqrt(length)
                 few = len(s) < 3
-                rows.append({
-                    "sign": sign,
-                    "bin": label,
-                    "responses": len(s),
-                    "mean_length": length.mean(),
-                    "mean_s": s.mean(),
-                    "var_s": np.nan if len(s) < 2 else s.var(ddof=1),
-                    "spread": np.nan if len(s) < 2 else scaled.std(ddof=1),
-                    "skewness": np.nan if few else stats.skew(scaled),
-                    "excess_kurtosis": np.nan if few else stats.kurtosis(scaled),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "sign": sign,
+                        "bin": label,
+                        "responses": len(s),
+                        "mean_length": length.mean(),
+                        "mean_s": s.mean(),
+                        "var_s": np.nan if len(s) < 2 else s.var(ddof=1),
+                        "spread": np.nan if len(s) < 2 else scaled.std(ddof=1),
+                        "skewness": np.nan if few else stats.skew(scaled),
+                        "excess_kurtosis": np.nan if few else stats.kurtosis(scaled),
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -217,9 +219,17 @@ def _moment_sums(frame: pd.DataFrame) -> Sums:
     s, length = frame["log_ratio"].to_numpy(float), frame["length"].to_numpy(float)
     cluster = cluster_ids(frame)
     products = {
-        "n": np.ones_like(s), "S": s, "L": length, "LL": length**2, "LLL": length**3,
-        "SL": s * length, "SS": s**2, "SSL": s**2 * length, "SLL": s * length**2, "SS/L": s**2 / length,
-    }  # fmt: skip
+        "n": np.ones_like(s),
+        "S": s,
+        "L": length,
+        "LL": length**2,
+        "LLL": length**3,
+        "SL": s * length,
+        "SS": s**2,
+        "SSL": s**2 * length,
+        "SLL": s * length**2,
+        "SS/L": s**2 / length,
+    }
     return {name: np.bincount(cluster, value)[:, None] for name, value in products.items()}
 
 

@@ -63,8 +63,11 @@ def matched_ranges(
         try:
             factor = match_clip_rate(
                 lambda k, method=method: clip_rate(method.scaled(k), log, {}),
-                rate, lower=1 / WIDEST, upper=WIDEST, tolerance=TOLERANCE,
-            )  # fmt: skip
+                rate,
+                lower=1 / WIDEST,
+                upper=WIDEST,
+                tolerance=TOLERANCE,
+            )
         except UserError as reason:
             reasons[name] = str(reason)
         else:

@@ -18,7 +18,7 @@ from suite.records.update_log import UpdateLog
 from suite.replay.one_method import replay
 from suite.statistics.frames import numbers_of, select
 from suite.training.step_batches import mini_batches, rewards_and_groups
-from suite.types import FinishReason, Method, Rollout
+from suite.types import FinishReason, Method, Policy, Rollout
 
 MOST_TOKENS = 4096
 """Prompt and response tokens that are scored, at most: enough to measure noise, cheap on a large model."""
@@ -31,7 +31,7 @@ LAYOUTS = ("again", "one by one", AT_ONCE)
 
 
 def null_update(
-    model: Any,
+    model: Policy,
     rollouts: Sequence[Rollout],
     config: TrainConfig,
     seed: int,
@@ -86,15 +86,16 @@ def representative(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return [rollouts[by_length[0]]]
 
 
-def _together(rollouts: Sequence[Rollout], model: Any) -> MicroBatch:
+def _together(rollouts: Sequence[Rollout], model: Policy) -> MicroBatch:
     """All of them as one micro-batch, the last one first."""
     return pack(rollouts, list(reversed(range(len(rollouts)))), model.device)
 
 
 @torch.no_grad()
-def _log_probs(model: Any, micros: Sequence[MicroBatch], precision: str) -> np.ndarray:
+def _log_probs(model: Policy, micros: Sequence[MicroBatch], precision: str) -> np.ndarray:
     """Log-probs of all response tokens, response after response in the order of their rows."""
-    cast = copy.deepcopy(model).to(torch.bfloat16) if precision in (HEAD, "bfloat16") else model
+    whole: Any = model
+    cast = copy.deepcopy(whole).to(torch.bfloat16) if precision in (HEAD, "bfloat16") else model
     rows: dict[int, np.ndarray] = {}
     for micro in micros:
         with _autocast(model, precision):
@@ -104,7 +105,7 @@ def _log_probs(model: Any, micros: Sequence[MicroBatch], precision: str) -> np.n
     return np.concatenate([rows[i] for i in range(len(rows))])
 
 
-def _autocast(model: Any, precision: str) -> AbstractContextManager[Any]:
+def _autocast(model: Policy, precision: str) -> AbstractContextManager[Any]:
     autocast = precision in (AUTOCAST, AUTOCAST_HEAD)
     return torch.autocast(model.device.type, torch.bfloat16) if autocast else nullcontext()
 
@@ -144,12 +145,20 @@ def noise_by_change(log: UpdateLog) -> pd.DataFrame:
     rows = []
     for precision, change, part in _cells(log):
         x, s = part.log_ratios.astype(np.float64), part.sums()
-        rows.append({
-            "precision": precision, "change": change, "responses": len(part), "tokens": len(x),
-            "token_mean": np.abs(x).mean(), "token_rms": np.sqrt((x**2).mean()), "token_max": np.abs(x).max(),
-            "sequence_rms": np.sqrt((s**2).mean()), "sequence_max": np.abs(s).max(),
-            "per_root_token": np.sqrt((s**2 / part.lengths).mean()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "precision": precision,
+                "change": change,
+                "responses": len(part),
+                "tokens": len(x),
+                "token_mean": np.abs(x).mean(),
+                "token_rms": np.sqrt((x**2).mean()),
+                "token_max": np.abs(x).max(),
+                "sequence_rms": np.sqrt((s**2).mean()),
+                "sequence_max": np.abs(s).max(),
+                "per_root_token": np.sqrt((s**2 / part.lengths).mean()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -160,11 +169,15 @@ def noise_clips(methods: Mapping[str, Method], log: UpdateLog) -> pd.DataFrame:
         for name, method in methods.items():
             frame = replay(method, part, {})
             teaches = numbers_of(frame, "sign") != 0
-            rows.append({
-                "method": name, "precision": precision, "change": change,
-                "outside_band": numbers_of(frame, "outside_band").mean(),
-                "clipped": numbers_of(frame, "clipped")[teaches].mean() if teaches.any() else np.nan,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "method": name,
+                    "precision": precision,
+                    "change": change,
+                    "outside_band": numbers_of(frame, "outside_band").mean(),
+                    "clipped": numbers_of(frame, "clipped")[teaches].mean() if teaches.any() else np.nan,
+                }
+            )
     return pd.DataFrame(rows)
 
 

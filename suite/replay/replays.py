@@ -122,7 +122,7 @@ class Arena:
             return pd.DataFrame()
         twin = clip_by_length(
             pd.concat(frames), rng=np.random.default_rng(SEED), edges=self.edges, repetitions=0
-        ).rename(columns={"outside_band": "predicted", "clipped": "predicted_clipped"})  # fmt: skip
+        ).rename(columns={"outside_band": "predicted", "clipped": "predicted_clipped"})
         keys = ["method", "range", "bin"]
         measured = ["mean_length", "responses", "outside_band", "outside_band_low", "outside_band_high", "clipped"]
         return self.by_length[[*keys, "truncated", *measured]].merge(

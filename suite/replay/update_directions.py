@@ -24,7 +24,7 @@ from suite.policy.scoring import score
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import policy_batch
 from suite.training.whole_batch import ScoredBatch, whole_batch
-from suite.types import Method, PolicyBatch, State
+from suite.types import Method, Policy, PolicyBatch, State
 
 OWN = "own unclipped"
 STEP = ["cell", "seed", "step", "update"]
@@ -52,7 +52,7 @@ class ParameterSpace:
     `parts` as `suite.training.update.optimizer_step` takes them: micro-batches with old log-probs and advantages.
     """
 
-    model: Any
+    model: Policy
     parts: Sequence[ScoredBatch]
     float32_head: bool = False
 

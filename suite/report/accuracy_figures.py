@@ -94,9 +94,15 @@ def reward_figure(curves: pd.DataFrame, *, colours: Colours | None = None, smoot
         low, high = axes.get_ylim()
         for method, height in spread_labels(ends, 0.052 * (high - low)).items():
             axes.annotate(
-                method, (last, height), (8, 0), textcoords="offset points", va="center", color=colours[method],
-                fontweight="bold", annotation_clip=False,
-            )  # fmt: skip
+                method,
+                (last, height),
+                (8, 0),
+                textcoords="offset points",
+                va="center",
+                color=colours[method],
+                fontweight="bold",
+                annotation_clip=False,
+            )
         axes.margins(x=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlabel("step (one rollout each)")

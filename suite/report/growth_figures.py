@@ -106,6 +106,7 @@ def predicted_figure(predicted: pd.DataFrame, span: str, *, colours: Colours | N
         figure.supxlabel(
             f"response length in tokens (log scale), {span} ranges\n"
             "solid: measured, 95 % interval; dotted: normal tail",
-            fontsize=8.5, color=SOFT,
-        )  # fmt: skip
+            fontsize=8.5,
+            color=SOFT,
+        )
     return figure

@@ -45,8 +45,9 @@ def clip_figure(
         figure.supxlabel(
             "response length in tokens (log scale).   Solid: share outside the band, with 95 % interval.   "
             "Dashed: clipped.   Open marks: truncated.",
-            fontsize=8.5, color=SOFT,
-        )  # fmt: skip
+            fontsize=8.5,
+            color=SOFT,
+        )
     return figure
 
 
@@ -67,8 +68,16 @@ def _clip_panel(axes: Axes, part: pd.DataFrame, colour: str) -> None:
     axes.plot(x, line["outside_band"], "-o", color=colour, linewidth=2, markersize=3.6, clip_on=False)
     axes.plot(x, line["clipped"], color=colour, linewidth=1.3, linestyle=(0, (3, 2)), clip_on=False)
     if len(cut):
-        axes.plot(cut["mean_length"], cut["outside_band"], "s", color=colour, markersize=4.5, markerfacecolor="white",
-                  clip_on=False, zorder=4)  # fmt: skip
+        axes.plot(
+            cut["mean_length"],
+            cut["outside_band"],
+            "s",
+            color=colour,
+            markersize=4.5,
+            markerfacecolor="white",
+            clip_on=False,
+            zorder=4,
+        )
 
 
 def _write_numbers(axes: Axes, row: Mapping[str, Any]) -> None:
@@ -105,10 +114,15 @@ def acceptance_figure(
                 lre = numbers_of(found, "lre_max")[0]
                 axes.fill_between(x, low, high, color=colours[method], alpha=0.13, linewidth=0)
                 axes.plot(
-                    x, part["relative_acceptance"], "-", marker=marks[method], color=colours[method], linewidth=2,
+                    x,
+                    part["relative_acceptance"],
+                    "-",
+                    marker=marks[method],
+                    color=colours[method],
+                    linewidth=2,
                     markersize=4.5,
                     label=f"{method}  {lre:.2f}",
-                )  # fmt: skip
+                )
             axes.set_title(f"{span} range")
             axes.set_xlabel("response length in tokens (log scale)")
             axes.legend(

@@ -27,9 +27,13 @@ def training_figure(curves: pd.DataFrame, *, colours: Colours, columns: int = 3)
             for method in methods:
                 by_seed = select(curves, method=method).pivot(index="step", columns="seed", values=name).astype(float)
                 axes.plot(
-                    by_seed.index, by_seed.mean(axis=1), color=colours[method], linestyle=lines[method], linewidth=1.6,
+                    by_seed.index,
+                    by_seed.mean(axis=1),
+                    color=colours[method],
+                    linestyle=lines[method],
+                    linewidth=1.6,
                     label=method,
-                )  # fmt: skip
+                )
             axes.set_title(CURVES[name], fontsize=9, fontweight="normal", color=SOFT)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         for axes in list(grid.flat)[len(shown) :]:
@@ -58,8 +62,14 @@ def sweep_figure(gain: pd.DataFrame, runs: pd.DataFrame, *, colours: Colours, co
             for rate, height in zip(x, 100 * low, strict=True):
                 share = numbers_of(select(runs, method=method, learning_rate=rate), "collapsed").mean()
                 if share > 0:
-                    axes.annotate(f"{100 * share:.0f} % collapsed", (rate, height), (0, -9), fontsize=7,
-                                  textcoords="offset points", ha="center")  # fmt: skip
+                    axes.annotate(
+                        f"{100 * share:.0f} % collapsed",
+                        (rate, height),
+                        (0, -9),
+                        fontsize=7,
+                        textcoords="offset points",
+                        ha="center",
+                    )
             axes.set_title(method, color=colours[method])
         for axes in list(grid.flat)[len(methods) :]:
             axes.set_axis_off()

@@ -84,7 +84,7 @@ def evaluation_table(accuracies: pd.DataFrame, evals: Sequence[EvalResult]) -> p
 
 def sample_table(metrics: pd.DataFrame) -> pd.DataFrame:
     """`sample_metrics.sample_metrics` for people: shares in per cent, lengths in tokens."""
-    shares = {"avg_at_k": "avg@k", "pass_at_k": "pass@k", "pass_hat_k": "pass^k", "maj_at_k": "maj@k"}  # fmt: skip
+    shares = {"avg_at_k": "avg@k", "pass_at_k": "pass@k", "pass_hat_k": "pass^k", "maj_at_k": "maj@k"}
     shares |= {f"{kind}_share": kind.replace("_", " ") for kind in ("undecided", "no_answer", "truncated")}
     return pd.DataFrame(
         [
@@ -154,9 +154,14 @@ def fairness_table(summary: pd.DataFrame) -> pd.DataFrame:
             rows.append(row | dict.fromkeys(FAIRNESS[:-1], ABSENT) | {FAIRNESS[-1]: "no band"})
             continue
         cells = (
-            _share(r, "mean_clipped"), _share(r, "mean_outside_band"), _share(r, "outside_slope", sign=True),
-            _plain(r, "lre_max"), Number.of(r["lre_noise"], ".3f"), _plain(r, "lre_mean"), r["sentence"].split(":")[0],
-        )  # fmt: skip
+            _share(r, "mean_clipped"),
+            _share(r, "mean_outside_band"),
+            _share(r, "outside_slope", sign=True),
+            _plain(r, "lre_max"),
+            Number.of(r["lre_noise"], ".3f"),
+            _plain(r, "lre_mean"),
+            r["sentence"].split(":")[0],
+        )
         rows.append(row | dict(zip(FAIRNESS, cells, strict=True)))
     return pd.DataFrame(rows)
 
@@ -167,8 +172,14 @@ def noise_cells(noise: pd.DataFrame) -> pd.DataFrame:
 
     sigma is what the noise adds to the spread of S, in nats per square root of a token.
     """
-    names = {"token_mean": "token mean", "token_rms": "token rms", "token_max": "token max",
-             "sequence_rms": "S rms", "sequence_max": "S max", "per_root_token": "sigma"}  # fmt: skip
+    names = {
+        "token_mean": "token mean",
+        "token_rms": "token rms",
+        "token_max": "token max",
+        "sequence_rms": "S rms",
+        "sequence_max": "S max",
+        "per_root_token": "sigma",
+    }
     shown = noise.rename(columns=names)
     return shown.assign(**{name: [Number.of(x, ".3g") for x in shown[name]] for name in names.values()})
 

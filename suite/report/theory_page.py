@@ -81,9 +81,17 @@ def _draw(axes: Axes, part: pd.DataFrame, rule: BandRule, colour: str) -> None:
     tail = expected_share(Simulation(sigma, drift, ((1, 2),)), rule.edges(length, drift), length)
     axes.plot(length, tail, color=colour, linewidth=1.1, alpha=0.75)
     axes.errorbar(
-        numbers_of(part, "length"), numbers_of(part, "measured"), ERRORS * numbers_of(part, "standard_error"),
-        fmt=MARKS[name], color=colour, elinewidth=0.8, capsize=2.8, clip_on=False, zorder=3, **MARK,
-    )  # fmt: skip
+        numbers_of(part, "length"),
+        numbers_of(part, "measured"),
+        ERRORS * numbers_of(part, "standard_error"),
+        fmt=MARKS[name],
+        color=colour,
+        elinewidth=0.8,
+        capsize=2.8,
+        clip_on=False,
+        zorder=3,
+        **MARK,
+    )
 
 
 def _draw_drift(axes: Axes, points: pd.DataFrame, colours: Mapping[str, str]) -> None:
@@ -104,8 +112,12 @@ def _draw_drift(axes: Axes, points: pd.DataFrame, colours: Mapping[str, str]) ->
 
 def _legend(axes: Axes, colours: Mapping[str, str]) -> None:
     """What colours and marks mean, in the panel that is left over."""
-    texts = {"rloo": "RLOO: constant band", "gspo": "GSPO: band ~ L", "fspo": "FSPO: band ~ √L, μ = 0",
-             CENTRED: "FSPO, μ of the batch"}  # fmt: skip
+    texts = {
+        "rloo": "RLOO: constant band",
+        "gspo": "GSPO: band ~ L",
+        "fspo": "FSPO: band ~ √L, μ = 0",
+        CENTRED: "FSPO, μ of the batch",
+    }
     lines = [Line2D([], [], color=colours[name], marker=MARKS[name], **MARK, linewidth=1.1) for name in texts]
     axes.set_axis_off()
     axes.legend(

@@ -59,9 +59,11 @@ def comparison_figures(report: Comparison) -> dict[str, Figure]:
     arena, stats = report.arena, report.statistics
     colours = method_colours([*report.methods, BASE])
     shown = ("default", "matched") if arena.matched else ("default",)
-    swept = {} if len(report.sweep) == 1 else {
-        "learning_rates": stability_figures.sweep_figure(report.gains, report.stability, colours=colours)
-    }  # fmt: skip
+    swept = (
+        {}
+        if len(report.sweep) == 1
+        else {"learning_rates": stability_figures.sweep_figure(report.gains, report.stability, colours=colours)}
+    )
     return {
         "accuracy": accuracy_figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
         "profiles": profile_figure(report.profiles[1], colours=colours),

@@ -46,8 +46,9 @@ class SharedSampler:
         """
         if not requests:
             return []
-        self._ask(requests=[[r.problem_id, r.sample_index, r.seed, r.prompt_ids] for r in requests],
-                  settings=asdict(settings))  # fmt: skip
+        self._ask(
+            requests=[[r.problem_id, r.sample_index, r.seed, r.prompt_ids] for r in requests], settings=asdict(settings)
+        )
         rollouts = self._drawn(requests, settings)
         if on_progress is not None:
             on_progress(len(rollouts))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from suite.policy.scoring import MicroBatch, micro_batches, score, score_and_ent
 from suite.seeds import generator
 from suite.training.update import Learner
 from suite.training.whole_batch import ScoredBatch, stack, whole, whole_order
-from suite.types import CreditInput, Method, PolicyBatch, Rollout
+from suite.types import CreditInput, Method, Policy, PolicyBatch, Rollout
 
 Parts = list[list[ScoredBatch]]
 """Mini-batches (one optimizer step each) of micro-batches."""
@@ -43,7 +42,9 @@ def mini_batches(
 
 
 @torch.no_grad()
-def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], start_model: Any = None) -> ScoredBatch:
+def scored(
+    learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], start_model: Policy | None = None
+) -> ScoredBatch:
     """Old log-probs (and those of the start model, where there is one) in the very micro-batch that updates will use.
 
     Advantages are 0 until `credited` fills them in.
@@ -66,7 +67,10 @@ def scored(learner: Learner, micro: MicroBatch, rollouts: Sequence[Rollout], sta
 
 
 def scored_step(
-    learner: Learner, minis: Sequence[Sequence[MicroBatch]], rollouts: Sequence[Rollout], start_model: Any = None
+    learner: Learner,
+    minis: Sequence[Sequence[MicroBatch]],
+    rollouts: Sequence[Rollout],
+    start_model: Policy | None = None,
 ) -> Parts:
     """All micro-batches of a rollout step, scored."""
     rounds = learner.ranks.passes

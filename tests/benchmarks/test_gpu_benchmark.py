@@ -32,8 +32,18 @@ from suite.types import UserError
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [phase.name for phase in gpu.PHASES]
 EVERY = {
-    "command", "commit", "versions", "machine", "device", "settings", "flops", "peak", "memory", "seconds", "status",
-}  # fmt: skip
+    "command",
+    "commit",
+    "versions",
+    "machine",
+    "device",
+    "settings",
+    "flops",
+    "peak",
+    "memory",
+    "seconds",
+    "status",
+}
 
 
 # --- phases that tests plant ----------------------------------------------------------------------
@@ -104,13 +114,22 @@ def files(folder: Path) -> dict[str, Any]:
 
 def test_a_phase_that_fails_stops_no_other_and_says_where(tmp_path: Path) -> None:
     room = Room()
-    jobs = [Job(phase("a", "fails")), Job(phase("b", "runs_out_of_memory")), Job(phase("c", "needs_a_package")),
-            Job(phase("d", "is_not_there")), Job(phase("e"), "some/model")]  # fmt: skip
+    jobs = [
+        Job(phase("a", "fails")),
+        Job(phase("b", "runs_out_of_memory")),
+        Job(phase("c", "needs_a_package")),
+        Job(phase("d", "is_not_there")),
+        Job(phase("e"), "some/model"),
+    ]
     assert runner(tmp_path, room).run(jobs) is None
     found = files(tmp_path)
     assert {name: one["status"] for name, one in found.items()} == {
-        "a": "failed", "b": "failed", "c": "not run", "d": "failed", "e.model": "ran",
-    }  # fmt: skip
+        "a": "failed",
+        "b": "failed",
+        "c": "not run",
+        "d": "failed",
+        "e.model": "ran",
+    }
     error = found["a"]["error"]
     assert (error["type"], error["message"], error["out_of_memory"]) == ("ZeroDivisionError", "planted", False)
     assert "in fails: raise ZeroDivisionError" in error["where"][-1]
@@ -153,8 +172,12 @@ def test_a_budget_skips_with_the_reason_what_does_not_fit_and_still_runs_what_do
         clock.now += 3
 
     room.during = later
-    jobs = [Job(phase("first", seconds=5)), Job(phase("long", seconds=5)), Job(phase("short", seconds=4)),
-            Job(phase("none", seconds=0.5))]  # fmt: skip
+    jobs = [
+        Job(phase("first", seconds=5)),
+        Job(phase("long", seconds=5)),
+        Job(phase("short", seconds=4)),
+        Job(phase("none", seconds=0.5)),
+    ]
     runner(tmp_path, room, 7, clock=clock, limit=kept).run(jobs)
     found = files(tmp_path)
     assert [found[name]["status"] for name in ("first", "long", "short", "none")] == ["ran", "not run", "ran", "ran"]
@@ -210,8 +233,12 @@ def test_jobs_go_by_block_then_model_then_table() -> None:
     phases = [phase("late", block=1), phase("each", models="each"), phase("once", models="first"), phase("alone")]
     jobs = jobs_of(phases, ["m", "n"])
     assert [(job.phase.name, job.model) for job in jobs] == [
-        ("alone", None), ("each", "m"), ("once", "m"), ("each", "n"), ("late", None),
-    ]  # fmt: skip
+        ("alone", None),
+        ("each", "m"),
+        ("once", "m"),
+        ("each", "n"),
+        ("late", None),
+    ]
     assert [job.phase.name for job in jobs_of(phases, ["m"], ["late", "alone"])] == ["alone", "late"]
     assert Job(phases[1], "Qwen/Qwen3-0.6B").file == "each.Qwen3-0.6B.json"
     own = jobs_of(gpu.PHASES, gpu.GPU_MODELS)
@@ -371,16 +398,24 @@ def test_a_profile_counts_every_second_of_the_device_once() -> None:
 
     def event(key: str, count: int, where: DeviceType, device: float, cpu: float = 0.0, note: bool = False) -> Any:
         return SimpleNamespace(
-            key=key, count=count, device_type=where, self_device_time_total=device * 1e6,
-            self_cpu_time_total=cpu * 1e6, is_user_annotation=note,
-        )  # fmt: skip
+            key=key,
+            count=count,
+            device_type=where,
+            self_device_time_total=device * 1e6,
+            self_cpu_time_total=cpu * 1e6,
+            is_user_annotation=note,
+        )
 
     events = [
-        event("aten::mm", 4, DeviceType.CPU, 0.5, 0.25), event("gemm", 4, DeviceType.CUDA, 0.5),
-        event("Optimizer.step", 1, DeviceType.CUDA, 0.25, note=True), event("cudaLaunchKernel", 7, DeviceType.CPU, 0),
-        event("cudaLaunchKernelExC", 2, DeviceType.CPU, 0), event("cuLaunchKernel", 3, DeviceType.CPU, 0),
-        event("cudaStreamSynchronize", 5, DeviceType.CPU, 0), event(gpu_profile.ITEMS, 6, DeviceType.CPU, 0),
-    ]  # fmt: skip
+        event("aten::mm", 4, DeviceType.CPU, 0.5, 0.25),
+        event("gemm", 4, DeviceType.CUDA, 0.5),
+        event("Optimizer.step", 1, DeviceType.CUDA, 0.25, note=True),
+        event("cudaLaunchKernel", 7, DeviceType.CPU, 0),
+        event("cudaLaunchKernelExC", 2, DeviceType.CPU, 0),
+        event("cuLaunchKernel", 3, DeviceType.CPU, 0),
+        event("cudaStreamSynchronize", 5, DeviceType.CPU, 0),
+        event(gpu_profile.ITEMS, 6, DeviceType.CPU, 0),
+    ]
     totals, kernel, *operations = gpu_profile.summary(events, True, 2.0, 100)
     assert (totals["busy_seconds"], totals["busy_share"]) == (0.5, 0.25)
     assert (totals["launches"], totals["host_waits"], totals["numbers_read"]) == (12, 5, 6)

@@ -57,9 +57,7 @@ def test_sides_work_in_turn_after_a_round_unseen(tmp_path: Path, monkeypatch: py
 
 def test_a_side_that_dies_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"a: the process ended early.*out of luck"):
-        duel.duel(
-            toys(tmp_path, monkeypatch), {"threads": 1, "log": str(tmp_path / "log"), "dies": 1}, tmp_path, 3
-        )  # fmt: skip
+        duel.duel(toys(tmp_path, monkeypatch), {"threads": 1, "log": str(tmp_path / "log"), "dies": 1}, tmp_path, 3)
 
 
 def test_ratios() -> None:

@@ -50,9 +50,11 @@ def settings_named(config: Any, prefix: str = "") -> set[str]:
     found = set()
     for field in dataclasses.fields(config):
         inner = getattr(config, field.name)
-        found |= settings_named(inner, f"{prefix}{field.name}.") if dataclasses.is_dataclass(inner) else {
-            prefix + field.name
-        }  # fmt: skip
+        found |= (
+            settings_named(inner, f"{prefix}{field.name}.")
+            if dataclasses.is_dataclass(inner)
+            else {prefix + field.name}
+        )
     return found
 
 
@@ -214,8 +216,9 @@ def test_what_verl_needs_to_start() -> None:
     assert found[f"{model}.custom_chat_template"] == BARE
     assert f"{model}.custom_chat_template" not in keys("grpo", chat=True)
     assert (found[f"+{model}.override_config.attn_implementation"], found[f"{model}.use_remove_padding"]) == (
-        "sdpa", False,
-    )  # fmt: skip
+        "sdpa",
+        False,
+    )
     assert f"{model}.use_remove_padding" not in keys("grpo", precision="bfloat16")
     assert f"{rollout}.agent.default_agent_loop" not in found, "the demo's tasks have no stop texts"
     several = keys("grpo", Prompts(300, stop=("\n",)), tokens_per_micro_batch=200)
@@ -231,19 +234,27 @@ def test_the_trainers_numbers_are_the_recipes(name: str) -> None:
     lines = lines_of(recipe("qwen3-1.7b-dapo"), METHODS[name], 4096, "MODEL", 8)
     found, actor = {line.key: line.value for line in lines if line.key}, "actor_rollout_ref.actor"
     assert (found["data.train_batch_size"], found[f"{actor}.ppo_mini_batch_size"], found[f"{actor}.ppo_epochs"]) == (
-        64, 8, 1,
-    )  # fmt: skip
+        64,
+        8,
+        1,
+    )
     assert (found[f"{actor}.optim.lr"], found[f"{actor}.optim.clip_grad"], found[f"{actor}.use_kl_loss"]) == (
-        1e-6, 1.0, False,
-    )  # fmt: skip
+        1e-6,
+        1.0,
+        False,
+    )
     rollout, hyper = "actor_rollout_ref.rollout", METHODS[name].hyper
     assert (found[f"{rollout}.n"], found[f"{rollout}.temperature"], found[f"{rollout}.val_kwargs.n"]) == (8, 1.0, 8)
     assert (found[f"{rollout}.top_p"], found[f"{rollout}.top_k"]) == (1.0, -1)
     if name in ("ppo", "gspo"):
         assert found[f"{actor}.clip_ratio_low"] == hyper.clip_low
         assert found[f"{actor}.clip_ratio_high"] == hyper.clip_high
-    wanted = {"gspo": "seq-mean-token-mean", "sapo": "seq-mean-token-mean", "dppo_tv": "seq-mean-token-sum-norm",
-              "dppo_kl": "seq-mean-token-sum-norm"}  # fmt: skip
+    wanted = {
+        "gspo": "seq-mean-token-mean",
+        "sapo": "seq-mean-token-mean",
+        "dppo_tv": "seq-mean-token-sum-norm",
+        "dppo_kl": "seq-mean-token-sum-norm",
+    }
     assert found[f"{actor}.loss_agg_mode"] == wanted.get(name, "token-mean")
 
 

@@ -128,8 +128,9 @@ def test_a_sound_method_passes_with_a_line_for_every_check(monkeypatch: pytest.M
     code, text = run(monkeypatch, capsys, "method", "check", "rloo")
     assert code == 0
     assert text.splitlines() == [
-        *(f"pass  {check}" for check in CHECKS), f"pass  rloo: {len(CHECKS)} of {len(CHECKS)} checks",
-    ]  # fmt: skip
+        *(f"pass  {check}" for check in CHECKS),
+        f"pass  rloo: {len(CHECKS)} of {len(CHECKS)} checks",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -182,8 +183,19 @@ def test_a_skeleton_conforms_from_the_start(elsewhere: Path, monkeypatch: pytest
 def test_a_method_of_ones_own_is_compared(elsewhere: Path) -> None:
     """In one file, from the command line: trained in worker processes, listed beside the others with its card."""
     write_skeleton("soft_clip", elsewhere)
-    command = [sys.executable, "-m", "suite.commands.main", "compare", "smoke", "--steps", "1", "--out", "runs",
-               "--methods", "fspo,soft_clip:SOFT_CLIP"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "suite.commands.main",
+        "compare",
+        "smoke",
+        "--steps",
+        "1",
+        "--out",
+        "runs",
+        "--methods",
+        "fspo,soft_clip:SOFT_CLIP",
+    ]
     root = Path(main.__file__).resolve().parents[2]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=300)
@@ -252,12 +264,18 @@ def test_a_new_method_has_not_moved_and_one_that_vanished_has() -> None:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("ppo", {"value_clip": 0.21}), ("grpo", {"clip_low": 0.21}), ("gspo", {"clip_high": 4.1e-4}),
-        ("fspo", {"c_low": 0.031}), ("sapo", {"tau_neg": 1.06}), ("vespo", {"k_neg": 3.1}),
+        ("ppo", {"value_clip": 0.21}),
+        ("grpo", {"clip_low": 0.21}),
+        ("gspo", {"clip_high": 4.1e-4}),
+        ("fspo", {"c_low": 0.031}),
+        ("sapo", {"tau_neg": 1.06}),
+        ("vespo", {"k_neg": 3.1}),
         ("dppo_tv", {"delta": 0.16}),
-        ("ctpo", {"c_dual": 0.06}), ("luspo", {"std_eps": 1e-5}), ("fspo", {"sigma_decay": 0.8}),
+        ("ctpo", {"c_dual": 0.06}),
+        ("luspo", {"std_eps": 1e-5}),
+        ("fspo", {"sigma_decay": 0.8}),
     ],
-)  # fmt: skip
+)
 def test_one_constant_moves_one_method(name: str, change: dict[str, float]) -> None:
     today = pinned_numbers.numbers_today({**METHODS, name: with_hyper(METHODS[name], **change)}, pinned_numbers.GOLDEN)
     moved = pinned_numbers.differences(pinned_numbers.read_pinned(pinned_numbers.GOLDEN), today)

@@ -76,9 +76,14 @@ class Scripted:
         end = min((text.find(mark) + len(mark) for mark in settings.stop if mark in text), default=len(text))
         ids = tuple(self.tokenizer(text[:end]).input_ids)
         return Rollout(
-            request.problem_id, request.sample_index, request.seed, request.prompt_ids, ids, (0.0,) * len(ids),
+            request.problem_id,
+            request.sample_index,
+            request.seed,
+            request.prompt_ids,
+            ids,
+            (0.0,) * len(ids),
             FinishReason.STOP,
-        )  # fmt: skip
+        )
 
 
 def through(
@@ -219,9 +224,24 @@ def test_lm_evals_own_model_stops_where_our_sampler_does(babbler: tuple[Any, Any
 
 def test_the_command_line_of_lm_eval_gives_our_accuracy(base: LoadedModel, tmp_path: Path) -> None:
     """`lm_eval --include_path ... --tasks fspo_gcd --model hf`, offline, against `fspo evaluate`, both greedy."""
-    words = ["--include_path", str(LM_EVAL_TASKS), "--tasks", "fspo_gcd", "--model", "hf", "--device", "cpu",
-             "--model_args", f"pretrained={EMBEDDED_MODEL},dtype=float32", "--batch_size", "16", "--limit", "40",
-             "--output_path", str(tmp_path)]  # fmt: skip
+    words = [
+        "--include_path",
+        str(LM_EVAL_TASKS),
+        "--tasks",
+        "fspo_gcd",
+        "--model",
+        "hf",
+        "--device",
+        "cpu",
+        "--model_args",
+        f"pretrained={EMBEDDED_MODEL},dtype=float32",
+        "--batch_size",
+        "16",
+        "--limit",
+        "40",
+        "--output_path",
+        str(tmp_path),
+    ]
     offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     subprocess.run([sys.executable, "-m", "lm_eval", *words], env=offline, capture_output=True, check=True)
     (written,) = tmp_path.rglob("results_*.json")

@@ -31,8 +31,17 @@ def rows(seed: int, problems: int = 5, task: str = "a") -> list[dict]:
         if answer == "9" and rng.random() < 0.5:
             verdict = "undecided"
         finish = rng.choice(("stop", "length"))
-        found.append({"task": task, "problem": f"p{problem}", "sample": sample, "verdict": verdict,
-                      "answer": answer, "finish": finish, "length": rng.randrange(1, 50)})  # fmt: skip
+        found.append(
+            {
+                "task": task,
+                "problem": f"p{problem}",
+                "sample": sample,
+                "verdict": verdict,
+                "answer": answer,
+                "finish": finish,
+                "length": rng.randrange(1, 50),
+            }
+        )
     return found
 
 
@@ -118,9 +127,18 @@ def test_what_cannot_be_counted_is_refused() -> None:
 # --- what is voted for ----------------------------------------------------------------------------
 
 RESPONSES = (
-    "#### 18", r"\boxed{18.0}", "so $18.00.", r"\boxed{\frac{36}{2}}", "#### 17", r"\boxed{x+1}", "", "nothing",
-    r"\boxed{}", "1,800", "####",
-)  # fmt: skip
+    "#### 18",
+    r"\boxed{18.0}",
+    "so $18.00.",
+    r"\boxed{\frac{36}{2}}",
+    "#### 17",
+    r"\boxed{x+1}",
+    "",
+    "nothing",
+    r"\boxed{}",
+    "1,800",
+    "####",
+)
 
 
 def test_a_vote_is_missing_exactly_where_there_is_no_answer() -> None:

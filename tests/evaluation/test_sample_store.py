@@ -136,8 +136,11 @@ def test_a_row_holds_what_was_asked_drawn_and_said(whole: tuple[Path, list[Any]]
         assert row["template"] == template
         assert row["response"] == tokenizer.decode(list(row["tokens"]), skip_special_tokens=True)
         assert row["length"] == len(row["tokens"])
-        assert row["finish"] == ("length" if tokenizer.eos_token_id not in row["tokens"] and not (
-            row["task"] == "even" and "7" in row["response"]) else "stop")  # fmt: skip
+        assert row["finish"] == (
+            "length"
+            if tokenizer.eos_token_id not in row["tokens"] and not (row["task"] == "even" and "7" in row["response"])
+            else "stop"
+        )
         graded = row["response"].partition("7")[0] if row["task"] == "even" else row["response"]  # 7 is a stop text
         odd = bool(len(graded) % 2)
         assert (row["verdict"] == "correct") == (odd if row["task"] == "odd" else not odd)
@@ -161,12 +164,14 @@ def test_a_row_holds_what_was_asked_drawn_and_said(whole: tuple[Path, list[Any]]
         ("max_new_tokens = 24, not 5", manifest(dataclasses.replace(CONFIG, max_new_tokens=5))),
         ("engine = 'counting', not 'vllm 1'", manifest(engine="vllm 1")),
         ("version = '1', not '2'", manifest(tasks=[dataclasses.replace(ODD, version="2"), EVEN])),
-        ("template = '{question}', not '?{question}'",
-         manifest(tasks=[dataclasses.replace(ODD, render=lambda p: "?" + p.prompt), EVEN])),
+        (
+            "template = '{question}', not '?{question}'",
+            manifest(tasks=[dataclasses.replace(ODD, render=lambda p: "?" + p.prompt), EVEN]),
+        ),
         ("tasks.even", manifest(tasks=[ODD])),
         ("model = ", {**manifest(), "asked": {**manifest()["asked"], "model": "f00"}}),
     ],
-)  # fmt: skip
+)
 def test_another_evaluation_is_refused_and_changes_nothing(
     whole: tuple[Path, list[Any]], name: str, other: dict[str, Any]
 ) -> None:

@@ -186,10 +186,17 @@ def test_a_share_that_jumps_over_the_target_is_no_match(tmp_path: Path) -> None:
     advantage = np.where(np.arange(400) // 10 % 2 == 0, 0.5, -0.5)
     old = np.full(int(lengths.sum()), -1.0)
     log = UpdateLog(
-        problem_ids=np.full(400, "p"), seed=0, step=0, update=1, reward=advantage + 0.5, advantage=advantage,
-        truncated=np.zeros(400, bool), lengths=lengths, log_probs=old + np.repeat(0.02 / np.sqrt(lengths), lengths),
+        problem_ids=np.full(400, "p"),
+        seed=0,
+        step=0,
+        update=1,
+        reward=advantage + 0.5,
+        advantage=advantage,
+        truncated=np.zeros(400, bool),
+        lengths=lengths,
+        log_probs=old + np.repeat(0.02 / np.sqrt(lengths), lengths),
         old_log_probs=old,
-    )  # fmt: skip
+    )
     folder = bank_of(log, tmp_path)
     made = calibrate(folder, ["fspo", "rloo"], TARGET, NO_RANGES, [], [])
     assert made.tolerance == 1 / 400
@@ -217,9 +224,13 @@ def test_a_share_that_jumps_over_the_target_is_no_match(tmp_path: Path) -> None:
     ],
 )
 def test_an_impossible_calibration_is_one_line(
-    words: list[str], expected: list[str], bank: Path, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    words: list[str],
+    expected: list[str],
+    bank: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     line = refused(capsys, monkeypatch, "bank", "calibrate", bank, "--out", tmp_path / "r.json", *words)
     assert all(text in line for text in expected), line
     assert list(tmp_path.iterdir()) == []

@@ -71,8 +71,11 @@ def test_a_gguf_file_is_no_folder_and_keeps_its_name(tmp_path: Path) -> None:
 def test_a_hub_id_stays_as_it_is_and_nonsense_is_refused() -> None:
     place = model_place("Qwen/Qwen3-0.6B")
     assert (place.source, place.options, place.folder, place.absolute) == (
-        "Qwen/Qwen3-0.6B", {}, None, "Qwen/Qwen3-0.6B",
-    )  # fmt: skip
+        "Qwen/Qwen3-0.6B",
+        {},
+        None,
+        "Qwen/Qwen3-0.6B",
+    )
     with pytest.raises(UserError, match="no such model or path"):
         model_place("no/such/model")
     assert model_folder("no/such/model") is None

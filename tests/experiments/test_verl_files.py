@@ -53,9 +53,17 @@ def tiny_task(name: str, prompts: list[str], trainable: bool = True) -> Task:
     """A boxed set of our own, which no file and no hub is needed for."""
     problems = [Problem(f"{name}/{i}", text, str(i), name, "1") for i, text in enumerate(prompts)]
     return Task(
-        name, "1", "ours", lambda split, data_dir: problems, lambda p: boxed_few_shot(p.prompt),
-        lambda p: boxed_question(p.prompt), grade_problems, BOXED_STOP, 16, trainable,
-    )  # fmt: skip
+        name,
+        "1",
+        "ours",
+        lambda split, data_dir: problems,
+        lambda p: boxed_few_shot(p.prompt),
+        lambda p: boxed_question(p.prompt),
+        grade_problems,
+        BOXED_STOP,
+        16,
+        trainable,
+    )
 
 
 @pytest.fixture
@@ -100,8 +108,11 @@ def check_rows(frame: pd.DataFrame, problems: list[Problem], split: str, chat: b
         assert row["data_source"] == problem.task
         assert row["reward_model"] == {"style": "rule", "ground_truth": problem.gold}
         assert row["extra_info"] == {
-            "index": index, "id": problem.id, "split": split, "task_version": problem.task_version,
-        }  # fmt: skip
+            "index": index,
+            "id": problem.id,
+            "split": split,
+            "task_version": problem.task_version,
+        }
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -344,8 +355,9 @@ def test_the_reward_file_as_verl_loads_it_and_as_a_program(tmp_path: Path) -> No
     heavy = {"transformers", "pandas", "scipy", "sympy", "math_verify", "datasets", "pyarrow", "matplotlib"}
     assert not heavy & set(done.stdout.split())
     path.write_text(path.read_text().replace('"gsm8k": "1"', '"gsm8k": "0"'))
-    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True,
-                          env={"PYTHONPATH": str(ROOT)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 1
     assert "task gsm8k: version 1 here, 0 in the data files" in done.stderr
 

@@ -75,10 +75,20 @@ def test_drawdown_scales_with_the_reward_and_ignores_its_level(reward: list[floa
 
 def test_the_summary_counts_runs_and_names_rates_above_the_base() -> None:
     rows = [
-        {"learning_rate": rate, "method": m, "seed": s, "collapsed": float(m == "rloo" and rate == 3e-4),
-         "drawdown": 0.1 * s, "spike_share": 0.0, "entropy_drift": 0.0, "length_ratio": 1.0}
-        for rate in (1e-4, 3e-4) for m in ("fspo", "rloo") for s in range(3)
-    ]  # fmt: skip
+        {
+            "learning_rate": rate,
+            "method": m,
+            "seed": s,
+            "collapsed": float(m == "rloo" and rate == 3e-4),
+            "drawdown": 0.1 * s,
+            "spike_share": 0.0,
+            "entropy_drift": 0.0,
+            "length_ratio": 1.0,
+        }
+        for rate in (1e-4, 3e-4)
+        for m in ("fspo", "rloo")
+        for s in range(3)
+    ]
     gain = pd.DataFrame(
         {"learning_rate": [1e-4, 3e-4] * 2, "method": ["fspo", "fspo", "rloo", "rloo"], "low": [0.01, 0.02, 0.01, -0.3]}
     )
@@ -99,8 +109,11 @@ def run(method: str, seed: int, **costs: float) -> RunResult:
 
 
 def differences(**points: float) -> pd.DataFrame:
-    rows = [{"method": m, "reference": "base", "task": task, "difference": x / 100 * scale}
-            for m, x in points.items() for task, scale in (("add", 9), ("mean", 1))]  # fmt: skip
+    rows = [
+        {"method": m, "reference": "base", "task": task, "difference": x / 100 * scale}
+        for m, x in points.items()
+        for task, scale in (("add", 9), ("mean", 1))
+    ]
     return pd.DataFrame([*rows, {"method": "a", "reference": "b", "task": "mean", "difference": 7.0}])
 
 

@@ -74,8 +74,12 @@ def test_points_are_the_methods_on_the_normal_tail() -> None:
     assert set(points["responses"]) == {2000}
     check_against_the_tail(points)
     assert set(zip(points["rule"], points["drift"] == 0, strict=True)) == {
-        ("rloo", True), ("gspo", True), ("fspo", True), ("fspo", False), (CENTRED, False),
-    }  # fmt: skip
+        ("rloo", True),
+        ("gspo", True),
+        ("fspo", True),
+        ("fspo", False),
+        (CENTRED, False),
+    }
     drifts = select(points, sigma=0.02)["drift"].unique().tolist()
     assert drifts == [0, pytest.approx(-0.0002)]
 
@@ -99,11 +103,13 @@ def test_the_whole_figure_with_its_default_seed(tmp_path: Path) -> None:
 WRONG = {
     "a band a fifth too wide": {"fspo": METHODS["fspo"].scaled(1.2)},
     "a band that is constant": {"fspo": METHODS["rloo"]},
-    "rloo's upper edge as its lower": {"rloo": dataclasses.replace(
-        METHODS["rloo"], hyper=dataclasses.replace(METHODS["rloo"].hyper, clip_low=1 - 1 / 1.2)
-    )},
+    "rloo's upper edge as its lower": {
+        "rloo": dataclasses.replace(
+            METHODS["rloo"], hyper=dataclasses.replace(METHODS["rloo"].hyper, clip_low=1 - 1 / 1.2)
+        )
+    },
     "the wide range of gspo": {"gspo": METHODS["gspo_wide"]},
-}  # fmt: skip
+}
 
 
 @pytest.mark.usefixtures("small")
@@ -129,12 +135,22 @@ def test_a_centre_that_does_not_follow_the_drift_is_seen() -> None:
 def made_points() -> pd.DataFrame:
     """Every dot of the figure, on its curve."""
     rows = [
-        {"rule": rule, "sigma": sigma, "drift": drift, "length": length, "responses": 100, "standard_error": 0.01,
-         "measured": tail(rule, sigma, drift, length), "expected": tail(rule, sigma, drift, length), "z": 0.5}
+        {
+            "rule": rule,
+            "sigma": sigma,
+            "drift": drift,
+            "length": length,
+            "responses": 100,
+            "standard_error": 0.01,
+            "measured": tail(rule, sigma, drift, length),
+            "expected": tail(rule, sigma, drift, length),
+            "z": 0.5,
+        }
         for sigma in theory.SIGMAS
         for drift, rules in ((0.0, STILL), (theory.drift_of(sigma), DRIFTING))
-        for rule in rules for length in theory.LENGTHS
-    ]  # fmt: skip
+        for rule in rules
+        for length in theory.LENGTHS
+    ]
     return pd.DataFrame(rows)
 
 

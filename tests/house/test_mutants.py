@@ -63,8 +63,11 @@ def test_the_mutants_cover_every_file_of_the_methods_and_the_core() -> None:
     assert [name for name, n in Counter(m.name for m in TABLE).items() if n > 1] == []
     same = Counter((m.file, m.old, m.new) for m in EVERY_MUTANT)
     assert [change for change, n in same.items() if n > 1] == []
-    files = {p.relative_to(mutants.ROOT).as_posix() for p in (mutants.ROOT / "baselines").glob("*.py")
-             if p.name not in WORDS_ONLY}  # fmt: skip
+    files = {
+        p.relative_to(mutants.ROOT).as_posix()
+        for p in (mutants.ROOT / "baselines").glob("*.py")
+        if p.name not in WORDS_ONLY
+    }
     assert (files | CORE) - {m.file for m in EVERY_MUTANT} == set()
 
 
@@ -76,9 +79,18 @@ def test_a_bug_that_no_longer_applies_is_named() -> None:
 
 
 def test_healthy_tests_are_run_once_for_all_mutants() -> None:
-    rows = [mutants.SuiteMutant(f"a: {i}", "f", "x", "y", tests=tests, k=k) for i, (tests, k) in enumerate([
-        (("one",), "p"), (("two",), "p"), (("one",), "q and r"), (("one",), "p"), (("two",), ""),
-    ])]  # fmt: skip
+    rows = [
+        mutants.SuiteMutant(f"a: {i}", "f", "x", "y", tests=tests, k=k)
+        for i, (tests, k) in enumerate(
+            [
+                (("one",), "p"),
+                (("two",), "p"),
+                (("one",), "q and r"),
+                (("one",), "p"),
+                (("two",), ""),
+            ]
+        )
+    ]
     assert mutants.selections(rows) == [(("one",), "(p) or (q and r)"), (("two",), "")]
 
 

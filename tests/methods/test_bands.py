@@ -156,8 +156,10 @@ def test_overflowing_ratios_where_the_equation_is_finite(
     assert gradient(METHODS[name], batch, {}).tolist() == [[0.0]]
 
 
-@pytest.mark.parametrize(("name", "knob", "bound"), [("ppo", "dual_clip", 3.0), ("grpo", "dual_clip", 3.0),
-                                                    ("fspo", "c_dual", math.exp(0.5))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "knob", "bound"),
+    [("ppo", "dual_clip", 3.0), ("grpo", "dual_clip", 3.0), ("fspo", "c_dual", math.exp(0.5))],
+)
 @pytest.mark.parametrize("ratio", [20.0, 1000.0])
 def test_dual_clip_holds_bad_responses(name: str, knob: str, bound: float, ratio: float) -> None:
     """A < 0 and a ratio beyond all measure: bounded from below, clipped, and no gradient."""

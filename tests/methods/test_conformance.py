@@ -122,22 +122,30 @@ REJECTED: Mapping[str, tuple[Method, str, str]] = {
     "mask dropped": (stranger(drops_the_mask), "garbage in the padding", "is the mask applied?"),
     "padded width for L": (stranger(padded_length), "amount of padding", "columns of padding"),
     "divided by the micro-batch": (
-        stranger(divided_by_the_batch), "order of responses and micro-batches", "depends on the other responses",
+        stranger(divided_by_the_batch),
+        "order of responses and micro-batches",
+        "depends on the other responses",
     ),
     "old log-probs not detached": (
-        stranger(keeps_the_graph), "gradient reaches the new log-probs only", "old_log_probs",
+        stranger(keeps_the_graph),
+        "gradient reaches the new log-probs only",
+        "old_log_probs",
     ),
     "0/0 for an empty response": (stranger(divides_by_nothing), "empty response", "without counted tokens"),
     "clip without min": (stranger(clip_without_min, "grpo"), "a clipped weight has no gradient", "gradient"),
     "a gate that says it cuts": (
-        dataclasses.replace(METHODS["sapo"], clip=Clip.MIN), "pessimistic", "better than it is",
+        dataclasses.replace(METHODS["sapo"], clip=Clip.MIN),
+        "pessimistic",
+        "better than it is",
     ),
     "a band that says there is none": (
-        dataclasses.replace(METHODS["rloo"], growth=Growth.NONE), "growth of the band with length", "there is no band",
+        dataclasses.replace(METHODS["rloo"], growth=Growth.NONE),
+        "growth of the band with length",
+        "there is no band",
     ),
     "no facts": (dataclasses.replace(METHODS["rloo"], facts={}), "card", "facts lack ratio"),
     "an exception": (stranger(crashes), "pure function", "raised RuntimeError: no such column"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("bug", REJECTED)

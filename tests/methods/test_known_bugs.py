@@ -113,9 +113,17 @@ def test_a_clip_rate_counts_responses_and_not_tokens() -> None:
     lengths, wide = np.array([1, 99]), np.array([0.5, 0.0])
     new = np.repeat(wide, lengths) - 1.0
     log = UpdateLog(
-        problem_ids=np.array(["short", "long"]), seed=0, step=0, update=1, reward=np.ones(2), advantage=np.ones(2),
-        truncated=np.zeros(2, bool), lengths=lengths, log_probs=new, old_log_probs=np.full(100, -1.0),
-    )  # fmt: skip
+        problem_ids=np.array(["short", "long"]),
+        seed=0,
+        step=0,
+        update=1,
+        reward=np.ones(2),
+        advantage=np.ones(2),
+        truncated=np.zeros(2, bool),
+        lengths=lengths,
+        log_probs=new,
+        old_log_probs=np.full(100, -1.0),
+    )
     for name in SEQUENCE_LEVEL:
         rate = clip_rate(METHODS[name], log, {})
         assert rate == (0.0 if METHODS[name].clip in (Clip.NONE, Clip.GATE) else 0.5), name

@@ -45,12 +45,27 @@ def rewards(completions: list[str], **_: Any) -> list[float]:
 def settings(folder: Path, **changes: Any) -> Any:
     """Two rollout batches of 16 responses, two optimizer steps on each half of one, at a rate that leaves the band."""
     given = {
-        "output_dir": str(folder), "use_cpu": True, "bf16": False, "max_steps": 2, "num_generations": 4,
-        "per_device_train_batch_size": 8, "steps_per_generation": 2, "num_iterations": 2, "learning_rate": 1e-3,
-        "max_completion_length": 24, "max_grad_norm": 1.0, "logging_steps": 1, "report_to": [], "save_strategy": "no",
-        "gradient_checkpointing": False, "disable_tqdm": True, "dataloader_pin_memory": False, "seed": 3,
-        "lr_scheduler_type": "constant", **WIDTHS,
-    }  # fmt: skip
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "max_steps": 2,
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "steps_per_generation": 2,
+        "num_iterations": 2,
+        "learning_rate": 1e-3,
+        "max_completion_length": 24,
+        "max_grad_norm": 1.0,
+        "logging_steps": 1,
+        "report_to": [],
+        "save_strategy": "no",
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "seed": 3,
+        "lr_scheduler_type": "constant",
+        **WIDTHS,
+    }
     return importlib.import_module("fspo.plugins.trl").FSPOConfig(**{**given, **changes})
 
 
@@ -186,9 +201,14 @@ def test_advantages_leave_one_out(trained: tuple[Any, list[Seen]]):
 @pytest.mark.slow
 def test_running_estimates_see_whole_optimizer_steps_and_travel_with_checkpoints(tmp_path: Path):
     args = settings(
-        tmp_path, gradient_accumulation_steps=2, steps_per_generation=2, fspo_drift="ema", save_strategy="steps",
-        save_steps=2, max_steps=2,
-    )  # fmt: skip
+        tmp_path,
+        gradient_accumulation_steps=2,
+        steps_per_generation=2,
+        fspo_drift="ema",
+        save_strategy="steps",
+        save_steps=2,
+        max_steps=2,
+    )
     trainer, seen = trainer_of(args)
     trainer.train()
     assert [one.state for one in seen[:2]] == [{}, {"drift": 0.0, "sigma": 0.0}], "known at the end of the step only"

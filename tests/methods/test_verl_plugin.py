@@ -48,9 +48,12 @@ def actor(name: str) -> Any:
     workers = importlib.import_module("verl.workers.config")
     policy = workers.PolicyLossConfig(loss_mode=name)
     return workers.ActorConfig(
-        strategy="fsdp", rollout_n=1, ppo_micro_batch_size_per_gpu=1, policy_loss=policy,
+        strategy="fsdp",
+        rollout_n=1,
+        ppo_micro_batch_size_per_gpu=1,
+        policy_loss=policy,
         loss_scale_factor=MAX_NEW_TOKENS,
-    )  # fmt: skip
+    )
 
 
 def tensor(rows: Any) -> torch.Tensor:
@@ -240,7 +243,7 @@ def test_an_exported_command_fits_verls_config(name: str, precision: Any):
     assert (built.policy_loss.loss_mode, built.loss_scale_factor, built.optim.lr) == (ours, 64, 5e-5)
     assert found.actor_rollout_ref.model.override_config == (
         {"attn_implementation": "sdpa"} if precision == "float32" else {}
-    )  # fmt: skip
+    )
     assert found.trainer.logger == ["console", "tensorboard"]
     assert (found.data.train_files, found.trainer.default_local_dir) == ("/x y/train.parquet", "/x y/fspo-seed0")
     if name == "fspo":
@@ -257,13 +260,16 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     problems = verl_data.problems_of(config, training, evaluation, set())
     prompts = verl_data.measured(problems, config.train, verl_data.tokenizer_at_hand(str(EMBEDDED_MODEL)))
     prompts = dataclasses.replace(prompts, stop=("=7",))
-    verl_data.write_files(out, {
-        "export.json": "",
-        "compute_score.py": verl_data.reward_file(problems.tasks.values()),
-        "agent_loop.yaml": verl_data.stop_file(prompts.stop),
-        "train.parquet": verl_data.parquet(problems.train, problems.tasks, "train", False),
-        "eval.parquet": verl_data.parquet(problems.evaluation, problems.tasks, "eval", False),
-    })  # fmt: skip
+    verl_data.write_files(
+        out,
+        {
+            "export.json": "",
+            "compute_score.py": verl_data.reward_file(problems.tasks.values()),
+            "agent_loop.yaml": verl_data.stop_file(prompts.stop),
+            "train.parquet": verl_data.parquet(problems.train, problems.tasks, "train", False),
+            "eval.parquet": verl_data.parquet(problems.evaluation, problems.tasks, "eval", False),
+        },
+    )
     text = script(config, METHODS["fspo"], lines_of(config, METHODS["fspo"], 96, str(EMBEDDED_MODEL), 1, prompts))
     return out, composed(text, dict.fromkeys(("DATA", "HERE", "RUNS"), out))
 
@@ -289,10 +295,16 @@ def test_verls_dataset_and_agent_loop_show_the_model_our_prompt(export: tuple[Pa
 
     async def run(row: dict[str, Any]) -> Any:
         loop = importlib.import_module("hydra.utils").instantiate(
-            config=entry, trainer_config=loops.DictConfigWrap(config=config), server_manager=server,
-            tokenizer=model.tokenizer, processor=model.processor, hf_model_type="qwen3",
-            dataset_cls=data_module.RLHFDataset, data_config=loops.DictConfigWrap(config.data), tools=tools,
-        )  # fmt: skip
+            config=entry,
+            trainer_config=loops.DictConfigWrap(config=config),
+            server_manager=server,
+            tokenizer=model.tokenizer,
+            processor=model.processor,
+            hf_model_type="qwen3",
+            dataset_cls=data_module.RLHFDataset,
+            data_config=loops.DictConfigWrap(config.data),
+            tools=tools,
+        )
         return await loop.run({"temperature": 1.0}, **row)
 
     for path, split in ((config.data.train_files, "train"), (config.data.val_files, "eval")):

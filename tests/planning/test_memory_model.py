@@ -36,9 +36,7 @@ PARAMETERS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008,
 }
 """What the hub's safetensors index of each model says."""
-LOAD = Load(
-    prompt=30, response=70, rows=64, mini_batches=4, micro_tokens=800, side_by_side=32, distinct_prompts=8
-)  # fmt: skip
+LOAD = Load(prompt=30, response=70, rows=64, mini_batches=4, micro_tokens=800, side_by_side=32, distinct_prompts=8)
 
 
 @functools.cache
@@ -68,9 +66,14 @@ def test_the_embedded_shape_is_that_of_its_weights() -> None:
 def kept_by_autograd(kind: str, layers: int, width: int, half: bool) -> int:
     """Bytes of all tensors that a forward pass of three rows keeps for the backward pass, weights left out."""
     sizes = {
-        "hidden_size": 48, "intermediate_size": 112, "num_attention_heads": 6, "num_key_value_heads": 2,
-        "head_dim": 16, "vocab_size": 64, "num_hidden_layers": layers,
-    }  # fmt: skip
+        "hidden_size": 48,
+        "intermediate_size": 112,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": 64,
+        "num_hidden_layers": layers,
+    }
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes), attn_implementation="sdpa").float()
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -95,9 +98,15 @@ def test_activations_of_a_layer_are_what_autograd_keeps(kind: str, precision: st
     bytes_of = {(n, w): kept_by_autograd(kind, n, w, half) for n in (1, 2) for w in (16, 32)}
     measured_layer = ((bytes_of[2, 32] - bytes_of[1, 32]) - (bytes_of[2, 16] - bytes_of[1, 16])) / (3 * 16)
     small = replace(
-        shape(), hidden=48, queries=96, keys=32, heads=6, key_value_heads=2, feed_forward=112,
+        shape(),
+        hidden=48,
+        queries=96,
+        keys=32,
+        heads=6,
+        key_value_heads=2,
+        feed_forward=112,
         query_norm=kind == "qwen3",
-    )  # fmt: skip
+    )
     one, two = (activations_per_token(replace(small, layers=layers), precision)[0] for layers in (1, 2))
     assert two - one == measured_layer
 
@@ -146,9 +155,12 @@ LOADS = [
     for gpu in (False, True)
     for precision in ("float32", "bfloat16")
     for critic, rank, engine in (
-        (False, 0, {}), (True, 0, {}), (False, 4, {}), (False, 0, {"vllm_gib": 9.0, "vllm_kept_gib": 0.5}),
+        (False, 0, {}),
+        (True, 0, {}),
+        (False, 4, {}),
+        (False, 0, {"vllm_gib": 9.0, "vllm_kept_gib": 0.5}),
     )
-]  # fmt: skip
+]
 
 
 def test_what_processes_divide_is_divided_and_nothing_else_is() -> None:

@@ -239,9 +239,16 @@ def test_a_recipe_is_planned_with_its_formulas(
 ) -> None:
     words = ("demo", "--model", "Qwen/Qwen3-8B", "--device", "h100-80gb", "--count", "8")
     text = printed(capsys, monkeypatch, *words)
-    for part in ("8,190,735,360 parameters", "8 N", "key-value cache", "does not fit into 78 GiB",
-                 "on each of 8 devices", "15 cells (5 methods x 3 seeds)", "Nothing here fits 8 x h100-80gb",
-                 "assumed"):  # fmt: skip
+    for part in (
+        "8,190,735,360 parameters",
+        "8 N",
+        "key-value cache",
+        "does not fit into 78 GiB",
+        "on each of 8 devices",
+        "15 cells (5 methods x 3 seeds)",
+        "Nothing here fits 8 x h100-80gb",
+        "assumed",
+    ):
         assert part in text, part
     assert " hours: " not in text, "what cannot be started takes no time"
     assert "Start it with" not in text

@@ -54,8 +54,9 @@ def test_evaluate_refuses_it_in_one_line(
 
 def test_a_float32_model_is_drawn_from_in_either_precision() -> None:
     model, tokenizer = tiny()
-    kinds = {precision: sampler_for("transformers", model, tokenizer, precision, 8)
-             for precision in ("float32", "bfloat16")}  # fmt: skip
+    kinds = {
+        precision: sampler_for("transformers", model, tokenizer, precision, 8) for precision in ("float32", "bfloat16")
+    }
     assert isinstance(kinds["float32"], TransformersSampler)
     assert isinstance(kinds["bfloat16"], HalfPrecisionSampler)
     half = tiny()[0].to(torch.bfloat16)

@@ -33,9 +33,13 @@ from suite.types import UserError
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_file_holds_the_tensors_in_the_engines_precision(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {
-        "a.b": torch.randn(3, 5), "half": torch.randn(7).to(torch.bfloat16), "turned": torch.randn(4, 6).T,
-        "count": torch.tensor(5), "none": torch.empty(0, 3), "yes": torch.tensor([True, False]),
-    }  # fmt: skip
+        "a.b": torch.randn(3, 5),
+        "half": torch.randn(7).to(torch.bfloat16),
+        "turned": torch.randn(4, 6).T,
+        "count": torch.tensor(5),
+        "none": torch.empty(0, 3),
+        "yes": torch.tensor([True, False]),
+    }
     write_safetensors(tmp_path / "x.safetensors", tensors, dtype)
     read = load_file(tmp_path / "x.safetensors")
     assert read.keys() == tensors.keys()
@@ -179,8 +183,10 @@ def test_the_folder_of_a_killed_process_is_cleared_and_no_other(
         "with files.folder_in_memory() as folder:\n"
         "    (folder / 'weights').write_bytes(b'x'); print(folder, flush=True); time.sleep(600)\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-                 for _ in range(2)]  # fmt: skip
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     try:
         killed, living = (Path(p.stdout.readline().strip()) for p in processes if p.stdout)
         assert killed.name.startswith(f"{files.OURS}{processes[0].pid}-")
@@ -238,8 +244,13 @@ def test_an_engine_that_slept_has_nothing_until_it_is_given_weights(monkeypatch:
     assert said == [("sleep", 2)]
     assert engine.weights is None
     engine.take(Path("folder"), "weights 1")
-    assert said[1:] == ["memory given back", ("wake_up", ["weights"]), ("reload_weights", "folder"),
-                        ("wake_up", ["kv_cache"]), "reset_prefix_cache"]  # fmt: skip
+    assert said[1:] == [
+        "memory given back",
+        ("wake_up", ["weights"]),
+        ("reload_weights", "folder"),
+        ("wake_up", ["kv_cache"]),
+        "reset_prefix_cache",
+    ]
     assert (engine.weights, engine.asleep) == ("weights 1", False)
 
 

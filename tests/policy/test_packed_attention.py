@@ -19,9 +19,14 @@ from suite.policy.scoring import pack, score
 from suite.types import FinishReason, Rollout, UserError
 
 SIZES = {
-    "hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 6, "num_hidden_layers": 2, "head_dim": 8,
-    "vocab_size": 40, "max_position_embeddings": 128,
-}  # fmt: skip
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_attention_heads": 6,
+    "num_hidden_layers": 2,
+    "head_dim": 8,
+    "vocab_size": 40,
+    "max_position_embeddings": 128,
+}
 
 
 def architecture(kind: str, heads: int = 2) -> Any:
@@ -107,9 +112,22 @@ def oldest(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=No
 
 
 def newest(
-    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1),
-    enable_gqa=False, seqused_k=None, block_table=None, num_splits=None,
-):  # fmt: skip
+    query,
+    key,
+    value,
+    cu_seq_q,
+    cu_seq_k,
+    max_q,
+    max_k,
+    *,
+    return_aux=None,
+    scale=None,
+    window_size=(-1, -1),
+    enable_gqa=False,
+    seqused_k=None,
+    block_table=None,
+    num_splits=None,
+):
     """torch 2.13's signature."""
 
 

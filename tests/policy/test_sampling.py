@@ -24,8 +24,11 @@ def test_batch_size_and_composition_do_not_change_a_text(sampler: TransformersSa
     apart = sampler.sample(asked[::-1], SamplingSettings(24, batch_size=batch_size))[::-1]
     assert [r.response_ids for r in apart] == [r.response_ids for r in together]
     assert [r.problem_id for r in together] == [r.problem_id for r in asked]
-    gaps = [abs(a - b) for x, y in zip(apart, together, strict=True)
-            for a, b in zip(x.sampler_log_probs, y.sampler_log_probs, strict=True)]  # fmt: skip
+    gaps = [
+        abs(a - b)
+        for x, y in zip(apart, together, strict=True)
+        for a, b in zip(x.sampler_log_probs, y.sampler_log_probs, strict=True)
+    ]
     assert max(gaps) < 1e-5
 
 

@@ -58,11 +58,13 @@ def test_log_probs_are_near_the_trainers(source: RolloutSource) -> None:
     learner = build_learner(source.model, METHODS["fspo"], CONFIG)
     minis = mini_batches(rollouts, CONFIG, 0, 1, source.model.device)
     parts = [scored(learner, micro, rollouts) for mini in minis for micro in mini]
-    gaps = torch.cat([
-        (p.batch.old_log_probs - p.batch.sampler_log_probs)[p.batch.response_mask]
-        for p in parts
-        if p.batch.sampler_log_probs is not None
-    ])  # fmt: skip
+    gaps = torch.cat(
+        [
+            (p.batch.old_log_probs - p.batch.sampler_log_probs)[p.batch.response_mask]
+            for p in parts
+            if p.batch.sampler_log_probs is not None
+        ]
+    )
     assert float(gaps.abs().mean()) < 0.02  # bfloat16 keeps 8 bits; .0037 was measured on an H100
 
 

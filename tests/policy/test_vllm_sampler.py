@@ -335,8 +335,9 @@ def test_evaluate_runs_vllm_and_leaves_no_process_behind(tmp_path: Path) -> None
         "--out",
         str(tmp_path / "out"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     output, _ = process.communicate()
     assert process.returncode == 0, output
     result = read_result(tmp_path / "out")

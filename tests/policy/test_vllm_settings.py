@@ -57,8 +57,15 @@ def options(*words: str) -> CompareConfig:
 
 
 def test_settings_of_the_engine_are_part_of_the_resolved_config() -> None:
-    config = options("sampler=vllm", "vllm.compiled=true", "vllm.gpu_memory_utilization=0.3", "vllm.sleep=none",
-                     "vllm.tensor_parallel_size=2", "vllm.prefix_caching=false", "vllm.kv_cache_gib=5")  # fmt: skip
+    config = options(
+        "sampler=vllm",
+        "vllm.compiled=true",
+        "vllm.gpu_memory_utilization=0.3",
+        "vllm.sleep=none",
+        "vllm.tensor_parallel_size=2",
+        "vllm.prefix_caching=false",
+        "vllm.kv_cache_gib=5",
+    )
     wanted = VllmConfig("float32", config.train.sampling_batch_size, False, True, 5, 2, 0.3, None)
     assert config.train.vllm == wanted
     assert plain_data(config)["train"]["vllm"] == dataclasses.asdict(wanted)
@@ -171,8 +178,15 @@ def test_an_engine_under_torchrun_sees_its_own_gpu_and_nothing_of_torchrun(
     gpus: pytest.MonkeyPatch, visible: str | None, device: int | None, seen: str
 ) -> None:
     """Where TORCHELASTIC_USE_AGENT_STORE is set, torch looks for the store of torchrun's processes, and for ever."""
-    of_torchrun = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1",
-                   "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "none"}  # fmt: skip
+    of_torchrun = {
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "here",
+        "MASTER_PORT": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RUN_ID": "none",
+    }
     for name, value in of_torchrun.items():
         gpus.setenv(name, value)
     if visible is None:

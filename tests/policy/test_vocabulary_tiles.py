@@ -43,9 +43,13 @@ def exact(**given: Any) -> Any:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.integers(1, 9), vocabulary=st.integers(1, 40), tile=st.integers(1, 200), kept=st.integers(0, 400),
-    with_bias=st.booleans(), seed=st.integers(0, 10**6),
-)  # fmt: skip
+    rows=st.integers(1, 9),
+    vocabulary=st.integers(1, 40),
+    tile=st.integers(1, 200),
+    kept=st.integers(0, 400),
+    with_bias=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
 def test_values_entropies_and_gradients_are_those_of_the_definition(
     rows: int, vocabulary: int, tile: int, kept: int, with_bias: bool, seed: int
 ) -> None:

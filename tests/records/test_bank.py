@@ -29,10 +29,17 @@ def small_log(seed: int) -> UpdateLog:
     lengths = rng.integers(1, 30, 24)
     old = -rng.random(int(lengths.sum()))
     return UpdateLog(
-        problem_ids=np.array([f"p{i // 4}" for i in range(24)]), seed=seed, step=0, update=np.repeat([0, 1, 2], 8),
-        reward=rng.integers(0, 2, 24), advantage=rng.choice([-0.5, 0.5], 24), truncated=np.zeros(24, bool),
-        lengths=lengths, log_probs=old + rng.normal(0, 0.05, len(old)), old_log_probs=old,
-    )  # fmt: skip
+        problem_ids=np.array([f"p{i // 4}" for i in range(24)]),
+        seed=seed,
+        step=0,
+        update=np.repeat([0, 1, 2], 8),
+        reward=rng.integers(0, 2, 24),
+        advantage=rng.choice([-0.5, 0.5], 24),
+        truncated=np.zeros(24, bool),
+        lengths=lengths,
+        log_probs=old + rng.normal(0, 0.05, len(old)),
+        old_log_probs=old,
+    )
 
 
 def recorded(tmp_path: Path, seed: int, kind: str = "updates") -> PendingFile:
@@ -169,6 +176,10 @@ def test_replay_on_the_command_line(bank: Bank, monkeypatch: pytest.MonkeyPatch,
     assert "fspo, default range:" in text
     written = {path.name for path in (bank.folder / "replay").iterdir()}
     assert written == {
-        "clip_by_length.csv", "clip_by_length_and_sign.csv", "fairness.csv", "weights.csv", "overlap.csv",
+        "clip_by_length.csv",
+        "clip_by_length_and_sign.csv",
+        "fairness.csv",
+        "weights.csv",
+        "overlap.csv",
         "overlap_by_length.csv",
-    }  # fmt: skip
+    }

@@ -44,10 +44,17 @@ def updates(step: int) -> UpdateLog:
     lengths = rng.integers(1, 7, 5)
     tokens = int(lengths.sum())
     return UpdateLog(
-        problem_ids=np.array([f"p{i % 2}" for i in range(5)]), seed=np.array(3), step=np.array(step),
-        update=np.arange(5) // 2, reward=rng.random(5), advantage=rng.normal(size=5), truncated=rng.random(5) < 0.5,
-        lengths=lengths, log_probs=-rng.random(tokens), old_log_probs=-rng.random(tokens),
-    )  # fmt: skip
+        problem_ids=np.array([f"p{i % 2}" for i in range(5)]),
+        seed=np.array(3),
+        step=np.array(step),
+        update=np.arange(5) // 2,
+        reward=rng.random(5),
+        advantage=rng.normal(size=5),
+        truncated=rng.random(5) < 0.5,
+        lengths=lengths,
+        log_probs=-rng.random(tokens),
+        old_log_probs=-rng.random(tokens),
+    )
 
 
 def test_results_read_back_as_they_were(tmp_path: Path) -> None:

@@ -29,11 +29,19 @@ def responses(seed: int = 0, rows: int = 3000, rule: str = "flat") -> pd.DataFra
     chance = {"flat": 0.25, "rise": 0.07 * np.log2(length), "fall": 0.6 - 0.07 * np.log2(length)}[rule]
     sign = rng.choice([-1, 0, 1], rows)
     outside = (rng.random(rows) < chance).astype(float)
-    return pd.DataFrame({
-        "method": "m", "range": "own", "seed": rng.integers(0, 3, rows), "problem_id": rng.integers(0, 60, rows),
-        "length": length, "truncated": length > 110, "sign": sign,
-        "outside_band": outside, "clipped": outside * (rng.random(rows) < 0.5) * (sign != 0),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "method": "m",
+            "range": "own",
+            "seed": rng.integers(0, 3, rows),
+            "problem_id": rng.integers(0, 60, rows),
+            "length": length,
+            "truncated": length > 110,
+            "sign": sign,
+            "outside_band": outside,
+            "clipped": outside * (rng.random(rows) < 0.5) * (sign != 0),
+        }
+    )
 
 
 def fast(frame: pd.DataFrame, **options) -> pd.DataFrame:
@@ -150,9 +158,10 @@ def test_clip_by_length_is_a_loop_over_responses() -> None:
     accepted, gradients = [], []
     for i, row in enumerate(table.to_dict("records")):
         mine = [
-            r for r in frame.to_dict("records")
+            r
+            for r in frame.to_dict("records")
             if (r["truncated"] if i == 3 else not r["truncated"] and edges[i] <= r["length"] < edges[i + 1])
-        ]  # fmt: skip
+        ]
         active = [r for r in mine if r["sign"] != 0]
         assert (row["responses"], row["with_gradient"]) == (len(mine), len(active))
         assert row["mean_length"] == pytest.approx(sum(r["length"] for r in mine) / len(mine))
@@ -224,10 +233,19 @@ def test_lre_intervals_cover_the_truth(clipped: tuple[float, ...]) -> None:
     truth = dict(zip(hits, length_reweighting_error(1 - share, np.ones(3)), strict=True))
     for _ in range(200):
         where = np.repeat(np.arange(3), 200)
-        frame = pd.DataFrame({
-            "method": "m", "range": "r", "seed": 0, "problem_id": rng.permutation(600), "length": 10.0 ** (1 + where),
-            "truncated": False, "sign": 1, "outside_band": 0.0, "clipped": rng.random(600) < share[where],
-        }).astype({"clipped": float, "length": int})  # fmt: skip
+        frame = pd.DataFrame(
+            {
+                "method": "m",
+                "range": "r",
+                "seed": 0,
+                "problem_id": rng.permutation(600),
+                "length": 10.0 ** (1 + where),
+                "truncated": False,
+                "sign": 1,
+                "outside_band": 0.0,
+                "clipped": rng.random(600) < share[where],
+            }
+        ).astype({"clipped": float, "length": int})
         found = summary(frame, edges=np.array([1, 50, 500, 5000]), repetitions=300)
         for name in hits:
             assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]

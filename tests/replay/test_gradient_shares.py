@@ -40,9 +40,13 @@ def log_of(responses: list[tuple[list[float], float]], **columns: object) -> Upd
     """The log of the responses, in the order given; every old token has log-probability -1.5."""
     n, flat = len(responses), np.array([x for ratios, _ in responses for x in ratios])
     given = {
-        "problem_ids": np.array([f"p{i}" for i in range(n)]), "seed": 0, "step": 0, "update": 1,
-        "reward": np.zeros(n), "truncated": np.zeros(n, bool),
-    }  # fmt: skip
+        "problem_ids": np.array([f"p{i}" for i in range(n)]),
+        "seed": 0,
+        "step": 0,
+        "update": 1,
+        "reward": np.zeros(n),
+        "truncated": np.zeros(n, bool),
+    }
     return UpdateLog(
         advantage=np.array([a for _, a in responses]),
         lengths=np.array([len(ratios) for ratios, _ in responses]),
@@ -177,16 +181,22 @@ def test_an_empty_log_gives_the_same_columns() -> None:
 
 def made_frame() -> pd.DataFrame:
     """Five responses with numbers that are easy to add up; the last one truncated."""
-    return pd.DataFrame({
-        "cell": "", "seed": 0, "step": 0, "update": 1, "problem_id": list("abcde"),
-        "length": [1, 2, 5, 9, 9],
-        "truncated": [False, False, False, False, True],
-        "sign": [1, -1, 1, 0, 1],
-        "clipped": [0.0, 0.0, 0.5, 0.0, 1.0],
-        "gradient_norm": [1.0, 2.0, 3.0, 0.0, 0.0],
-        "unclipped_gradient_norm": [1.0, 2.0, 5.0, 0.0, 8.0],
-        "log_weight": np.log([1.0, 2.0, 4.0, 0.5, 8.0]),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "cell": "",
+            "seed": 0,
+            "step": 0,
+            "update": 1,
+            "problem_id": list("abcde"),
+            "length": [1, 2, 5, 9, 9],
+            "truncated": [False, False, False, False, True],
+            "sign": [1, -1, 1, 0, 1],
+            "clipped": [0.0, 0.0, 0.5, 0.0, 1.0],
+            "gradient_norm": [1.0, 2.0, 3.0, 0.0, 0.0],
+            "unclipped_gradient_norm": [1.0, 2.0, 5.0, 0.0, 8.0],
+            "log_weight": np.log([1.0, 2.0, 4.0, 0.5, 8.0]),
+        }
+    )
 
 
 def row_of(table: pd.DataFrame, sign: str, label: str) -> dict[str, float]:

@@ -84,11 +84,17 @@ def gaussian_log(sigma: float, lengths: list[int], rows: int) -> UpdateLog:
     rng = np.random.default_rng(0)
     sizes = np.repeat(lengths, rows)
     return UpdateLog(
-        problem_ids=np.array([f"p{i % 50}" for i in range(len(sizes))]), seed=0, step=0, update=1,
-        reward=np.zeros(len(sizes)), advantage=rng.choice([-1.0, 1.0], len(sizes)), truncated=False, lengths=sizes,
+        problem_ids=np.array([f"p{i % 50}" for i in range(len(sizes))]),
+        seed=0,
+        step=0,
+        update=1,
+        reward=np.zeros(len(sizes)),
+        advantage=rng.choice([-1.0, 1.0], len(sizes)),
+        truncated=False,
+        lengths=sizes,
         log_probs=(flat := rng.normal(0, sigma, int(sizes.sum()))),
         old_log_probs=np.zeros_like(flat),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", ["rloo", "gspo", "fspo"])
@@ -115,11 +121,16 @@ def test_methods_leave_their_band_as_often_as_the_normal_tail_says(name: str) ->
 def simulated(rows: int = 6000, sigma: float = 0.03, drift: float = -0.001, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     length = rng.integers(4, 200, rows)
-    return pd.DataFrame({
-        "seed": rng.integers(0, 3, rows), "problem_id": rng.integers(0, 400, rows), "length": length,
-        "truncated": length > 190, "sign": rng.choice([-1, 0, 1], rows),
-        "log_ratio": length * drift + sigma * np.sqrt(length) * rng.normal(size=rows),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "seed": rng.integers(0, 3, rows),
+            "problem_id": rng.integers(0, 400, rows),
+            "length": length,
+            "truncated": length > 190,
+            "sign": rng.choice([-1, 0, 1], rows),
+            "log_ratio": length * drift + sigma * np.sqrt(length) * rng.normal(size=rows),
+        }
+    )
 
 
 def test_growth_summary_is_the_definition() -> None:
@@ -247,10 +258,19 @@ def test_moments_by_update_are_those_of_each_update_alone() -> None:
         rng = np.random.default_rng(update)
         length = np.tile([16, 64, 256], 400)
         s = length * drift + sigma * np.sqrt(length) * rng.normal(size=len(length))
-        frames.append(pd.DataFrame({
-            "seed": 0, "problem_id": np.arange(len(s)) // 4, "update": update, "length": length, "truncated": False,
-            "sign": 1, "log_ratio": s,
-        }))  # fmt: skip
+        frames.append(
+            pd.DataFrame(
+                {
+                    "seed": 0,
+                    "problem_id": np.arange(len(s)) // 4,
+                    "update": update,
+                    "length": length,
+                    "truncated": False,
+                    "sign": 1,
+                    "log_ratio": s,
+                }
+            )
+        )
     found = growth_by_update(pd.concat(frames), rng=np.random.default_rng(0), repetitions=200)
     assert found["update"].tolist() == [1, 2, 4]
     np.testing.assert_allclose(found["sigma"], [0.01, 0.02, 0.04], rtol=4 / np.sqrt(2 * 1200))

@@ -83,8 +83,24 @@ def test_a_comparison_shows_the_worst_layout_alone(log: UpdateLog) -> None:
     planted = log.log_probs.copy()
     chosen = np.repeat(log.cells == "float32: all at once", log.lengths)
     planted[chosen] += 1.0
-    changed = UpdateLog(**{name: getattr(log, name) for name in ("problem_ids", "seed", "step", "update", "reward",
-                        "advantage", "truncated", "lengths", "old_log_probs", "cells")}, log_probs=planted)  # fmt: skip
+    changed = UpdateLog(
+        **{
+            name: getattr(log, name)
+            for name in (
+                "problem_ids",
+                "seed",
+                "step",
+                "update",
+                "reward",
+                "advantage",
+                "truncated",
+                "lengths",
+                "old_log_probs",
+                "cells",
+            )
+        },
+        log_probs=planted,
+    )
     own = log.rows(np.char.startswith(log.cells, "float32"))
     assert null_outside({"rloo": METHODS["rloo"]}, own) == {"rloo": 0.0}
     cast = log.rows(np.isin(log.cells, ["float32: again", "bfloat16: than float32"]))

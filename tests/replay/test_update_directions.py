@@ -141,11 +141,19 @@ def make_log(seed: int = 0, runs: int = 2, steps: int = 2, updates: int = 3, row
         ratios = np.concatenate([rng.normal(-0.002, 0.05, n) if update else np.zeros(n) for n in lengths])
         parts.append(
             UpdateLog(
-                problem_ids=np.arange(rows), seed=run, step=step, update=update, reward=np.zeros(rows),
-                advantage=rng.choice([-0.5, 0.0, 0.5], rows), truncated=rng.random(rows) < 0.2, lengths=lengths,
-                log_probs=ratios, old_log_probs=np.zeros_like(ratios), cells="c",
+                problem_ids=np.arange(rows),
+                seed=run,
+                step=step,
+                update=update,
+                reward=np.zeros(rows),
+                advantage=rng.choice([-0.5, 0.0, 0.5], rows),
+                truncated=rng.random(rows) < 0.2,
+                lengths=lengths,
+                log_probs=ratios,
+                old_log_probs=np.zeros_like(ratios),
+                cells="c",
             )
-        )  # fmt: skip
+        )
     log = UpdateLog.concat(parts)
     return log.rows(rng.permutation(len(log)))
 

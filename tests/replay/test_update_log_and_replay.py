@@ -155,7 +155,11 @@ def test_replay_is_the_equation_row_by_row(name: str) -> None:
         assert row.sign == (advantage > 0) - (advantage < 0)
         assert row.log_ratio == pytest.approx(math.fsum(tokens), rel=1e-12, abs=1e-12)
         assert (row.problem_id, row.seed, row.step, row.update) == (
-            log.problem_ids[i], log.seed[i], log.step[i], log.update[i])  # fmt: skip
+            log.problem_ids[i],
+            log.seed[i],
+            log.step[i],
+            log.update[i],
+        )
     assert 0 < frame["outside_band"].mean() <= 1
 
 
@@ -231,8 +235,16 @@ def test_divergence_methods_see_real_probabilities() -> None:
     """The same log ratio of 0.5 moves a likely token by .32 and a rare one by .0004: only the likely one is masked."""
     old = np.log(np.array([0.5, 0.001], dtype=np.float32))
     log = UpdateLog(
-        problem_ids=np.array(["a", "b"]), seed=0, step=0, update=1, reward=np.ones(2), advantage=np.ones(2),
-        truncated=np.zeros(2, dtype=bool), lengths=np.ones(2, dtype=int), log_probs=old + 0.5, old_log_probs=old,
-    )  # fmt: skip
+        problem_ids=np.array(["a", "b"]),
+        seed=0,
+        step=0,
+        update=1,
+        reward=np.ones(2),
+        advantage=np.ones(2),
+        truncated=np.zeros(2, dtype=bool),
+        lengths=np.ones(2, dtype=int),
+        log_probs=old + 0.5,
+        old_log_probs=old,
+    )
     for name in ("dppo_tv", "dppo_kl"):
         assert replay(baselines.METHODS[name], log, {})["clipped"].tolist() == [1.0, 0.0]

@@ -30,10 +30,17 @@ def made_bank(folder: Path, heavy_short: bool) -> Bank:
     noise[np.repeat(update, lengths) == 0] = 0
     old = np.full(len(noise), -1.0)
     log = UpdateLog(
-        problem_ids=np.array([f"p{i // 4}" for i in range(960)]), seed=0, step=0, update=update,
-        reward=np.tile([0, 1], 480), advantage=np.tile([-0.5, 0.5], 480), truncated=np.zeros(960, bool),
-        lengths=lengths, log_probs=old + noise, old_log_probs=old,
-    )  # fmt: skip
+        problem_ids=np.array([f"p{i // 4}" for i in range(960)]),
+        seed=0,
+        step=0,
+        update=update,
+        reward=np.tile([0, 1], 480),
+        advantage=np.tile([-0.5, 0.5], 480),
+        truncated=np.zeros(960, bool),
+        lengths=lengths,
+        log_probs=old + noise,
+        old_log_probs=old,
+    )
     path = folder / "log"
     log.save(path)
     empty = Bank.open_or_new(folder / "bank")

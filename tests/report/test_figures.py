@@ -48,25 +48,34 @@ def lengths(ranges: tuple[str, ...] = ("own", "matched"), top: float = 0.4) -> t
 
 
 def curves() -> pd.DataFrame:
-    return pd.DataFrame([
-        {"method": m, "seed": s, "step": t, "reward": 0.1 * t + 0.01 * s + (m == "fspo")}
-        for m in ("grpo", "fspo") for s in (0, 1) for t in range(6)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {"method": m, "seed": s, "step": t, "reward": 0.1 * t + 0.01 * s + (m == "fspo")}
+            for m in ("grpo", "fspo")
+            for s in (0, 1)
+            for t in range(6)
+        ]
+    )
 
 
 def growth() -> pd.DataFrame:
-    return pd.DataFrame([
-        {"sign": sign, "mean_length": length, "mean_s": -0.01 * length, "spread": 0.03}
-        for sign in ("all", "A > 0", "A < 0") for length in (4.0, 20.0, 90.0)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {"sign": sign, "mean_length": length, "mean_s": -0.01 * length, "spread": 0.03}
+            for sign in ("all", "A > 0", "A < 0")
+            for length in (4.0, 20.0, 90.0)
+        ]
+    )
 
 
 def quantiles() -> pd.DataFrame:
     lines = [("all", "all"), ("A > 0", "all"), ("all", "2–9"), ("all", "10–99")]
-    return pd.concat([
-        pd.DataFrame({"sign": s, "bin": b, "normal": np.linspace(-2, 2, 9), "measured": np.linspace(-2.2, 2.1, 9)})
-        for s, b in lines
-    ])  # fmt: skip
+    return pd.concat(
+        [
+            pd.DataFrame({"sign": s, "bin": b, "normal": np.linspace(-2, 2, 9), "measured": np.linspace(-2.2, 2.1, 9)})
+            for s, b in lines
+        ]
+    )
 
 
 def updates() -> pd.DataFrame:

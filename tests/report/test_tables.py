@@ -47,7 +47,7 @@ def differences() -> pd.DataFrame:
         ("grpo", "base", "add", -0.0004, -0.02, 0.02, 0.031, 0.9, 3, "under-powered, few seeds"),
         ("grpo", "base", "mean", -0.0004, -0.02, 0.02, 0.031, 0.9, 1, "under-powered, few seeds"),
         ("fspo", "grpo", "add", 0.1, NAN, NAN, NAN, NAN, 3, "no variation, few seeds"),
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -132,9 +132,14 @@ def test_pipes_backslashes_and_line_breaks_cannot_break_a_table() -> None:
 
 def test_columns_of_numbers_are_right_and_all_others_left() -> None:
     columns = {
-        "text": ["12", "–"], "number": [Number("+1.0"), ABSENT], "both": [Number("1"), ""], "raw": [0.5, 2.0],
-        "count": [3, 4], "nan": [0.5, NAN], "truth": [True, False],
-    }  # fmt: skip
+        "text": ["12", "–"],
+        "number": [Number("+1.0"), ABSENT],
+        "both": [Number("1"), ""],
+        "raw": [0.5, 2.0],
+        "count": [3, 4],
+        "nan": [0.5, NAN],
+        "truth": [True, False],
+    }
     frame = pd.DataFrame(columns)
     assert markdown(frame).splitlines()[1] == "| --- | ---: | --- | ---: | ---: | --- | --- |"
     assert markdown(frame.iloc[:0, :2]) == "| text | number |\n| --- | --- |\n"

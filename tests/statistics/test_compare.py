@@ -26,9 +26,14 @@ C, W, N, U = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNDECIDE
 
 def result(task: str, rows: list[list[Verdict]], **changes) -> EvalResult:
     made = EvalResult(
-        task=task, task_version="1", data_digest="d", problem_ids=tuple(f"{task}{i}" for i in range(len(rows))),
-        verdicts=tuple(map(tuple, rows)), lengths=tuple((3,) * len(row) for row in rows), truncated_share=0.25,
-    )  # fmt: skip
+        task=task,
+        task_version="1",
+        data_digest="d",
+        problem_ids=tuple(f"{task}{i}" for i in range(len(rows))),
+        verdicts=tuple(map(tuple, rows)),
+        lengths=tuple((3,) * len(row) for row in rows),
+        truncated_share=0.25,
+    )
     return dataclasses.replace(made, **changes)
 
 

@@ -25,9 +25,11 @@ def draw(
     for task, true in TRUE.items():
         n = problems[task]
         parts = {
-            (worlds, 1, n, 1): true.problem, (worlds, seeds, n, 1): true.seed_problem,
-            (worlds, 1, n, samples): true.shared_sample, (worlds, seeds, n, samples): true.sample,
-        }  # fmt: skip
+            (worlds, 1, n, 1): true.problem,
+            (worlds, seeds, n, 1): true.seed_problem,
+            (worlds, 1, n, samples): true.shared_sample,
+            (worlds, seeds, n, samples): true.sample,
+        }
         made[task] = by_seed + sum(rng.normal(0, math.sqrt(v), shape) for shape, v in parts.items())
     return made
 

@@ -246,9 +246,12 @@ def test_workers_end_with_their_process_however_it_ends(end: str):
         f"print(child, *symbolic.own_pool().pids, flush=True)\n{end}\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
         cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     child, *workers = map(int, process.stdout.readline().split())
     try:

@@ -123,8 +123,10 @@ def test_shares_are_those_of_the_verdicts_that_the_grader_gives() -> None:
             wanted["accuracy" if verdict == Verdict.CORRECT else verdict.value] = 1.0
         assert bridge.verdict_shares(document(problem), [[text]]) == wanted
     assert bridge.verdict_shares(document(problem), [list(PLANTED)]) == {
-        "accuracy": 2 / 6, "no_answer": 2 / 6, "undecided": 1 / 6,
-    }  # fmt: skip
+        "accuracy": 2 / 6,
+        "no_answer": 2 / 6,
+        "undecided": 1 / 6,
+    }
 
 
 def test_every_sample_is_kept_in_order() -> None:

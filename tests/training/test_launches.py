@@ -54,9 +54,16 @@ def qwen(layers: int = 2, shared: int = 2, vocabulary: int = 40) -> Any:
     """A random model with grouped heads."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        "qwen3", hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=shared, head_dim=8,
-        num_hidden_layers=layers, vocab_size=vocabulary, max_position_embeddings=256,
-    )  # fmt: skip
+        "qwen3",
+        hidden_size=32,
+        intermediate_size=48,
+        num_attention_heads=4,
+        num_key_value_heads=shared,
+        head_dim=8,
+        num_hidden_layers=layers,
+        vocab_size=vocabulary,
+        max_position_embeddings=256,
+    )
     model = AutoModelForCausalLM.from_config(config).eval()
     use_packed_attention(model.base_model)
     return model

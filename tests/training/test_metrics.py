@@ -18,11 +18,20 @@ def report_of(shares: list[float], lengths: list[int], log_ratios: list[float], 
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     ratios = torch.tensor(log_ratios)[:, None] * mask
     known = {
-        "rows": tuple(range(len(shares))), "token_log_ratios": ratios, "mask": mask, "grad_norm": 1.0, "objective": 0.0,
-        "lengths": torch.tensor(lengths).float(), "outside_share": torch.tensor(shares),
-        "clipped_share": torch.tensor(shares) / 2, "log_weights": torch.tensor(weights), "kl_to_start": None,
-        "value_loss": None, "log_probs": ratios, "old_log_probs": torch.zeros_like(ratios),
-    }  # fmt: skip
+        "rows": tuple(range(len(shares))),
+        "token_log_ratios": ratios,
+        "mask": mask,
+        "grad_norm": 1.0,
+        "objective": 0.0,
+        "lengths": torch.tensor(lengths).float(),
+        "outside_share": torch.tensor(shares),
+        "clipped_share": torch.tensor(shares) / 2,
+        "log_weights": torch.tensor(weights),
+        "kl_to_start": None,
+        "value_loss": None,
+        "log_probs": ratios,
+        "old_log_probs": torch.zeros_like(ratios),
+    }
     return StepReport(**{f.name: known[f.name] for f in dataclasses.fields(StepReport)})
 
 

@@ -261,9 +261,16 @@ def test_bfloat16_scores_and_gradients_by_the_kernel_are_float32s_up_to_rounding
     """Against float32 on the CPU with the same weights; grouped heads included."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        "qwen3", hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=shared, head_dim=16,
-        num_hidden_layers=2, vocab_size=40, max_position_embeddings=128,
-    )  # fmt: skip
+        "qwen3",
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=shared,
+        head_dim=16,
+        num_hidden_layers=2,
+        vocab_size=40,
+        max_position_embeddings=128,
+    )
     model = AutoModelForCausalLM.from_config(config).bfloat16().float().eval()
     drawn = drawn_at_random((5, 11), (9, 7), (3, 1), (1, 30), (8, 8))
     found = []

@@ -181,8 +181,10 @@ def test_the_critic_descends_the_value_loss_per_token_of_the_step(split: list[li
     for t, change in enumerate(moved):
         step = torch.zeros_like(batch.values)
         step[0, t] = h
-        up, down = (ppo_oracle.value_loss(rows_of(replace(batch, values=batch.values + s))[0], method.hyper)
-                    for s in (step, -step))  # fmt: skip
+        up, down = (
+            ppo_oracle.value_loss(rows_of(replace(batch, values=batch.values + s))[0], method.hyper)
+            for s in (step, -step)
+        )
         assert change == pytest.approx(-(up - down) / (2 * h * tokens), rel=1e-5, abs=1e-8)
 
 

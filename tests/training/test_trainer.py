@@ -40,8 +40,11 @@ def one_step(method, tokens: int, tmp_path: Path) -> tuple[list[torch.Tensor], f
     return gradients, report.objective, report.grad_norm
 
 
-VARIANTS = {**METHODS, "fspo batch drift": with_hyper(METHODS["fspo"], drift="batch"),
-            "fspo target rate": with_hyper(METHODS["fspo"], drift="ema", target_clip_rate=0.2)}  # fmt: skip
+VARIANTS = {
+    **METHODS,
+    "fspo batch drift": with_hyper(METHODS["fspo"], drift="batch"),
+    "fspo target rate": with_hyper(METHODS["fspo"], drift="ema", target_clip_rate=0.2),
+}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -207,6 +210,12 @@ def test_the_critic_is_fitted_before_the_policy_moves(tmp_path: Path) -> None:
 def test_trainers_share_no_state(tmp_path: Path) -> None:
     trainer = small_trainer(METHODS["grpo"], tmp_path / "a")
     first = trainer.source.record(0)
-    again = Trainer(**{**{f.name: getattr(trainer, f.name) for f in dataclasses.fields(trainer)},
-                       "source": small_source(trainer.config), "folder": tmp_path / "b", "first": first})  # fmt: skip
+    again = Trainer(
+        **{
+            **{f.name: getattr(trainer, f.name) for f in dataclasses.fields(trainer)},
+            "source": small_source(trainer.config),
+            "folder": tmp_path / "b",
+            "first": first,
+        }
+    )
     assert curves_of(trainer.run()) == curves_of(again.run())

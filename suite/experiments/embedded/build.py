@@ -21,7 +21,7 @@ from suite.policy.sampling import TransformersSampler
 from suite.records.files import write_atomically
 from suite.records.provenance import versions
 from suite.statistics.verdict_counts import pass_at_k, scores
-from suite.types import Task
+from suite.types import Policy, Task
 
 RECORD = "base.json"
 SAMPLES = 8
@@ -73,7 +73,7 @@ def build_base(
     return measured
 
 
-def pass_rates(model: object, tokenizer: object, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
+def pass_rates(model: Policy, tokenizer: object, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
     """pass@1, pass@8 and the mean length of the model's responses on the evaluation split of every set."""
     config = EvalConfig(tuple(t.name for t in tasks), samples=SAMPLES)
     measured = {}
