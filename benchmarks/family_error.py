@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -31,7 +31,7 @@ from benchmarks.worlds import FamilyWorld
 from suite.records.provenance import write_provenance
 from suite.report.markdown import write_csv
 from suite.statistics.bootstrap import Estimate, bootstrap
-from suite.statistics.variance import LEVEL, error_of, mean_squares, seed_doubt
+from suite.statistics.variance import LEVEL, Cells, SeedDoubt, error_of, mean_squares, seed_doubt
 from suite.statistics.verdicts import ALPHA, equivalence_p, holm
 
 SEEDS = (2, 3, 5, 10)
@@ -46,58 +46,57 @@ WORLDS = (
 )
 RIVALS = 3
 """The declared family is the first method against at most so many that follow it; all methods are pooled over."""
-EXPERIMENTS, REPETITIONS = 500, 1000
+EXPERIMENTS, REPETITIONS = 1500, 1000
 
 
 def family_rows(world: FamilyWorld, experiments: int, repetitions: int, seed: int) -> list[dict[str, float | str]]:
-    """One row a rule."""
+    """One row a rule; all experiments share the bootstrap's draws."""
     rng = np.random.default_rng(seed)
-    drawn = [judged_family(world.cells(rng), repetitions, seed + i) for i in range(experiments)]
+    drawn = [world.cells(rng) for _ in range(experiments)]
     rows = []
-    for rule in ("own", "pooled", "larger"):
-        covered = np.array([one[rule]["covered"] for one in drawn]).mean(axis=0)
+    for rule, estimates in estimates_by_rule(drawn, repetitions, seed).items():
+        made = [_verdicts(one) for one in estimates]
+        covered = np.array([one["covered"] for one in made]).mean(axis=0)
         rows.append(
             {
                 "rule": rule,
                 "lowest": float(covered.min()),
                 "mean": float(covered.mean()),
-                "decided": float(np.mean([min(holm(one[rule]["p"])) < ALPHA for one in drawn])),
-                "equal": float(np.mean([min(holm(one[rule]["p_equal"])) < ALPHA for one in drawn])),
-                "df": float(np.median([one[rule]["df"] for one in drawn])),
+                "decided": float(np.mean([min(holm(one["p"])) < ALPHA for one in made])),
+                "equal": float(np.mean([min(holm(one["p_equal"])) < ALPHA for one in made])),
+                "df": float(np.median([one["df"] for one in made])),
                 "error": float(np.sqrt(ALPHA * (1 - ALPHA) / experiments)),
             }
         )
     return rows
 
 
-def judged_family(cells: np.ndarray, repetitions: int, seed: int) -> dict[str, dict[str, list[float]]]:
-    """What each rule says of the declared pairs of one comparison, from accuracies [methods, seeds, problems]."""
-    pairs = {f"{a}-{b}": {"set": cells[a] - cells[b]} for a, b in combinations(range(len(cells)), 2)}
-    declared = list(pairs)[: min(RIVALS, len(cells) - 1)]
-    doubt = seed_doubt(pairs.values())
-    found = bootstrap(
-        {name: pairs[name] for name in declared},
-        seed=seed,
-        repetitions=repetitions,
-        doubts=dict.fromkeys(declared, doubt),
-    )
-    methods, seeds, _ = cells.shape
-    own = {name: pairs[name]["set"].mean(axis=1).var(ddof=1) for name in declared}
-    pooled = float(np.mean([one["set"].mean(axis=1).var(ddof=1) for one in pairs.values()]))
-    rules = {
-        "own": {name: _t(pairs[name]["set"], own[name], seeds - 1) for name in declared},
-        "pooled": {name: _t(pairs[name]["set"], pooled, (methods - 1) * (seeds - 1)) for name in declared},
-        "larger": found,
-    }
-    return {rule: _verdicts(estimates) for rule, estimates in rules.items()}
+def estimates_by_rule(drawn: Sequence[np.ndarray], repetitions: int, seed: int) -> dict[str, list[list[Estimate]]]:
+    """Of each rule, for every comparison (accuracies [methods, seeds, problems]), its declared pairs' estimates."""
+    quantities: dict[str, Cells] = {}
+    doubts: dict[str, SeedDoubt] = {}
+    own, pooled = [], []
+    for number, cells in enumerate(drawn):
+        methods, seeds, _ = cells.shape
+        pairs: list[Cells] = [{"set": cells[a] - cells[b]} for a, b in combinations(range(methods), 2)]
+        variances = [float(pair["set"].mean(axis=1).var(ddof=1)) for pair in pairs]
+        declared = range(min(RIVALS, methods - 1))
+        names = [f"{number}: {place}" for place in declared]
+        quantities |= dict(zip(names, pairs, strict=False))
+        doubts |= dict.fromkeys(names, seed_doubt(pairs))
+        mean = float(np.mean(variances))
+        own.append([_t(pairs[place]["set"], variances[place], seeds - 1) for place in declared])
+        pooled.append([_t(pairs[place]["set"], mean, (methods - 1) * (seeds - 1)) for place in declared])
+    found = iter(bootstrap(quantities, seed=seed, repetitions=repetitions, doubts=doubts).values())
+    return {"own": own, "pooled": pooled, "larger": [[next(found) for _ in each] for each in own]}
 
 
-def _verdicts(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
+def _verdicts(made: Sequence[Estimate]) -> dict[str, list[float]]:
     """Coverage of 0, p, p of the margin with every difference moved to it, degrees of freedom; a list over pairs each.
 
     The margin is ten points: it has to be wide for these small worlds to ever call something equal.
     """
-    margin, made = 0.1, list(estimates.values())
+    margin = 0.1
     return {
         "covered": [float(one.low <= 0 <= one.high) for one in made],
         "p": [one.p for one in made],

@@ -200,7 +200,8 @@ def verdict_lines(differences: pd.DataFrame) -> list[str]:
         if r["verdict"] not in (UNDECIDED, NO_VARIATION)
     ]
     smallest = min((r["minimum_detectable"] for r in sets if not math.isnan(r["minimum_detectable"])), default=math.nan)
-    said = "; ".join(decided) or f"no difference survives the correction; {detectable_words(smallest)} on the best set"
+    best = "" if math.isnan(smallest) else " on the best set"
+    said = "; ".join(decided) or f"no difference survives the correction; {detectable_words(smallest)}{best}"
     return [*lines, f"single sets, a family of {len(sets)}: {said}"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -193,14 +194,14 @@ def evaluated(rng: np.random.Generator, chance: np.ndarray) -> EvalResult:
     return EvalResult("add", "1", "d", tuple(f"p{i}" for i in range(len(chance))), verdicts, lengths, 0.0)
 
 
-def simulated(seeds: int, **settings) -> pd.DataFrame:
+def simulated(seeds: int, names: Sequence[str] = ("one", "other", "main", "poor"), **settings) -> pd.DataFrame:
     """Differences of three methods alike and one that is much worse."""
     rng = np.random.default_rng(5)
     chance = rng.uniform(0.3, 0.7, 60)
     base = [evaluated(rng, chance)]
     runs = [
         RunResult(1, name, seed, {}, (evaluated(rng, chance - (0.25 if name == "poor" else 0)),), {}, {}, {}, {})
-        for name in ("one", "other", "main", "poor")
+        for name in names
         for seed in range(seeds)
     ]
     return compare(base, runs, seed=0, repetitions=300, **settings).differences
@@ -221,3 +222,10 @@ def test_more_seeds_make_narrower_intervals() -> None:
     widths = [(frame["high"] - frame["low"]).mean() for frame in map(simulated, (2, 3, 6, 12))]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > 3 * widths[-1]
+
+
+def test_pooled_variance_reaches_the_table_through_compare() -> None:
+    """Two methods alone have S - 1 degrees of freedom, however many problems."""
+    two = simulated(3, names=("one", "other"))
+    (row,) = two[two["family"] == "primary"].to_dict("records")
+    assert row["df"] <= 2  # nothing to pool from
