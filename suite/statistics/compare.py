@@ -16,7 +16,7 @@ from suite.statistics.intervals import SMALL_SET, effective_trials, exact_limits
 from suite.statistics.pairing import common_hits, pairing_row
 from suite.statistics.variance import Cells, SeedDoubt, seed_doubt
 from suite.statistics.verdict_counts import Scores, pass_at_k, scores
-from suite.statistics.verdicts import ALPHA, MARGIN, holm, judged
+from suite.statistics.verdicts import ALPHA, MARGIN, by_the_rule, holm
 from suite.types import EvalResult, RunResult, UserError
 
 __all__ = ["ALPHA", "MARGIN", "Estimates", "compare", "holm", "models_of"]
@@ -81,7 +81,7 @@ def compare(
     between = [pair for pair in _pairs(models, focus) if pair[1] != BASE]
     declared = [pair for pair in between if pair[0] == focus and pair[1] in rivals] or between
     by_seed = pd.DataFrame(_seed_rows(models, sets))
-    judgements = judged(differences, declared, primary, margin)
+    judgements = by_the_rule(differences, declared, primary, margin)
     return Estimates(pd.DataFrame(accuracies), judgements, by_seed, pd.DataFrame(pairing))
 
 

@@ -87,7 +87,7 @@ def verdict(difference: float, low: float, p_holm: float, p_equal_holm: float, m
     return equal_words(margin) if p_equal_holm < ALPHA else UNDECIDED
 
 
-def judged(
+def by_the_rule(
     rows: Sequence[Mapping[str, Any]], declared: Collection[tuple[str, str]], primary: str, margin: float = MARGIN
 ) -> pd.DataFrame:
     """Differences with their family, adjusted p-values, the design's detectable difference, and verdicts.

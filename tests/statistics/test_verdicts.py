@@ -18,7 +18,7 @@ from suite.records.result import BASE
 from suite.statistics.bootstrap import bootstrap
 from suite.statistics.compare import compare
 from suite.statistics.variance import SeedDoubt, error_of, mean_squares, measured_error, minimum_detectable, seed_doubt
-from suite.statistics.verdicts import MARGIN, equivalence_p, holm, judged, verdict
+from suite.statistics.verdicts import MARGIN, by_the_rule, equivalence_p, holm, verdict
 from suite.types import EvalResult, RunResult, Verdict
 
 # --- Holm and TOST --------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def rows(*cells: tuple[str, str, str, float, float]) -> list[dict]:
 
 def test_each_family_is_corrected_by_itself_and_exploratory_pairs_by_none() -> None:
     pairs = [("a", "b"), ("a", "c")]
-    found = judged(
+    found = by_the_rule(
         rows(
             ("a", BASE, MEAN, 6, 1),
             *((m, r, task, 2.2 + i, 1) for i, (m, r) in enumerate(pairs) for task in ("x", "y", MEAN)),
@@ -125,7 +125,7 @@ def test_each_family_is_corrected_by_itself_and_exploratory_pairs_by_none() -> N
 
 
 def test_the_detectable_difference_is_the_designs_and_pays_for_the_family() -> None:
-    found = judged(rows(("a", "b", MEAN, 1, 0.6), ("a", "c", MEAN, 1, 0.8)), [("a", "b"), ("a", "c")], MEAN)
+    found = by_the_rule(rows(("a", "b", MEAN, 1, 0.6), ("a", "c", MEAN, 1, 0.8)), [("a", "b"), ("a", "c")], MEAN)
     error = math.sqrt((0.006**2 + 0.008**2) / 2)
     expected = (stats.t.ppf(1 - 0.05 / 2 / 2, 20) + stats.t.ppf(0.8, 20)) * error
     np.testing.assert_allclose(found["minimum_detectable"], [expected] * 2)
@@ -133,7 +133,7 @@ def test_the_detectable_difference_is_the_designs_and_pays_for_the_family() -> N
 
 def test_one_seed_decides_nothing() -> None:
     (row,) = rows(("a", "b", MEAN, 9, 0.1))
-    found = judged([row | {"seeds": 1}], [("a", "b")], MEAN).iloc[0]
+    found = by_the_rule([row | {"seeds": 1}], [("a", "b")], MEAN).iloc[0]
     assert found["verdict"] == "undecided"
     assert math.isnan(found["p"])
     assert math.isnan(found["minimum_detectable"])
