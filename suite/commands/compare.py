@@ -129,7 +129,7 @@ def tell_overlaps(config: CompareConfig) -> None:
 
 def code_of(config: CompareConfig) -> dict[str, str]:
     """Digest of every method's source, so that a folder never mixes two versions of one."""
-    from suite.experiments.settings import method_with
+    from suite.experiments.settings import method_in
     from suite.methods.cards import code_digest
 
-    return {name: code_digest(method_with(name, config.options)) for name in config.methods}
+    return {name: code_digest(method_in(config, name)) for name in config.methods}

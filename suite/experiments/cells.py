@@ -15,7 +15,7 @@ from suite.evaluation.sample_store import FOLDER as SAMPLES
 from suite.evaluation.sample_store import SampleStore
 from suite.experiments.evaluation_overlap import left_out
 from suite.experiments.names import tasks_named
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.experiments.start import environment_of, load, source_of
 from suite.methods.cards import card_digest
 from suite.policy.halving_sampler import FrugalSampler
@@ -176,7 +176,7 @@ class CellJob:
             canary = canary_of(self.config, self.out, loaded, sampler) if leads else ""
         first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
         source = source_of(self.config, loaded, sampler, self.seed)
-        method = method_with(self.method, self.config.options)
+        method = method_in(self.config, self.method)
         logger = length_logger(method, source.settings.max_new_tokens)
         trainer = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger)
         trainer.ranks = ranks_here()

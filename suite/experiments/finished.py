@@ -7,7 +7,7 @@ from typing import Any
 
 from suite.config import CompareConfig
 from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
 from suite.records.packed import pack_results, read_result
 from suite.records.result import BASE, FILE
@@ -17,7 +17,7 @@ from suite.types import RunResult, UserError
 def comparison_stages(config: CompareConfig, out: Path) -> list[list[Any]]:
     """The jobs of a comparison: base and first rollouts, then all cells (those with a critic, the slowest, first)."""
     cells = [CellJob(config, out, method, seed) for method in config.methods for seed in config.seeds]
-    cells.sort(key=lambda job: "values" not in method_with(job.method, config.options).needs)
+    cells.sort(key=lambda job: "values" not in method_in(config, job.method).needs)
     return [[BaseJob(config, out), *(FirstRolloutsJob(config, out, seed) for seed in config.seeds)], cells]
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from suite.config import CompareConfig, plain_data
 from suite.experiments.layouts import layout_for
 from suite.experiments.local_jobs import run_jobs
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.experiments.start import load, source_of
 from suite.methods.cards import card_digest
 from suite.policy.loading import model_digest
@@ -68,7 +68,7 @@ class RecordJob:
             write_atomically(self.folder / "rollouts" / f"step-{step:05d}.safetensors", recorded.to_bytes())
             write_atomically(self.folder / "policies" / f"step-{step:05d}", model_digest(merged(loaded.model)))
 
-        method = method_with(driver, self.config.options)
+        method = method_in(self.config, driver)
         log = Trainer(self.config.train, method, self.seed, source, self.folder, on_rollouts=keep).run()
         facts = {
             "recipe": self.config.name,

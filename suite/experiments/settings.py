@@ -13,6 +13,7 @@ from typing import Any
 
 from suite.config import FOLLOWS, CompareConfig, EvalConfig, TrainConfig, VllmConfig
 from suite.experiments.names import find_method, lookup
+from suite.experiments.one_credit import with_credit
 from suite.methods.cards import card_digest, setting
 from suite.records.ranges import AGAIN, Range, Ranges
 from suite.types import Method, UserError
@@ -36,6 +37,11 @@ def method_with(name: str, options: Sequence[str]) -> Method:
     method = find_method(name)
     changes = {field: value for owner, field, value in map(parsed, options) if owner == name}
     return dataclasses.replace(method, hyper=dataclasses.replace(method.hyper, **changes)) if changes else method
+
+
+def method_in(config: CompareConfig, name: str) -> Method:
+    """A method as a comparison trains it: with its options, and with the one rule for advantages where there is one."""
+    return with_credit(method_with(name, config.options), config.credit)
 
 
 def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig:
