@@ -187,4 +187,5 @@ def replayed(
         write_csv(out / f"{name}.csv", frame)
     show(tables.fairness_table(arena.fairness), "clipping by length, the same responses for every method", console)
     rows = arena.fairness.to_dict("records")
-    return [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in rows]
+    found = [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in rows]
+    return [*found, f"tables, also of whose gradient is left and who clips the same responses: {out}"]

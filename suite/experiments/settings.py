@@ -116,7 +116,9 @@ def parsed(option: str) -> tuple[str, str, Any]:
     target, equals, text = option.partition("=")
     owner, dot, field = target.rpartition(".")
     if not (equals and dot):
-        raise UserError(f"--set {option!r}: write it as method.field=value, for instance fspo.c_low=0.05")
+        near = [name for name, kind in SECTIONS.items() if equals and target in typing.get_type_hints(kind)]
+        hint = f"did you mean {near[0]}.{option}? " if near else ""
+        raise UserError(f"--set {option!r}: {hint}write it as method.field=value, for instance fspo.c_low=0.05")
     return owner, field, _value(owner, field, text, f"--set {option!r}")
 
 
@@ -153,7 +155,7 @@ def _read(text: str, kind: Any, where: str) -> Any:
         return int(text) if int in kinds else float(text)
     if str in kinds or Path in kinds:
         return text if str in kinds else Path(text)
-    names = " or ".join("none" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
+    names = " or ".join("none" if k is type(None) else NAMES_IN_TOML.get(k, str(k)) for k in kinds)
     raise UserError(f"{where}: {text!r} is not {names}")
 
 
