@@ -341,4 +341,4 @@ def primary_sentence(config: CompareConfig) -> str:
     sets = ", ".join(config.evaluation.tasks)
     several = len(config.evaluation.tasks) > 1
     what = config.primary if config.primary != MEAN else f"the mean over {sets}" if several else sets
-    return f"Primary outcome: avg@{config.evaluation.samples} on {what}, each method against the base model and FSPO."
+    return f"Primary outcome: avg@{config.evaluation.samples} on {what}, FSPO against each of the paper's baselines."

@@ -136,6 +136,7 @@ class Trainer:
         centred = group_centred(*rewards_and_groups(rollouts))
         numbers = rollout_metrics(rollouts, [part for mini in parts for part in mini], self.ranks)
         numbers |= update_metrics(reports, centred)
+        numbers["grad_norm/cut"] = sum(r.grad_norm > self.config.max_grad_norm for r in reports) / len(reports)
         numbers |= self.on_updates(self._record_updates(step, rollouts, reports, centred), before)
         numbers |= probed | {f"state/{name}": value for name, value in self.state.items()}
         numbers["tokens/updated"] = numbers["tokens/scored"] * self.config.epochs
