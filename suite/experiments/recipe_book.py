@@ -28,7 +28,9 @@ TRAINED = tuple(name for name in tasks.EMBEDDED_TASKS if tasks.TASKS[name].train
 
 def demo() -> CompareConfig:
     """Five methods, three seeds, the embedded model and tasks: the comparison behind `make demo` [ours]."""
-    train = TrainConfig(TRAINED, steps=16, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=4096)
+    train = TrainConfig(
+        TRAINED, steps=16, learning_rate=1e-4, max_new_tokens=96, tokens_per_micro_batch=4096, portable=True
+    )
     return CompareConfig("demo", FIVE, (0, 1, 2), train, EvalConfig(tasks.EMBEDDED_TASKS, batch_size=256))
 
 
@@ -41,6 +43,7 @@ DEMO: Sources = {
     "train.learning_rate": "ours: 3e-4 collapses every method on these tasks",
     "train.max_new_tokens": OURS,
     "train.tokens_per_micro_batch": OURS,
+    "train.portable": "ours: a small model, whose results anybody can make again",
     "evaluation.tasks": OURS,
     "evaluation.batch_size": OURS,
 }
@@ -62,7 +65,7 @@ DEMO_LARGE: Sources = {
 
 def smoke() -> CompareConfig:
     """Two methods, one seed, three steps: does everything run? [ours]"""
-    train = TrainConfig(TRAINED, steps=3, problems_per_step=8, mini_batches=4, checkpoint_every=1)
+    train = TrainConfig(TRAINED, steps=3, problems_per_step=8, mini_batches=4, checkpoint_every=1, portable=True)
     evaluation = EvalConfig(tasks.EMBEDDED_TASKS, samples=2, limit=12)
     return CompareConfig("smoke", ("grpo", "fspo"), (0,), train, evaluation)
 
@@ -77,6 +80,7 @@ SMOKE: Sources = dict.fromkeys(
         "train.problems_per_step",
         "train.mini_batches",
         "train.checkpoint_every",
+        "train.portable",
         "evaluation.tasks",
         "evaluation.samples",
         "evaluation.limit",
