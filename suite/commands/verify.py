@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,12 +14,13 @@ import tyro
 
 from suite.commands.compare import code_of
 from suite.commands.console import console, say
+from suite.records.result import BASE
 from suite.types import UserError
 
 if TYPE_CHECKING:
     from suite.config import CompareConfig
-    from suite.experiments.remake import Chosen
     from suite.findings.made_again import MadeAgain
+    from suite.types import RunResult
 
 NOTHING_RECORDED = "no fact on record is otherwise here: the stored numbers are not what this code computes"
 Folder = tyro.conf.Positional[Path]
@@ -54,12 +55,14 @@ def verify(
     names = chosen.names()
     whence = f" (drawn; --draw {seed} draws them again)" if cells.isdecimal() else ""
     say([f"{folder}: {config.name}, made again: {', '.join(names)}{whence}"])
+    stored, found = _stored(folder, names)
+    chosen = chosen.without([one.name for one in found])
     with _place(out) as place:
         claim_folder(config, place, ["fspo", *sys.argv[1:]], code_of(config))
         keep_canary(folder, place)
         stages = chosen.stages(config, place)
-        run_jobs(stages, layout_for(config.train, max(map(len, stages)), workers), console)
-        found = _compared(config, folder, place, chosen)
+        run_jobs(stages, layout_for(config.train, max(1, *map(len, stages)), workers), console)
+        found += _compared(config, folder, place, stored)
     for one in found:
         say(_lines(one))
     if not all(one.same for one in found):
@@ -79,34 +82,46 @@ def _place(out: Path | None) -> Iterator[Path]:
         yield Path(made) / "again"
 
 
-def _compared(config: CompareConfig, folder: Path, place: Path, chosen: Chosen) -> list[MadeAgain]:
-    """Every chosen cell beside itself, base in front; says of each seed's first rollouts whether they are the same."""
+def _path(name: str) -> Path:
+    """Where a cell lies in a comparison's folder."""
+    return Path(BASE) if name == BASE else Path("cells") / name
+
+
+def _stored(folder: Path, names: Sequence[str]) -> tuple[dict[str, RunResult], list[MadeAgain]]:
+    """The stored results of those cells that can be read, and what is said of the others."""
+    from suite.findings.made_again import MadeAgain
+    from suite.records.packed import read_result
+
+    stored, broken = {}, []
+    for name in names:
+        try:
+            stored[name] = read_result(folder / _path(name))
+        except UserError as error:
+            broken.append(MadeAgain(name, (f"cannot be read: {error}",), reasons=("the stored file itself",)))
+    return stored, broken
+
+
+def _compared(
+    config: CompareConfig, folder: Path, place: Path, results: Mapping[str, RunResult]
+) -> Iterator[MadeAgain]:
+    """Every stored result beside the one that was made again."""
     from suite.experiments.cells import FirstRolloutsJob
     from suite.experiments.finished import stored_cells
     from suite.experiments.remake import digest_under
-    from suite.findings.made_again import MadeAgain, compared
+    from suite.findings.made_again import compared
     from suite.records.comparison_folder import recorded_code, recorded_versions
     from suite.records.packed import read_result
-    from suite.records.result import BASE
 
     here, recorded, others = code_of(config), recorded_code(folder), stored_cells(config, folder)
-    found = []
-    for name in chosen.names():
-        path = Path(BASE) if name == BASE else Path("cells") / name
-        try:
-            stored = read_result(folder / path)
-        except UserError as error:
-            found.append(MadeAgain(name, (f"cannot be read: {error}",)))
-            continue
+    for name, stored in results.items():
         same = True
         if name != BASE:
             first, _ = FirstRolloutsJob(config, place, stored.seed).read()
             known = (first.header["versions"], stored.environment, recorded_versions(folder))
             same = stored.digests["first_rollouts"] in {digest_under(first, versions) for versions in known}
-        source = (recorded.get(stored.method, ""), here.get(stored.method, ""))
-        source = source if all(source) else ("", "")
-        found.append(compared(name, stored, read_result(place / path), same, source, others))
-    return found
+        sources = (recorded.get(stored.method, ""), here.get(stored.method, ""))
+        made = read_result(place / _path(name))
+        yield compared(name, stored, made, same, sources if all(sources) else ("", ""), others)
 
 
 def _lines(one: MadeAgain) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,16 @@ class Chosen:
         """METHOD-seedK of every cell, and base in front where it is among them."""
         return [*([BASE] if self.base else []), *(f"{method}-seed{seed}" for method, seed in self.cells)]
 
+    def without(self, names: Collection[str]) -> Chosen:
+        """The others."""
+        kept = tuple((method, seed) for method, seed in self.cells if f"{method}-seed{seed}" not in names)
+        return Chosen(kept, self.base and BASE not in names)
+
     def stages(self, config: CompareConfig, out: Path) -> list[list[Any]]:
         """The jobs: first rollouts and base, then the cells."""
         first = [FirstRolloutsJob(config, out, seed) for seed in self.seeds]
-        return [[*([BaseJob(config, out)] if self.base else []), *first], self.cell_jobs(config, out)]
-
-    def cell_jobs(self, config: CompareConfig, out: Path) -> list[CellJob]:
-        """A job for every cell, in order."""
-        return [CellJob(config, out, method, seed) for method, seed in self.cells]
+        cells = [CellJob(config, out, method, seed) for method, seed in self.cells]
+        return [[*([BaseJob(config, out)] if self.base else []), *first], cells]
 
 
 def chosen_cells(config: CompareConfig, cells: str, draw: int) -> Chosen:
