@@ -104,6 +104,8 @@ class TrainConfig:
     """How vLLM runs where it draws: `--set train.vllm.FIELD=value`; `dtype` and `side_by_side` follow from the rest."""
     deterministic: bool = False
     """Only deterministic algorithms, and a cuBLAS workspace of fixed size: slower, the same bits again on one GPU."""
+    portable: bool = False
+    """CPU only: kernels that every x86-64 processor since AVX2 has, on one thread: another machine repeats the bits."""
     lora_rank: int = 0
     """Rank of the low-rank adapters that are trained in place of the weights (needs peft); 0 trains all weights."""
     lora_alpha: float = 32.0

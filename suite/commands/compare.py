@@ -104,7 +104,8 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
     console.print(f"{config.name}: {cells}, {work}; {layout or 'a Ray cluster'}", highlight=False)
     tell_overlaps(config)
     if layout is None:
-        run_jobs_on_ray(jobs, console, where.ray_address, where.gpus_per_cell, engine_devices(config.train))
+        devices, portable = engine_devices(config.train), config.train.portable
+        run_jobs_on_ray(jobs, console, where.ray_address, where.gpus_per_cell, devices, portable)
     else:
         run_jobs(jobs, layout, console)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[R
     runs = [read_result(job.folder) for job in jobs[1]]
     order = {method: i for i, method in enumerate(config.methods)}
     return read_result(out / BASE), sorted(runs, key=lambda run: (order[run.method], run.seed))
+
+
+def stored_cells(config: CompareConfig, out: Path) -> list[RunResult]:
+    """The results of a comparison's cells that are there and can be read."""
+    found = []
+    for job in comparison_stages(config, out)[1]:
+        with suppress(UserError):
+            found.append(read_result(job.folder))
+    return found
 
 
 def pack_comparison(folder: Path) -> list[Path]:

@@ -37,6 +37,7 @@ def demo() -> CompareConfig:
         max_new_tokens=96,
         tokens_per_micro_batch=4096,
         probe_every=5,
+        portable=True,
     )
     return CompareConfig("demo", SEVEN, (10, 11), train, EvalConfig(tasks.EMBEDDED_TASKS, batch_size=256))
 
@@ -52,6 +53,7 @@ DEMO: Sources = {
     "train.probe_every": OURS,
     "train.max_new_tokens": OURS,
     "train.tokens_per_micro_batch": OURS,
+    "train.portable": "ours: a small model, whose results anybody can make again",
     "evaluation.tasks": OURS,
     "evaluation.batch_size": OURS,
 }
@@ -77,7 +79,7 @@ DEMO_LARGE: Sources = {
 
 def smoke() -> CompareConfig:
     """Two methods, one seed, three steps: does everything run? [ours]"""
-    train = TrainConfig(TRAINED, steps=3, problems_per_step=8, mini_batches=4, checkpoint_every=1)
+    train = TrainConfig(TRAINED, steps=3, problems_per_step=8, mini_batches=4, checkpoint_every=1, portable=True)
     evaluation = EvalConfig(tasks.EMBEDDED_TASKS, samples=2, limit=12)
     return CompareConfig("smoke", ("grpo", "fspo"), (0,), train, evaluation)
 
@@ -92,6 +94,7 @@ SMOKE: Sources = dict.fromkeys(
         "train.problems_per_step",
         "train.mini_batches",
         "train.checkpoint_every",
+        "train.portable",
         "evaluation.tasks",
         "evaluation.samples",
         "evaluation.limit",
