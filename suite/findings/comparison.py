@@ -15,7 +15,7 @@ from suite.experiments.cells import CANARY, FirstRolloutsJob
 from suite.experiments.finished import load_comparison, replayed_cells
 from suite.experiments.names import PAPER_BASELINES, REFERENCE
 from suite.experiments.recipe_book import published
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.findings import claims, stability
 from suite.findings.costs import gradient_cuts, ledger
 from suite.findings.stability import CURVES
@@ -95,7 +95,7 @@ class Comparison:
     @cached_property
     def methods(self) -> dict[str, Method]:
         """The methods as they were trained."""
-        return {name: method_with(name, self.config.options) for name in self.config.methods}
+        return {name: method_in(self.config, name) for name in self.config.methods}
 
     @cached_property
     def cards(self) -> dict[str, str]:
