@@ -145,7 +145,8 @@ def declared_table(differences: pd.DataFrame) -> pd.DataFrame:
             )
         row["p (Holm)"] = Number(p_text(first["p_holm"]))
         row["p equal (Holm)"] = Number(p_text(first["p_equal_holm"]))
-        row["detectable"] = Number.percent(first["minimum_detectable"])
+        found = first["minimum_detectable"]
+        row["detectable"] = Number("none") if found > 1 else Number.percent(found)
         rows.append(row | {"verdict": first["verdict"]})
     return pd.DataFrame(rows)
 
@@ -200,7 +201,7 @@ def verdict_lines(differences: pd.DataFrame) -> list[str]:
         if r["verdict"] not in (UNDECIDED, NO_VARIATION)
     ]
     smallest = min((r["minimum_detectable"] for r in sets if not math.isnan(r["minimum_detectable"])), default=math.nan)
-    best = "" if math.isnan(smallest) else " on the best set"
+    best = " on the best set" if smallest <= 1 else ""
     said = "; ".join(decided) or f"no difference survives the correction; {detectable_words(smallest)}{best}"
     return [*lines, f"single sets, a family of {len(sets)}: {said}"]
 
@@ -209,6 +210,8 @@ def detectable_words(points: float) -> str:
     """What the design could have found, or that one seed cannot say it."""
     if math.isnan(points):
         return "one seed does not show how much seeds differ"
+    if points > 1:
+        return "with so few seeds no difference would be found with 80 % power"
     return f"a true difference of {percent(points)} points would be found with 80 % power"
 
 

@@ -154,6 +154,9 @@ def test_verdict_lines_say_what_could_have_been_found_and_what_a_mean_hides() ->
     nothing = differences().assign(verdict="undecided", seeds=1, minimum_detectable=NAN)
     for line in (verdict_lines(nothing)[0], verdict_lines(nothing)[-1]):
         assert line.endswith("; one seed does not show how much seeds differ")
+    hopeless = differences().assign(verdict="undecided", minimum_detectable=3.04)  # two seeds: 304 points
+    assert verdict_lines(hopeless)[0].endswith("; with so few seeds no difference would be found with 80 % power")
+    assert texts(declared_table(hopeless)["detectable"]) == ["none", "none"]
     assert verdict_lines(differences().assign(verdict="undecided"))[-1] == (
         "single sets, a family of 2: no difference survives the correction; a true difference of 7.0 points would be "
         "found with 80 % power on the best set"
