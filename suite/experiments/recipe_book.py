@@ -28,10 +28,10 @@ TRAINED = tuple(name for name in tasks.EMBEDDED_TASKS if tasks.TASKS[name].train
 
 
 def demo() -> CompareConfig:
-    """Seven methods, two seeds, the embedded model and tasks, at a rate where clips act: behind `make demo` [ours]."""
+    """Seven methods, three seeds, the embedded model and tasks, at a rate where clips act: behind `make demo` [ours]."""
     train = TrainConfig(
         TRAINED,
-        steps=20,
+        steps=12,
         mini_batches=16,
         learning_rate=3e-4,
         max_new_tokens=96,
@@ -39,7 +39,7 @@ def demo() -> CompareConfig:
         probe_every=5,
         portable=True,
     )
-    return CompareConfig("demo", SEVEN, (10, 11), train, EvalConfig(tasks.EMBEDDED_TASKS, batch_size=256))
+    return CompareConfig("demo", SEVEN, (10, 11, 12), train, EvalConfig(tasks.EMBEDDED_TASKS, batch_size=256))
 
 
 DEMO: Sources = {
