@@ -174,6 +174,7 @@ def replayed(
     """Replay methods on a bank and write the arena's tables; the sentences, one a method and range."""
     from suite.experiments.names import REFERENCE, known_methods
     from suite.experiments.settings import method_with
+    from suite.findings.rules import judged
     from suite.records.bank import Bank
     from suite.replay.replays import Arena
     from suite.report import tables
@@ -185,6 +186,6 @@ def replayed(
     arena = Arena(methods, bank.updates(), reference=REFERENCE)
     for name, frame in arena.tables().items():
         write_csv(out / f"{name}.csv", frame)
-    show(tables.fairness_table(arena.fairness), "clipping by length, the same responses for every method", console)
-    rows = arena.fairness.to_dict("records")
-    return [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in rows]
+    found = judged(arena.fairness)
+    show(tables.fairness_table(found), "clipping by length, the same responses for every method", console)
+    return [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in found.to_dict("records")]

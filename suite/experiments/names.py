@@ -16,6 +16,8 @@ from suite.types import Method, Task, UserError
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
 REFERENCE = "fspo"
 """The method whose own clip rate the others are matched to."""
+PAPER_BASELINES = ("rloo", "grpo", "gspo")
+"""The rivals of FSPO's abstract: its claim of accuracy is about these, each at the range that the suite gives it."""
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
 LM_EVAL_TASKS = tasks.LM_EVAL_TASKS

@@ -11,6 +11,8 @@ import pandas as pd
 from suite.config import MEAN
 
 NOTHING = "–"
+SMALLEST_P = 1e-4
+"""A p-value below it is not told from it: no p is written as 0."""
 
 
 def select(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -48,6 +50,17 @@ def percent(value: float, low: float | None = None, high: float | None = None, *
     if low is None or high is None or np.isnan(value):
         return one(value)
     return f"{one(value)} [{one(low)}, {one(high)}]"
+
+
+def p_text(p: float) -> str:
+    """A p-value with four decimals, "< .0001" below that, a dash for nan.
+
+    >>> p_text(0.0421), p_text(3e-9), p_text(1.0), p_text(float("nan"))
+    ('.0421', '< .0001', '1.0000', '–')
+    """
+    if np.isnan(p):
+        return NOTHING
+    return "< .0001" if p < SMALLEST_P else f"{p:.4f}".removeprefix("0")
 
 
 @dataclass(frozen=True)
