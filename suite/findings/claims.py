@@ -26,6 +26,8 @@ from suite.statistics.frames import NOTHING, names_of, numbers_of, p_text, perce
 from suite.types import Level, Method
 
 MATCHED, OWN_CELLS = "matched", "default, own cells"
+FEW_SEEDS = 3
+"""With fewer seeds the spread between seeds is hardly known (`suite.replay.evenness.Spread`)."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,31 @@ def flattening(fairness: pd.DataFrame, methods: Mapping[str, Method], runs: str)
     text = "The drift and sqrt(L) band flattens clip rates over length"
     words = _words(fairness, [OURS, *rules.fixed_ranges(methods)])
     ours = words.get(OURS)
-    fixed = [word for name, word in words.items() if name != OURS]
+    fixed = {name: word for name, word in words.items() if name != OURS}
     if ours is None or not fixed:
         return _untestable(text, f"needs {OURS} and a method that clips a whole response in a fixed range")
-    return Claim(text, clip_text(fairness, list(words)), runs, rules.flattening_verdict(ours, fixed))
+    others = ", ".join(f"{name} {word}" for name, word in fixed.items())
+    measured = f"{clip_text(fairness, [OURS])}. Fixed ranges: {others}"
+    return Claim(text, measured, runs, rules.flattening_verdict(ours, fixed.values()))
 
 
 def clip_text(fairness: pd.DataFrame, names: Sequence[str]) -> str:
-    """What the rule of clip rates says of some methods, and the numbers that it looked at; equal rows are one."""
-    rows = {span: _rows(fairness, names, span) for span in (MATCHED, OWN_CELLS)}
+    """The words of some methods at matched ranges with what they rest on, then those in own cells; equal rows are one.
+
+    Slopes are per doubling of the length, in points and as a share of the method's clip rate with the interval that
+    decides.
+    """
+    matched, own = (_rows(fairness, names, span) for span in (MATCHED, OWN_CELLS))
     parts = [
-        f"{row['method']} {rules.clip_word(row)} ({_slope(row)}, {p_text_of(row['p_even'])}, LRE {row['lre_max']:.3f} "
-        f"where chance alone gives {row['lre_noise']:.3f}; with truncated responses {_slope(row, 'all_')})"
-        for row in rows[MATCHED]
+        f"{row['method']} {rules.clip_word(row)} (slope {_slope(row)}, {p_text_of(row['p_even'])}; with truncated "
+        f"responses {_slope(row, 'all_')}; by chance LRE would be {row['lre_noise']:.3f}, it is {row['lre_max']:.3f})"
+        for row in matched
     ]
-    text = f"clip rates at one clip rate, points per doubling of length: {'; '.join(parts)}"
-    own = ", ".join(f"{row['method']} {rules.clip_word(row)} ({_slope(row)})" for row in rows[OWN_CELLS])
-    return f"{text}. At own ranges in own cells: {own}" if own else text
+    text = "; ".join(parts)
+    if any(row["seeds"] < FEW_SEEDS for row in matched):
+        text += f"; seeds: {matched[0]['seeds']}, which says little of others"
+    apart = ", ".join(f"{row['method']} {rules.clip_word(row)} (slope {_slope(row)})" for row in own)
+    return f"{text}. Own ranges in own cells: {apart}" if apart else text
 
 
 def p_text_of(p: float) -> str:
@@ -98,8 +108,15 @@ def _rows(fairness: pd.DataFrame, names: Sequence[str], span: str) -> list[dict[
 
 
 def _slope(row: Mapping[str, Any], part: str = "") -> str:
-    name = f"{part}clipped_slope"
-    return percent(row[name], row[f"{name}_low"], row[f"{name}_high"], sign=True)
+    """A slope in points, and as a share of the clip rate with its 95 % interval.
+
+    >>> _slope({"clipped_slope": -0.018, "relative_slope": -0.24, "relative_slope_low": -0.42,
+    ... "relative_slope_high": -0.06})
+    '-1.8 points, -24 [-42, -6] % of its clip rate'
+    """
+    middle, low, high = (100 * row[f"{part}relative_slope{end}"] for end in ("", "_low", "_high"))
+    share = NOTHING if math.isnan(middle) else f"{middle:+.0f} [{low:+.0f}, {high:+.0f}]"
+    return f"{percent(row[f'{part}clipped_slope'], sign=True)} points, {share} % of its clip rate"
 
 
 # --- the bound ------------------------------------------------------------------------------------

@@ -143,7 +143,10 @@ def judged(fairness: pd.DataFrame) -> pd.DataFrame:
     """The rows with their `word`, which also heads their sentence; a method without a band has "no band"."""
     rows = records(fairness)
     words = [clip_word(row) if row.get("band", True) else "no band" for row in rows]
-    sentences = [f"{word}, {row['sentence']}" for word, row in zip(words, rows, strict=True)]
+    sentences = [
+        f"{word}{' by its bend' if word == UNEVEN and row['p_slope'] > row['p_bend'] else ''}, {row['sentence']}"
+        for word, row in zip(words, rows, strict=True)
+    ]
     return fairness.assign(word=words, sentence=sentences)
 
 

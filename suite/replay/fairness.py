@@ -234,8 +234,10 @@ def lre_intervals(relative: np.ndarray, drawn: np.ndarray, responses: np.ndarray
         LRE between the largest (mean) of max(|r(l) - 1| - w se(l), 0) and that of |r(l) - 1| + w se(l)
 
     A percentile interval would lie above its estimate: resampling adds noise to every bin, and a largest deviation
-    only grows with noise. This one contains its estimate, reaches 0 where no bin stands out, and covers at least as
-    often as it says. Empty bins do not count; nan without replicates. Source: ours.
+    only grows with noise. This one contains its estimate and reaches 0 where no bin stands out. In simulations it
+    covers more than 99 % where acceptance differs as FSPO's does on the demo; where all bins have one acceptance and
+    8 % are clipped, 95 % with 1,000 independent responses a bin, 93 % with 150, 86 % with 60 (six bins, 1,000 worlds
+    each): no rule decides by it. Empty bins do not count; nan without replicates. Source: ours.
     """
     used = np.asarray(responses) > 0
     if not len(drawn) or not used.any():
