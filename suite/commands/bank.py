@@ -174,7 +174,7 @@ def replayed(
     """Replay methods on a bank and write the arena's tables; the sentences, one a method and range."""
     from suite.experiments.names import REFERENCE, known_methods
     from suite.experiments.settings import method_with
-    from suite.findings.rules import judged
+    from suite.findings.rules import with_words
     from suite.records.bank import Bank
     from suite.replay.replays import Arena
     from suite.report import tables
@@ -186,6 +186,6 @@ def replayed(
     arena = Arena(methods, bank.updates(), reference=REFERENCE)
     for name, frame in arena.tables().items():
         write_csv(out / f"{name}.csv", frame)
-    found = judged(arena.fairness)
+    found = with_words(arena.fairness)
     show(tables.fairness_table(found), "clipping by length, the same responses for every method", console)
     return [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in found.to_dict("records")]

@@ -104,7 +104,7 @@ def _rows(fairness: pd.DataFrame, names: Sequence[str], span: str) -> list[dict[
     order = {name: i for i, name in enumerate(names)}
     kept = part.take(np.flatnonzero(part["method"].isin(order)))
     kept = kept.sort_values("method", key=lambda column: column.map(order))
-    return records(rules.merged(kept)) if len(kept) else []
+    return records(rules.equal_rows_joined(kept)) if len(kept) else []
 
 
 def _slope(row: Mapping[str, Any], part: str = "") -> str:
@@ -171,7 +171,7 @@ def bounding(summary: pd.DataFrame, runs: str) -> Claim:
     mine = select(summary, method=OURS)
     if mine.empty or mine["seeds"].iloc[0] < 2:
         return _untestable(text, f"needs {OURS}, and two seeds of updates with K LRE < 1")
-    rows = rules.merged(select(summary, sequence=True))
+    rows = rules.equal_rows_joined(select(summary, sequence=True))
     rows = sorted(records(rows), key=lambda row: OURS not in row["method"].split(" = "))
     head = "holds for updates scaled by length (algebra, not evidence)"
     parts = [

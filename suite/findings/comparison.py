@@ -147,7 +147,7 @@ class Comparison:
     @cached_property
     def fairness(self) -> pd.DataFrame:
         """Clip rates, slopes and LRE of the arena, with the word that the rules give every row."""
-        return rules.judged(self.arena.fairness)
+        return rules.with_words(self.arena.fairness)
 
     @property
     def growth_lines(self) -> list[str]:

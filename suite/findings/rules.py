@@ -54,8 +54,8 @@ RULES = (
         DATED,
         "`clipped`: the share of responses with a gradient whose gradient the clip cuts, by length, at ranges matched "
         "to one clip rate on the same recorded responses; own cells stand beside it",
-        f"{FLAT}: the 90 % interval of the slope per doubling lies within {SLOPE_MARGIN:.0%} of the clip rate, and no "
-        "length bin can be off the mean by more than a third of it (one-sided 95 %), with and without truncated "
+        f"{FLAT}: the 90 % interval of the slope per doubling lies within {100 * SLOPE_MARGIN:.0f} % of the clip rate, "
+        "and no length bin can be off the mean by more than a third of it (one-sided 95 %), with and without truncated "
         f"responses. {UNEVEN}: not flat, and p < .05 that finished responses have neither slope nor bend. Else "
         f"{UNDECIDED}",
         "Flat has to be shown, so it is an equivalence test. A slope is blind to a U, so every bin is bounded too; a "
@@ -76,8 +76,8 @@ RULES = (
         "claim 2, the bound",
         DATED,
         "the share of FSPO's updates with K LRE < 1 whose cosine lies below the bound of LRE, seed by seed",
-        f"{SUPPORTED}: its 95 % t interval over seeds ends below {BELOW_BOUND:.0%}. {NOT_SUPPORTED}: it begins above "
-        f"{BELOW_BOUND:.0%}. Else {UNDECIDED}",
+        f"{SUPPORTED}: its 95 % t interval over seeds ends below {100 * BELOW_BOUND:.0f} %. {NOT_SUPPORTED}: it begins "
+        f"above {100 * BELOW_BOUND:.0f} %. Else {UNDECIDED}",
         "Updates of one seed are not independent, so seeds count. Methods are not pooled, and token ratios are not "
         "what the theorem is about. For updates scaled by length the bound is algebra, not evidence. Our lemma assumes "
         "that a clip only scales; the paper's theorem has a further assumption (bounded correlation) that is not "
@@ -139,7 +139,7 @@ def clip_word(row: Mapping[str, Any]) -> str:
     return UNEVEN if row["p_even"] < ALPHA else UNDECIDED
 
 
-def judged(fairness: pd.DataFrame) -> pd.DataFrame:
+def with_words(fairness: pd.DataFrame) -> pd.DataFrame:
     """The rows with their `word`, which also heads their sentence; a method without a band has "no band"."""
     rows = records(fairness)
     words = [clip_word(row) if row.get("band", True) else "no band" for row in rows]
@@ -182,7 +182,7 @@ def flattening_verdict(ours: str, fixed: Collection[str]) -> str:
     return SUPPORTED if ours == FLAT and set(fixed) == {UNEVEN} else UNDECIDED
 
 
-def merged(frame: pd.DataFrame) -> pd.DataFrame:
+def equal_rows_joined(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows whose numbers are all equal as one row, its `method` "ppo = grpo": in a replay they are one method.
 
     Texts beside the numbers are those of the first; frames without a range are one range.

@@ -70,7 +70,7 @@ def page_text(lab: Lab) -> str:
 
 def _clipping(lab: Lab) -> Iterator[str]:
     arena = lab.arena
-    found = rules.judged(arena.fairness)
+    found = rules.with_words(arena.fairness)
     by_range = {span: select(found, range=span) for span in ("default", "matched")}
     yield "## Who is clipped, by length"
     yield "![clip by length](clip_by_length.png)\n\n![acceptance](acceptance.png)"
@@ -122,7 +122,7 @@ def _questions(lab: Lab) -> Iterator[str]:
     for question in QUESTIONS:
         part = select(lab.variants, range=question)
         relative = numbers_of(part, "relative_slope")
-        table = tables.fairness_table(rules.judged(part)).drop(columns="range")
+        table = tables.fairness_table(rules.with_words(part)).drop(columns="range")
         table.insert(4, "relative slope", [Number.of(x, "+.2f") for x in relative])
         yield f"### {question}"
         yield markdown(table)

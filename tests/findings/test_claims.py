@@ -216,7 +216,7 @@ def trained(seeds: int = 8, rates: int = 3, probes: bool = True, **means: float)
         ({"fspo": 0.2, "luspo": 0.1}, NOT_TESTABLE),
     ],
 )
-def test_steadiness(means: dict[str, float], verdict: str) -> None:
+def test_steadiness(means: dict[str, Any], verdict: str) -> None:
     assert steadiness(trained(**means), "x").verdict == verdict
 
 

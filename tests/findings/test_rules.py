@@ -22,13 +22,13 @@ from suite.findings.rules import (
     accuracy_word,
     bound_verdict,
     clip_word,
+    equal_rows_joined,
     fixed_ranges,
     flattening_verdict,
-    judged,
-    merged,
     reweighting_verdict,
     steadiness_verdict,
     superiority_verdict,
+    with_words,
 )
 from suite.report.markdown import markdown
 
@@ -62,7 +62,7 @@ def test_the_word_of_a_method(row: dict, word: str) -> None:
 
 def test_a_word_heads_its_sentence_and_a_bend_is_named() -> None:
     frame = pd.DataFrame([clip_row(low=-0.2, p_even=0.01, p_bend=0.005), clip_row(), clip_row() | {"band": False}])
-    found = judged(frame.assign(band=[True, True, False]))
+    found = with_words(frame.assign(band=[True, True, False]))
     assert found["word"].tolist() == [UNEVEN, FLAT, "no band"]
     assert found["sentence"].tolist() == [
         "uneven by its bend, no slope found: +0.0",
@@ -176,14 +176,14 @@ def test_equal_rows_are_one() -> None:
             "sentence": ["a", "b", "c", "d"],
         }
     )
-    assert merged(frame)["method"].tolist() == ["ppo = grpo", "rloo", "ppo"]
+    assert equal_rows_joined(frame)["method"].tolist() == ["ppo = grpo", "rloo", "ppo"]
 
 
 def test_every_rule_is_dated_and_has_a_reason() -> None:
     assert [rule.of.split(",")[0] for rule in rules.RULES[1:]] == [f"claim {i}" for i in range(1, 6)]
     assert all(rule.dated >= "2026-11-29" and len(rule.reason) > 80 for rule in rules.RULES)
     words = " ".join(rule.threshold for rule in rules.RULES)
-    assert f"{rules.SLOPE_MARGIN:.0%} of the clip rate" in words
+    assert f"{100 * rules.SLOPE_MARGIN:.0f} % of the clip rate" in words
     assert "a third" in words
     assert pytest.approx(1 / 3) == rules.BIN_MARGIN
 

@@ -79,11 +79,10 @@ def test_the_verdict_follows_the_numbers(heavy_short: bool, tmp_path: Path) -> N
     fixed = [clip_word(rows[name]) for name in fixed_ranges(METHODS) if name in rows]
     verdict = flattening_verdict(clip_word(rows["fspo"]), fixed)
     assert f"flattens clip rates over length: {verdict} on this bank, by the rule of {DATED}" in claim_sentence(lab)
-    assert f"fspo {clip_word(rows['fspo'])} (slope {100 * rows['fspo']['clipped_slope']:+.1f} points" in claim_sentence(
-        lab
-    )
+    word, points = clip_word(rows["fspo"]), 100 * rows["fspo"]["clipped_slope"]
+    assert f"fspo {word} (slope {points:+.1f} points" in claim_sentence(lab)
     if heavy_short:
-        assert clip_word(rows["fspo"]) == UNEVEN
+        assert word == UNEVEN
         assert verdict == NOT_SUPPORTED
 
 
