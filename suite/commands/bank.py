@@ -174,6 +174,7 @@ def replayed(
     """Replay methods on a bank and write the arena's tables; the sentences, one a method and range."""
     from suite.experiments.names import REFERENCE, known_methods
     from suite.experiments.settings import method_with
+    from suite.findings.rules import with_words
     from suite.records.bank import Bank
     from suite.replay.replays import Arena
     from suite.report import tables
@@ -185,7 +186,7 @@ def replayed(
     arena = Arena(methods, bank.updates(), reference=REFERENCE)
     for name, frame in arena.tables().items():
         write_csv(out / f"{name}.csv", frame)
-    show(tables.fairness_table(arena.fairness), "clipping by length, the same responses for every method", console)
-    rows = arena.fairness.to_dict("records")
-    found = [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in rows]
-    return [*found, f"tables, also of whose gradient is left and who clips the same responses: {out}"]
+    found = with_words(arena.fairness)
+    show(tables.fairness_table(found), "clipping by length, the same responses for every method", console)
+    lines = [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in found.to_dict("records")]
+    return [*lines, f"tables, also of whose gradient is left and who clips the same responses: {out}"]

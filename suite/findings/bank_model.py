@@ -193,13 +193,21 @@ def turn_table(cosine: pd.DataFrame, own: str) -> pd.DataFrame:
 
 
 def bound_sentence(bounds: pd.DataFrame) -> str:
-    """How often the bound of LRE said something, whether a length-scaled update ever fell below it, and a real clip."""
-    bound, scaled, violated = (numbers_of(bounds, name) for name in ("bound", "scaled", "violated"))
-    said = ~np.isnan(bound)
-    if not said.any():
-        return f"K LRE reached 1 in all {len(bounds)} updates and methods: the bound says nothing here."
-    below = int((scaled[said] < bound[said] - ROUNDING).sum())
+    """Method by method: how often the bound of LRE said something, and how often a real clip fell below it."""
+    lines = []
+    for method in names_of(bounds, "method"):
+        mine = select(bounds, method=method)
+        said = ~np.isnan(numbers_of(mine, "bound"))
+        if not said.any():
+            lines.append(f"{method} K LRE reached 1 in all {len(mine)} cases")
+            continue
+        below = numbers_of(mine, "violated")[said].sum()
+        lines.append(
+            f"{method} below it in {below:.0f} of {said.sum()} ({len(mine) - said.sum()} with K LRE of 1 or more)"
+        )
+    bound, scaled = numbers_of(bounds, "bound"), numbers_of(bounds, "scaled")
+    algebra = int(np.nansum(scaled < bound - ROUNDING))
     return (
-        f"The bound says something (K LRE < 1) in {said.sum()} of {len(bounds)} cases. Updates scaled by length fall "
-        f"below it in {below}, real clips, which its assumption leaves out, in {violated[said].sum():.0f}."
+        f"Updates scaled by length fall below the bound in {algebra} cases (0 by algebra). Real clips, which its "
+        f"assumption leaves out: {', '.join(lines)}."
     )

@@ -16,7 +16,7 @@ from suite.experiments.finished import load_comparison, replayed_cells
 from suite.experiments.names import PAPER_BASELINES, REFERENCE
 from suite.experiments.recipe_book import published
 from suite.experiments.settings import method_in
-from suite.findings import claims, stability
+from suite.findings import claims, rules, stability
 from suite.findings.costs import gradient_cuts, ledger
 from suite.findings.stability import CURVES
 from suite.records.comparison_folder import stored_config
@@ -150,6 +150,11 @@ class Comparison:
         """All methods on the updates of all cells."""
         return Arena(self.methods, self.updates, reference=REFERENCE)
 
+    @cached_property
+    def fairness(self) -> pd.DataFrame:
+        """Clip rates, slopes and LRE of the arena, with the word that the rules give every row."""
+        return rules.with_words(self.arena.fairness)
+
     @property
     def growth_lines(self) -> list[str]:
         """One sentence a sign of the advantage: how mean and variance of S grow with length."""
@@ -187,17 +192,22 @@ class Comparison:
         return log_prob_bounds(self.methods, self.updates, {name: {} for name in self.methods}, edges)
 
     @cached_property
+    def bound_summary(self) -> pd.DataFrame:
+        """Real clips beside the bound of LRE, by method."""
+        return claims.bound_summary(self.bounds, self.methods)
+
+    @cached_property
     def claims(self) -> list[claims.Claim]:
         """The five claims of the paper's abstract, each with what these runs say of it."""
         replays = f"replays of {len(replayed_cells(self.config, self.out))} cells"
         trained = f"{len(self.runs)} cells"
         swept = trained if len(self.sweep) == 1 else f"{len(self.stability)} cells at {len(self.sweep)} learning rates"
         return [
-            claims.reweighting(self.arena.fairness, replays),
-            claims.bounding(self.bounds, replays),
-            claims.flattening(self.arena.fairness, replays),
+            claims.reweighting(self.fairness, self.methods, replays),
+            claims.bounding(self.bound_summary, replays),
+            claims.flattening(self.fairness, self.methods, replays),
             claims.steadiness(self.stability, swept),
-            claims.superiority(self.statistics.differences, len(self.base.evals), trained),
+            claims.superiority(self.statistics.differences, trained),
         ]
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -222,7 +232,8 @@ class Comparison:
             "curves": self.curves,
             "clip_by_length": arena.by_length,
             "clip_by_length_and_sign": arena.by_length_and_sign,
-            "fairness": arena.fairness,
+            "fairness": self.fairness,
+            "bounds": self.bound_summary,
             "growth": arena.growth,
             "growth_by_length": arena.growth_bins,
             "growth_quantiles": arena.quantiles,

@@ -1,6 +1,7 @@
-"""How steadily each method trains: collapse, drawdown, gradient spikes, drift of entropy and length, by learning rate.
+"""How steadily each method trains: collapse, falls on the probe set, gradient spikes, drift of entropy and length.
 
-All rules are ours. They read the curves that a finished cell stores, nothing else.
+All rules are ours; those behind a claim stand in `suite.findings.rules`. They read what a finished cell stores: its
+logged curves, and its final answers beside the base model's.
 """
 
 from __future__ import annotations
@@ -12,27 +13,41 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.special import stdtrit
+from scipy.stats import chi2
 
 from suite.experiments.finished import load_comparison
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
 from suite.records.result import BASE
 from suite.statistics.compare import compare
 from suite.statistics.frames import NOTHING, names_of, numbers_of, select
+from suite.statistics.intervals import wilson_limits
+from suite.statistics.variance import LEVEL
+from suite.statistics.verdict_counts import scores
 from suite.types import RunResult, UserError
 
+PROBE = "probe/reward"
+"""Mean reward on a fixed set of problems with common noise, logged every few steps."""
 WINDOW = 3
-"""Steps that a start, an end and a smoothed reward are the mean of."""
-COLLAPSE = 0.5
-"""A run collapsed when its last rewards are below this share of its first ones."""
+"""Steps that a start and an end are the mean of."""
 SPIKE = 5.0
 """A gradient norm above this many times the run's median is a spike."""
 SWEEP = "sweep"
 """Folder beside a comparison's cells that holds the same comparison at other learning rates, one folder each."""
-NUMBERS = ("collapsed", "drawdown", "spike_share", "entropy_drift", "length_ratio")
+NUMBERS = ("collapsed", "probe_fall", "spike_share", "entropy_drift", "length_ratio")
+RULES_TEXT = (
+    "a run collapsed when its final accuracy on the mean of sets lies below the base model's with its whole 95 % "
+    "interval over problems, or a reward or gradient norm is no number; its interval counts a seed once, however many "
+    "rates it was trained with. `probe fall` is the largest fall of the reward on a fixed set of problems below its "
+    "earlier maximum; `spread` the standard deviation of final accuracies over seeds, in points; a spike is a gradient "
+    "norm above 5 times the run's median; entropy in nats a token and response length compare the last three steps "
+    "with the first three"
+)
+"""What the columns of a stability table mean."""
 
 CURVES: Mapping[str, str] = {
     "reward": "mean reward",
+    PROBE: "reward on the probe set",
     "entropy/mean": "entropy, nats a token",
     "length/mean": "response length, tokens",
     "grad_norm/max": "largest gradient norm",
@@ -85,21 +100,19 @@ def _difference(one: object, other: object) -> str:
 def run_stability(curves: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
     """Numbers of one run from its logged curves, one entry a step.
 
-    collapsed      1 when the mean reward of the last three steps is below half of that of the first three, or when a
-                   reward or gradient norm is not a number; else 0
-    drawdown       largest fall of the reward, smoothed over three steps, below its earlier maximum
+    broken         1 when a reward or gradient norm is not a number, else 0
+    probe_fall     largest fall of the reward on the probe set below its earlier maximum; nan with fewer than two probes
     spike_share    share of steps whose largest gradient norm, before the cut, exceeds 5 times the run's median
     entropy_drift  mean entropy of the last three steps minus that of the first three, nats a token
     length_ratio   mean response length of the last three steps over that of the first three
     """
     reward, norm = _numbers(curves, "reward/mean"), _numbers(curves, "grad_norm/max")
     entropy, length = _numbers(curves, "entropy/mean"), _numbers(curves, "length/mean")
-    smooth = np.convolve(reward, np.full(WINDOW, 1 / WINDOW), mode="valid") if len(reward) >= WINDOW else reward
-    start, end = reward[:WINDOW].mean(), reward[-WINDOW:].mean()
-    broken = not (np.isfinite(reward).all() and np.isfinite(norm).all())
+    probe = _numbers(curves, PROBE) if PROBE in curves else np.array([])
+    probe = probe[~np.isnan(probe)]
     return {
-        "collapsed": float(broken or end < COLLAPSE * start),
-        "drawdown": float(np.max(np.maximum.accumulate(smooth) - smooth)),
+        "broken": float(not (np.isfinite(reward).all() and np.isfinite(norm).all())),
+        "probe_fall": float(np.max(np.maximum.accumulate(probe) - probe)) if len(probe) > 1 else np.nan,
         "spike_share": float(np.mean(norm > SPIKE * np.median(norm))),
         "entropy_drift": float(entropy[-WINDOW:].mean() - entropy[:WINDOW].mean()),
         "length_ratio": float(length[-WINDOW:].mean() / length[:WINDOW].mean()),
@@ -110,15 +123,54 @@ def _numbers(curves: Mapping[str, Sequence[float | None]], name: str) -> np.ndar
     return np.array([np.nan if x is None else x for x in curves[name]], float)
 
 
+def against_base(run: RunResult, base: RunResult) -> dict[str, float]:
+    """One run's final accuracy on the mean of sets, and how far ahead of the base model it ends, with a 95 % interval.
+
+        ahead = mean over sets of mean over problems of (run - base),   error^2 = sum over sets of var / n / sets^2
+
+    Paired by problem; Student's t with the problems of the smallest set, less one. The run's seed is given, so the
+    interval says whether this run's end is below the base model, not whether the method's is. Source: ours.
+    """
+    names = [result.task for result in run.evals]
+    models = {id(each): {found.task: scores({0: found}, each.method) for found in each.evals} for each in (run, base)}
+    gaps = [models[id(run)][name].means[0] - models[id(base)][name].means[0] for name in names]
+    ahead = float(np.mean([gap.mean() for gap in gaps]))
+    error = float(np.sqrt(sum(gap.var(ddof=1) / len(gap) for gap in gaps))) / len(gaps)
+    half = float(stdtrit(min(map(len, gaps)) - 1, (1 + LEVEL) / 2)) * error
+    final = float(np.mean([models[id(run)][name].means.mean() for name in names]))
+    return {"final": final, "ahead": ahead, "ahead_low": ahead - half, "ahead_high": ahead + half}
+
+
 def stability(sweep: Sequence[RateRuns]) -> pd.DataFrame:
-    """One row a run: learning_rate, method, seed, the numbers of `run_stability`."""
-    return pd.DataFrame(
-        [
-            {"learning_rate": part.rate, "method": run.method, "seed": run.seed} | run_stability(run.curves)
-            for part in sweep
-            for run in part.runs
-        ]
-    )
+    """One row a run: learning_rate, method, seed, collapsed, the numbers of `run_stability` and `against_base`.
+
+    collapsed: 1 when the run is broken or its end lies below the base model with its whole interval, else 0.
+    """
+    rows = []
+    for part in sweep:
+        for run in part.runs:
+            numbers = run_stability(run.curves) | against_base(run, part.base)
+            collapsed = float(numbers["broken"] > 0 or numbers["ahead_high"] < 0)
+            row = {"learning_rate": part.rate, "method": run.method, "seed": run.seed, "collapsed": collapsed}
+            rows.append(row | numbers)
+    return pd.DataFrame(rows)
+
+
+def seed_spread(runs: pd.DataFrame) -> tuple[float, float, float]:
+    """Standard deviation of one method's final accuracies over seeds, and its 95 % interval; nan for one seed.
+
+        s sqrt((n - 1) / chi2(.975, n - 1))  to  s sqrt((n - 1) / chi2(.025, n - 1))
+
+    At the learning rate with the most seeds, the first of them: other rates of the same seeds are no new observations.
+    """
+    counts = runs.groupby("learning_rate", sort=False)["seed"].nunique()
+    final = numbers_of(select(runs, learning_rate=counts.idxmax()), "final")
+    free = len(final) - 1
+    if free < 1:
+        return np.nan, np.nan, np.nan
+    spread = float(final.std(ddof=1))
+    low, high = (spread * float(np.sqrt(free / chi2.ppf(tail, free))) for tail in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
+    return spread, low, high
 
 
 def gains(sweep: Sequence[RateRuns], *, seed: int, repetitions: int) -> pd.DataFrame:
@@ -137,20 +189,23 @@ def gains(sweep: Sequence[RateRuns], *, seed: int, repetitions: int) -> pd.DataF
 
 
 def stability_summary(runs: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
-    """One row a method: runs, collapsed share with its Wilson interval, means over runs, and learning rates that end
+    """One row a method: runs, seeds, collapsed share, means over runs, spread over seeds, and learning rates that end
     above the base model (their interval excludes 0), as text.
+
+    collapsed_low, collapsed_high: Wilson limits with a seed as one trial: the runs of one seed are not independent.
     """
     rows = []
     for method in names_of(runs, "method"):
-        numbers = {name: numbers_of(select(runs, method=method), name) for name in NUMBERS}
-        count = len(numbers["collapsed"])
-        share = binomtest(int(numbers["collapsed"].sum()), count).proportion_ci(method="wilson")
+        mine = select(runs, method=method)
+        numbers = {name: numbers_of(mine, name) for name in NUMBERS}
+        seeds = len(set(mine["seed"].tolist()))
+        low, high = wilson_limits(float(numbers["collapsed"].mean()), seeds)
         own = select(gain, method=method)
         above = numbers_of(own, "learning_rate")[numbers_of(own, "low") > 0]
         rows.append(
-            {"method": method, "runs": count, "collapsed_low": share.low, "collapsed_high": share.high}
+            {"method": method, "runs": len(mine), "seeds": seeds, "collapsed_low": low, "collapsed_high": high}
             | {name: float(x.mean()) for name, x in numbers.items()}
-            | {"largest_drawdown": float(numbers["drawdown"].max())}
+            | dict(zip(("spread", "spread_low", "spread_high"), seed_spread(mine), strict=True))
             | {"rates_above_base": ", ".join(f"{rate:g}" for rate in above) or NOTHING}
         )
     return pd.DataFrame(rows)

@@ -1,7 +1,9 @@
 """Length fairness: who is clipped, by response length. Tables with intervals, and LRE.
 
 A frame of responses has one row per response and method: method, range, seed, problem_id, length, truncated, sign (of
-the advantage), outside_band and clipped (0 or 1, or the share of the response's tokens for a token ratio).
+the advantage), outside_band and clipped (0 or 1, or the share of the response's tokens for a token ratio). What a
+method does to short and long responses is said by `clipped`, where the clip cuts a gradient; `outside_band` also counts
+the side that the min ignores and responses without a gradient, and decides nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from suite.replay.evenness import evenness
 from suite.replay.resampling import (
     LEVEL,
     Sums,
@@ -80,8 +83,10 @@ def _cluster_sums(frame: pd.DataFrame, edges: np.ndarray, count: int) -> Sums:
         "outside": add(outside, where, bins),
         "gradients": add(gradient, where, bins),
         "clipped": add(clipped * gradient, where, bins),
+        "doublings": add(doublings * gradient, where, bins),
     }
-    for name, y, rows in (("outside_", outside, finished), ("clipped_", clipped, finished & gradient)):
+    columns = (("outside_", outside, finished), ("clipped_", clipped, finished & gradient), ("all_", clipped, gradient))
+    for name, y, rows in columns:
         parts = {"n": rows, "x": doublings, "xx": doublings**2, "y": y, "xy": doublings * y}
         sums |= {name + key: add(np.where(rows, value, 0.0), one, 1) for key, value in parts.items()}
     return sums
@@ -104,9 +109,20 @@ def _shares(sums: Sums) -> dict[str, np.ndarray]:
             "mean_clipped": sums["clipped"].sum(-1) / sums["gradients"].sum(-1),
             "outside_slope": slope(sums, "outside_"),
             "clipped_slope": slope(sums, "clipped_"),
+            "all_clipped_slope": slope(sums, "all_"),
             "lre_max": largest,
             "lre_mean": average,
         }
+
+
+def _evenness(clusters: Sums, seeds: np.ndarray) -> dict[str, float]:
+    """`evenness` of finished responses; and of all of them by name all_..., the truncated ones a bin of their own."""
+    found = {}
+    for name, prefix, bins in (("", "clipped_", slice(None, -1)), ("all_", "all_", slice(None))):
+        sums = {key: clusters[key][..., bins] for key in ("gradients", "clipped", "doublings")}
+        sums |= {key: clusters[prefix + key][..., 0] for key in ("n", "x", "xx", "y", "xy")}
+        found |= {name + key: float(value) for key, value in evenness(sums, seeds).items()}
+    return found
 
 
 Measured = tuple[tuple[str, str], np.ndarray, Sums, dict[str, np.ndarray], dict[str, np.ndarray]]
@@ -115,7 +131,7 @@ Measured = tuple[tuple[str, str], np.ndarray, Sums, dict[str, np.ndarray], dict[
 def _measure(
     frame: pd.DataFrame, edges: np.ndarray | None, bins: int, rng: np.random.Generator, repetitions: int
 ) -> Iterator[Measured]:
-    """(method, range), bin edges, sums, numbers and their replicates, for every method and range of the frame."""
+    """(method, range), bin edges, sums by cluster, numbers and their replicates, for every method and range."""
     if frame.empty:
         raise ValueError("no responses to measure: were all updates the first of their rollout?")
     if edges is None:
@@ -128,8 +144,11 @@ def _measure(
     clusters = [_cluster_sums(part, edges, count) for _, part in groups]
     replicates = bootstrap_sums(clusters, rng, repetitions)
     for (name, _), sums, drawn in zip(groups, clusters, replicates, strict=True):
-        total = {key: block.sum(axis=0) for key, block in sums.items()}
-        yield name, edges, total, _shares(total), _shares(drawn)
+        yield name, edges, sums, _shares(_total(sums)), _shares(drawn)
+
+
+def _total(clusters: Sums) -> Sums:
+    return {key: block.sum(axis=0) for key, block in clusters.items()}
 
 
 def clip_by_length(
@@ -149,8 +168,8 @@ def clip_by_length(
     lengths. Raises ValueError for an empty frame. Source: ours.
     """
     rows = []
-    for name, cuts, total, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
-        labels = [*bin_labels(cuts), TRUNCATED]
+    for name, cuts, clusters, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
+        total, labels = _total(clusters), [*bin_labels(cuts), TRUNCATED]
         limits = {key: interval(drawn[key]) for key in ("outside_band", "clipped", "acceptance", "relative_acceptance")}
         for i, label in enumerate(labels):
             if total["responses"][i] == 0:
@@ -177,23 +196,33 @@ def fairness_summary(
     mean_outside_band, mean_clipped over all responses (clipped: over those with a gradient); outside_slope and
     clipped_slope per doubling of the length; lre_max and lre_mean of the acceptance. Slopes and LRE leave truncated
     responses out; intervals of LRE are those of `lre_intervals`. `lre_noise` is the 95th percentile of the largest LRE
-    that equal acceptance would show with this many responses: an lre_max below it is no evidence of unfairness.
-    Arguments as `clip_by_length`. Source: ours.
+    that equal acceptance would show with this many responses: an lre_max below it is no evidence of unfairness, so it
+    stands before lre_max. all_clipped_slope takes truncated responses in at the length at which they were cut.
+
+    `seeds`, and the columns of `suite.replay.evenness.evenness`, on which `suite.findings.rules` decides: of finished
+    responses, and by name all_... with the truncated ones. Arguments as `clip_by_length`. Source: ours.
     """
     rows = []
-    for name, _, total, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
+    seed_of = per_response.assign(cluster=cluster_ids(per_response)).groupby("cluster")["seed"].first().to_numpy()
+    for name, _, clusters, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
+        total = _total(clusters)
         row: dict[str, Any] = dict(zip(GROUP, name, strict=True)) | {"responses": int(total["responses"].sum())}
         row["truncated_share"] = total["responses"][-1] / total["responses"].sum()
-        plain = ("mean_outside_band", "mean_clipped", "outside_slope", "clipped_slope")
+        plain = ("mean_outside_band", "mean_clipped", "outside_slope", "clipped_slope", "all_clipped_slope")
         limits: dict[str, tuple[Any, Any]] = {key: interval(drawn[key]) for key in plain}
-        limits |= lre_intervals(
-            shares["relative_acceptance"][:-1], drawn["relative_acceptance"][:, :-1], total["gradients"][:-1]
-        )
         for key, (low, high) in limits.items():
             row |= {key: float(shares[key]), f"{key}_low": float(low), f"{key}_high": float(high)}
         centred = drawn["relative_acceptance"] - shares["relative_acceptance"]
         largest = np.nan_to_num(np.abs(centred[:, :-1])).max(axis=1)
         row["lre_noise"] = float(np.quantile(largest, LEVEL)) if len(largest) else math.nan
+        limits = lre_intervals(
+            shares["relative_acceptance"][:-1], drawn["relative_acceptance"][:, :-1], total["gradients"][:-1]
+        )
+        for key, (low, high) in limits.items():
+            row |= {key: float(shares[key]), f"{key}_low": float(low), f"{key}_high": float(high)}
+        seeds = seed_of[clusters["responses"].sum(-1) > 0]
+        kept = {key: block[clusters["responses"].sum(-1) > 0] for key, block in clusters.items()}
+        row |= {"seeds": len(np.unique(seeds))} | _evenness(kept, seeds)
         rows.append(row | {"sentence": slope_sentence(row)})
     return pd.DataFrame(rows)
 
@@ -205,8 +234,10 @@ def lre_intervals(relative: np.ndarray, drawn: np.ndarray, responses: np.ndarray
         LRE between the largest (mean) of max(|r(l) - 1| - w se(l), 0) and that of |r(l) - 1| + w se(l)
 
     A percentile interval would lie above its estimate: resampling adds noise to every bin, and a largest deviation
-    only grows with noise. This one contains its estimate, reaches 0 where no bin stands out, and covers at least as
-    often as it says. Empty bins do not count; nan without replicates. Source: ours.
+    only grows with noise. This one contains its estimate and reaches 0 where no bin stands out. In simulations it
+    covers more than 99 % where acceptance differs as FSPO's does on the demo; where all bins have one acceptance and
+    8 % are clipped, 95 % with 1,000 independent responses a bin, 93 % with 150, 86 % with 60 (six bins, 1,000 worlds
+    each): no rule decides by it. Empty bins do not count; nan without replicates. Source: ours.
     """
     used = np.asarray(responses) > 0
     if not len(drawn) or not used.any():
@@ -222,17 +253,17 @@ def lre_intervals(relative: np.ndarray, drawn: np.ndarray, responses: np.ndarray
 
 
 def slope_sentence(row: Mapping[str, Any]) -> str:
-    """What the slope of the outside-band share supports: it rises, it falls, or none was found.
+    """What the slope of the clip rate is: it rises, it falls, or none was found. Whether that is even, rules decide.
 
-    >>> slope_sentence({"outside_slope": 0.05, "outside_slope_low": 0.04, "outside_slope_high": 0.06})
-    'outside-band share rises with length: +5.0 points per doubling [+4.0, +6.0]'
+    >>> slope_sentence({"clipped_slope": 0.05, "clipped_slope_low": 0.04, "clipped_slope_high": 0.06})
+    'clip rate rises with length: +5.0 points per doubling [+4.0, +6.0]'
     """
     # Adding 0.0 turns a rounded -0.0 into 0.0.
-    middle, low, high = (round(100 * row[f"outside_slope{end}"], 1) + 0.0 for end in ("", "_low", "_high"))
-    if row.get("mean_outside_band") == 0:
-        return "no slope found: no response left the band"
+    middle, low, high = (round(100 * row[f"clipped_slope{end}"], 1) + 0.0 for end in ("", "_low", "_high"))
+    if row.get("mean_clipped") == 0:
+        return "no slope found: no response was clipped"
     if math.isnan(middle) or math.isnan(low):
         return "no slope found: the lengths do not vary"
-    rises, falls = row["outside_slope_low"] > 0, row["outside_slope_high"] < 0
-    head = f"outside-band share {'rises' if rises else 'falls'} with length" if rises or falls else "no slope found"
+    rises, falls = row["clipped_slope_low"] > 0, row["clipped_slope_high"] < 0
+    head = f"clip rate {'rises' if rises else 'falls'} with length" if rises or falls else "no slope found"
     return f"{head}: {middle:+.1f} points per doubling [{low:+.1f}, {high:+.1f}]"

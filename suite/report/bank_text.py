@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from suite.experiments.names import METHODS
+from suite.findings import rules
 from suite.findings.bank_model import bound_sentence, turn_table
 from suite.findings.bank_questions import DRAWN, QUESTIONS, Lab
+from suite.findings.claims import flattening
 from suite.methods.cards import card_digest, hyper_line
 from suite.replay.growth import growth_sentence
 from suite.replay.null_update import LAYOUTS
@@ -18,45 +20,25 @@ from suite.report import tables
 from suite.report.markdown import markdown
 from suite.statistics.frames import Number, names_of, numbers_of, percent, select
 
-RIVALS = ("rloo", "gspo")
 FEWEST = 0.01
-"""Share outside the band below which a setting is not called even: nothing can be uneven where nothing is clipped."""
+"""Clip rate below which a setting is not called even: nothing can be uneven where nothing is clipped."""
 
 ALIKE = 0.05
 """Relative slopes that differ by less than this per doubling are not told apart."""
 
 
 def claim_sentence(lab: Lab) -> str:
-    """Whether FSPO's LRE is below half of RLOO's and GSPO's at the matched clip rate, with intervals apart.
-
-    `lre_max` of every method beside `lre_noise`, what equal acceptance would show by chance.
-    """
+    """The third claim on this bank, by the rules of `suite.findings.rules`: are clip rates flat under FSPO alone?"""
     arena = lab.arena
-    rows = {row["method"]: row for row in arena.fairness.to_dict("records") if row["range"] == "matched"}
-    mine = rows["fspo"]
-    parts, holds = [], True
-    for rival in RIVALS:
-        its = rows[rival]
-        half, apart = mine["lre_max"] < its["lre_max"] / 2, mine["lre_max_high"] < its["lre_max_low"]
-        holds &= half and apart
-        relation = "below half of" if half else "not below half of"
-        parts.append(
-            f"{relation} {rival}'s {its['lre_max']:.3f} [{its['lre_max_low']:.3f}, {its['lre_max_high']:.3f}], "
-            f"intervals {'apart' if apart else 'overlap'}"
-        )
-    head = "holds" if holds else "does not hold on this bank"
-    why = "" if holds else f"; {_why(lab, mine)}"
-    own = f"FSPO's LRE {mine['lre_max']:.3f} [{mine['lre_max_low']:.3f}, {mine['lre_max_high']:.3f}]"
-    return f"The claim {head}: at {arena.target:.3f} clipped, {own} is {' and '.join(parts)}{why}."
-
-
-def _why(lab: Lab, mine: dict) -> str:
-    """What stands in the way of the claim: too few responses, or a spread of S that is not constant per root token."""
-    spread = select(lab.arena.growth_bins, sign="all")["spread"].to_numpy(float)
-    low, high = float(np.nanmin(spread)), float(np.nanmax(spread))
+    found = flattening(arena.fairness, METHODS, "this bank")
+    spread = numbers_of(select(arena.growth_bins, sign="all"), "spread")
+    theory = (
+        f"std(S) / sqrt(L) goes from {np.nanmin(spread):.3g} to {np.nanmax(spread):.3g} over the length bins, where "
+        "the theory has one number"
+    )
     return (
-        f"equal acceptance would show {mine['lre_noise']:.3f} by chance with this many responses, and std(S) / sqrt(L) "
-        f"goes from {low:.3g} to {high:.3g} over the length bins, where the theory has one number"
+        f"{found.claim}: {found.verdict} on this bank, by the rule of {rules.DATED}. At {arena.target:.3f} clipped: "
+        f"{found.measured}; {theory}."
     )
 
 
@@ -88,7 +70,8 @@ def page_text(lab: Lab) -> str:
 
 def _clipping(lab: Lab) -> Iterator[str]:
     arena = lab.arena
-    by_range = {span: select(arena.fairness, range=span) for span in ("default", "matched")}
+    found = rules.with_words(arena.fairness)
+    by_range = {span: select(found, range=span) for span in ("default", "matched")}
     yield "## Who is clipped, by length"
     yield "![clip by length](clip_by_length.png)\n\n![acceptance](acceptance.png)"
     yield f"Every method at the range where it clips {arena.target:.3f} of the responses with a gradient:"
@@ -133,19 +116,19 @@ def predicted_sentences(predicted: pd.DataFrame) -> list[str]:
 
 def _questions(lab: Lab) -> Iterator[str]:
     yield (
-        "A setting that clips more has larger slopes. `relative slope` is the slope as a share of what is outside the "
-        "band: 0 is even, +0.5 says that a doubling of the length adds half of it."
+        "A setting that clips more has larger slopes. `relative slope` is the slope of the clip rate as a share of "
+        "it: 0 is even, +0.5 says that a doubling of the length adds half of it."
     )
     for question in QUESTIONS:
         part = select(lab.variants, range=question)
-        relative = (part["outside_slope"] / part["mean_outside_band"]).to_numpy()
-        table = tables.fairness_table(part).drop(columns="range")
+        relative = numbers_of(part, "relative_slope")
+        table = tables.fairness_table(rules.with_words(part)).drop(columns="range")
         table.insert(4, "relative slope", [Number.of(x, "+.2f") for x in relative])
         yield f"### {question}"
         yield markdown(table)
-        enough = part["mean_outside_band"].to_numpy() >= FEWEST
+        enough = numbers_of(part, "mean_clipped") >= FEWEST
         if not enough.any():
-            yield f"- no setting leaves {FEWEST:.0%} outside its band"
+            yield f"- no setting clips {FEWEST:.0%} of the responses"
             continue
         sizes = np.where(enough, np.abs(relative), np.nan)
         if np.nanmax(sizes) - np.nanmin(sizes) < ALIKE:

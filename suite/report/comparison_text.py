@@ -12,10 +12,11 @@ import pandas as pd
 from suite.config import CHECKPOINT_RULE, MEAN, PROTOCOL
 from suite.experiments.names import REFERENCE
 from suite.experiments.recipe_book import primary_sentence
+from suite.findings import rules
 from suite.findings.claims import claims_table
 from suite.findings.comparison import Comparison
 from suite.findings.costs import cut_sentence, gradient_table, ledger_table
-from suite.findings.stability import stability_summary
+from suite.findings.stability import RULES_TEXT, stability_summary
 from suite.methods.cards import card_digest, hyper_line
 from suite.records.packed import result_file
 from suite.records.result import BASE
@@ -98,8 +99,8 @@ def _declared(report: Comparison) -> Iterator[str]:
 def _claims(report: Comparison) -> Iterator[str]:
     yield "## What the paper claims, and what these runs say"
     yield (
-        "The claims are those of the abstract of arXiv 2509.09177 in our words; the rules behind a verdict are ours "
-        "(`suite/findings/claims.py`). A verdict is about these runs, this model and these sets."
+        "The claims are those of the abstract of arXiv 2509.09177 in our words; the rules behind a verdict are ours, "
+        f"dated {rules.DATED} (`suite/findings/rules.py`). A verdict is about these runs, this model and these sets."
     )
     found = claims_table(report.claims)
     yield markdown(found.drop(columns="measured"))
@@ -181,7 +182,7 @@ def _across_sets(report: Comparison) -> Iterator[str]:
 
 
 def _clipping(report: Comparison) -> Iterator[str]:
-    fairness = report.arena.fairness
+    fairness = report.fairness
     yield "## Who is clipped, by response length"
     yield markdown(tables.fairness_table(fairness))
     yield "![clip by length](clip_by_length.png)\n![acceptance](acceptance.png)"
@@ -206,9 +207,7 @@ def _stability(report: Comparison) -> Iterator[str]:
     yield "## How steadily each method trains"
     yield (
         f"Over {len(report.stability)} runs at learning rate{'s' if len(rates) > 1 else ''} {', '.join(rates)} [rules "
-        "ours]: a run collapsed when its last three rewards are below half of its first three; drawdown is the largest "
-        "fall of the smoothed reward; a spike is a gradient norm above 5 times the run's median; entropy in nats a "
-        "token and response length compare the last three steps with the first three."
+        f"ours]: {RULES_TEXT}."
     )
     yield markdown(tables.stability_table(stability_summary(report.stability, report.gains)))
     yield "![training](training.png)" + ("\n![learning rates](learning_rates.png)" if len(rates) > 1 else "")

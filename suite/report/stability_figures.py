@@ -26,9 +26,10 @@ def training_figure(curves: pd.DataFrame, *, colours: Colours, columns: int = 3)
         for axes, name in zip(grid.flat, shown, strict=False):
             for method in methods:
                 by_seed = select(curves, method=method).pivot(index="step", columns="seed", values=name).astype(float)
+                mean = by_seed.mean(axis=1).dropna()  # a probe is logged every few steps
                 axes.plot(
-                    by_seed.index,
-                    by_seed.mean(axis=1),
+                    mean.index,
+                    mean,
                     color=colours[method],
                     linestyle=lines[method],
                     linewidth=1.6,

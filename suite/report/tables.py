@@ -326,14 +326,14 @@ def changes_table(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def stability_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """`stability.stability_summary` for people: shares in per cent, rewards between 0 and 1."""
+    """`stability.stability_summary` for people: shares in per cent, falls and spreads in points."""
     rows = [
         {
             "method": r["method"],
             "runs": r["runs"],
             "collapsed": Number.percent(r["collapsed"], r["collapsed_low"], r["collapsed_high"]),
-            "drawdown": Number.of(r["drawdown"], ".3f"),
-            "largest": Number.of(r["largest_drawdown"], ".3f"),
+            "probe fall": Number.percent(r["probe_fall"]),
+            "spread": Number.percent(r["spread"], r["spread_low"], r["spread_high"]),
             "spikes": Number.percent(r["spike_share"]),
             "entropy": Number.of(r["entropy_drift"], "+.3f"),
             "length": f"x {r['length_ratio']:.2f}",

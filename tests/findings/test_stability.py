@@ -13,11 +13,21 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t
 
 from suite.findings.costs import ledger, ledger_table
-from suite.findings.stability import run_stability, stability_summary, sweep_of
+from suite.findings.stability import (
+    PROBE,
+    RateRuns,
+    against_base,
+    run_stability,
+    seed_spread,
+    stability,
+    stability_summary,
+    sweep_of,
+)
 from suite.records.costs import PEAK, SECONDS
-from suite.types import RunResult, UserError
+from suite.types import EvalResult, RunResult, UserError, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,32 +38,35 @@ def curves(reward: list[float | None], **other: list[float | None]) -> dict[str,
     return {"reward/mean": reward} | {key: other.get(name, flat) for name, key in named.items()}
 
 
-def test_a_rising_run_never_falls() -> None:
-    found = run_stability(curves([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]))
-    assert found == {"collapsed": 0, "drawdown": 0, "spike_share": 0, "entropy_drift": 0, "length_ratio": 1}
+def probed(*values: float | None) -> float:
+    return run_stability(curves([0.5] * len(values)) | {PROBE: list(values)})["probe_fall"]
 
 
-def test_drawdown_is_the_largest_fall_of_the_smoothed_reward() -> None:
-    # Means of three: .4 .5 .4 .3 .4, so it falls by .2 after its maximum.
-    found = run_stability(curves([0.3, 0.4, 0.5, 0.6, 0.1, 0.2, 0.9]))
-    assert found["drawdown"] == pytest.approx(0.2)
+def test_a_run_that_rises_on_the_probe_set_never_falls() -> None:
+    found = run_stability(curves([0.1, 0.2, 0.3]) | {PROBE: [0.1, None, 0.2]})
+    assert found == {"broken": 0, "probe_fall": 0, "spike_share": 0, "entropy_drift": 0, "length_ratio": 1}
 
 
-@pytest.mark.parametrize(
-    ("reward", "collapsed"),
-    [
-        ([0.6, 0.6, 0.6, 0.9, 0.3, 0.3, 0.3], 0),  # exactly half is no collapse
-        ([0.6, 0.6, 0.6, 0.9, 0.3, 0.3, 0.29], 1),
-        ([0.6, 0.0, 0.6, 0.6, 0.6, 0.6, 0.6], 0),  # one bad step is none
-        ([0.6, 0.6, 0.6, None, 0.6, 0.6, 0.6], 1),
-    ],
-)
-def test_collapse(reward: list[float | None], collapsed: int) -> None:
-    assert run_stability(curves(reward))["collapsed"] == collapsed
+def test_the_largest_fall_on_the_probe_set_is_below_the_maximum_so_far() -> None:
+    assert probed(0.3, None, 0.5, None, 0.4, 0.45, 0.2, 0.9) == pytest.approx(0.3)
+    assert probed(0.3, 0.2) == pytest.approx(0.1)
 
 
-def test_a_gradient_that_is_no_number_is_a_collapse() -> None:
-    assert run_stability(curves([0.5] * 6, norm=[1.0, 1.0, None, 1.0, 1.0, 1.0]))["collapsed"] == 1
+def test_without_two_probes_no_fall_is_known() -> None:
+    assert math.isnan(probed(0.3, None, None))
+    assert math.isnan(run_stability(curves([0.6, 0.1]))["probe_fall"])  # rewards of training steps are no probe
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.floats(0.1, 10))
+def test_falls_scale_with_the_reward_and_ignore_its_level(reward: list[float], factor: float) -> None:
+    before = probed(*reward)
+    assert probed(*(factor * x + 3 for x in reward)) == pytest.approx(factor * before, abs=1e-9)
+    assert 0 <= before <= 1
+
+
+@pytest.mark.parametrize("broken", [curves([0.5, None, 0.5]), curves([0.5] * 3, norm=[1.0, None, 1.0])])
+def test_a_reward_or_gradient_that_is_no_number_breaks_a_run(broken: dict) -> None:
+    assert run_stability(broken)["broken"] == 1
 
 
 def test_spikes_drift_and_length() -> None:
@@ -65,26 +78,58 @@ def test_spikes_drift_and_length() -> None:
     assert found["length_ratio"] == pytest.approx(2)
 
 
-@given(st.lists(st.floats(0, 1), min_size=3, max_size=20), st.floats(0.1, 10))
-def test_drawdown_scales_with_the_reward_and_ignores_its_level(reward: list[float], factor: float) -> None:
-    before = run_stability(curves(list(reward)))["drawdown"]
-    after = run_stability(curves([factor * x + 3 for x in reward]))["drawdown"]
-    assert after == pytest.approx(factor * before, abs=1e-9)
-    assert 0 <= before <= 1
+def evaluated(method: str, *sets: list[int], reward: float | None = 0.5, seed: int = 0) -> RunResult:
+    """A run with one sample a problem: 1 is correct, 0 is wrong; one list a set."""
+    evals = tuple(
+        EvalResult(
+            task=f"set{i}",
+            task_version="1",
+            data_digest="d",
+            problem_ids=tuple(map(str, range(len(hits)))),
+            verdicts=tuple((Verdict.CORRECT if hit else Verdict.WRONG,) for hit in hits),
+            lengths=tuple((1,) for _ in hits),
+            truncated_share=0.0,
+        )
+        for i, hits in enumerate(sets)
+    )
+    return RunResult(1, method, seed, {}, evals, curves([reward] * 3), {}, {}, {})
 
 
-def test_the_summary_counts_runs_and_names_rates_above_the_base() -> None:
+def test_ahead_of_the_base_is_paired_by_problem_and_a_mean_of_sets() -> None:
+    base, run = evaluated("base", [1, 0, 0, 1], [0, 0]), evaluated("fspo", [1, 1, 0, 1], [1, 0])
+    found = against_base(run, base)
+    assert found["final"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert found["ahead"] == pytest.approx((1 / 4 + 1 / 2) / 2)
+    # Gaps 0 1 0 0 and 1 0: variances 1/4 and 1/2, so error^2 = (1/16 + 1/4) / 4; t of the smaller set, one degree.
+    half = float(t.ppf(0.975, 1)) * math.sqrt((1 / 16 + 1 / 4) / 4)
+    assert (found["ahead_low"], found["ahead_high"]) == pytest.approx((found["ahead"] - half, found["ahead"] + half))
+
+
+def test_a_run_collapsed_where_its_end_lies_below_the_base_model() -> None:
+    """17 points below the base model is a collapse, whatever the training reward did; a level end is none."""
+    base = evaluated("base", [1] * 50 + [0] * 50)
+    fallen = evaluated("fspo", [1] * 33 + [0] * 67)
+    level = evaluated("rloo", [1] * 48 + [0] * 50 + [1] * 2)
+    broken = evaluated("gspo", [1] * 50 + [0] * 50, reward=None)
+    found = stability([RateRuns(1e-4, base, [fallen, level, broken])]).set_index("method")
+    assert found["collapsed"].to_dict() == {"fspo": 1, "rloo": 0, "gspo": 1}
+
+
+def test_the_spread_over_seeds_is_that_of_the_rate_with_most_seeds() -> None:
+    frame = pd.DataFrame(
+        {"learning_rate": [1e-4] * 4 + [3e-4] * 2, "seed": [0, 1, 2, 3, 0, 1], "final": [0.3, 0.4, 0.4, 0.5, 0.0, 1.0]}
+    )
+    spread, low, high = seed_spread(frame)
+    assert spread == pytest.approx(math.sqrt(0.02 / 3))
+    # chi2 with 3 degrees of freedom at .975 and .025: 9.348 and 0.216.
+    assert (low, high) == pytest.approx((math.sqrt(0.02 / 9.3484), math.sqrt(0.02 / 0.21580)), rel=1e-4)
+    assert all(math.isnan(x) for x in seed_spread(frame.iloc[:1]))
+
+
+def test_the_summary_counts_a_seed_once_and_names_rates_above_the_base() -> None:
     rows = [
-        {
-            "learning_rate": rate,
-            "method": m,
-            "seed": s,
-            "collapsed": float(m == "rloo" and rate == 3e-4),
-            "drawdown": 0.1 * s,
-            "spike_share": 0.0,
-            "entropy_drift": 0.0,
-            "length_ratio": 1.0,
-        }
+        {"learning_rate": rate, "method": m, "seed": s, "collapsed": float(m == "rloo" and rate == 3e-4)}
+        | {"probe_fall": 0.1 * s, "spike_share": 0.0, "entropy_drift": 0.0, "length_ratio": 1.0, "final": 0.1 * s}
         for rate in (1e-4, 3e-4)
         for m in ("fspo", "rloo")
         for s in range(3)
@@ -96,9 +141,10 @@ def test_the_summary_counts_runs_and_names_rates_above_the_base() -> None:
     assert found.loc["rloo", "collapsed"] == pytest.approx(0.5)
     assert found.loc["fspo", "rates_above_base"] == "0.0001, 0.0003"
     assert found.loc["rloo", "rates_above_base"] == "0.0001"
-    assert found.loc["fspo", "largest_drawdown"] == pytest.approx(0.2)
-    # Wilson: (p + z^2/2n) / (1 + z^2/n) +- z sqrt(p q / n + z^2 / 4 n^2) / (1 + z^2/n), with p = 1/2, n = 6.
-    z, n = 1.959963984540054, 6
+    assert found.loc["fspo", "probe_fall"] == pytest.approx(0.1)
+    assert found.loc["fspo", "spread"] == pytest.approx(0.1)
+    # Wilson: (p + z^2/2n) / (1 + z^2/n) +- z sqrt(p q / n + z^2 / 4 n^2) / (1 + z^2/n), p = 1/2, n = 3 seeds of 6 runs.
+    z, n = 1.959963984540054, 3
     half = z * math.sqrt(0.25 / n + z * z / (4 * n * n)) / (1 + z * z / n)
     assert found.loc["rloo", "collapsed_low"] == pytest.approx(0.5 - half)
     assert found.loc["rloo", "collapsed_high"] == pytest.approx(0.5 + half)

@@ -189,11 +189,30 @@ def test_summary_slopes_are_least_squares_without_truncated_responses() -> None:
     assert found["truncated_share"] == pytest.approx(frame["truncated"].mean())
 
 
+def test_truncated_responses_count_at_the_length_at_which_they_were_cut() -> None:
+    """Left out of the slope and the deviations, in those called all_: there a bin of their own."""
+    frame = responses(7)
+    frame.loc[frame["truncated"] & (frame["sign"] != 0), "clipped"] = 1.0
+    found, active = summary(frame), frame[frame["sign"] != 0]
+    kept = active[~active["truncated"]]
+    for part, rows in (("", kept), ("all_", active)):
+        slope = np.polyfit(np.log2(rows["length"]), rows["clipped"], 1)[0]
+        assert found[f"{part}clipped_slope"] == pytest.approx(slope, rel=1e-9)
+        assert found[f"{part}relative_slope"] == pytest.approx(slope / rows["clipped"].mean(), rel=1e-9)
+        assert found[f"{part}clipped_slope_low"] < slope < found[f"{part}clipped_slope_high"]
+    assert found["all_largest_deviation"] == pytest.approx(1 / active["clipped"].mean() - 1)
+    assert found["largest_deviation"] < 0.5 < found["all_largest_deviation"]
+    assert found["seeds"] == 3
+
+
 @pytest.mark.parametrize(("rule", "words"), [("rise", "rises with length"), ("fall", "falls with length")])
 def test_a_slope_is_found_and_named(rule: str, words: str) -> None:
+    """Half of what is outside the band is clipped: the sentence is about the clip rate."""
     found = summary(responses(3, rule=rule))
-    assert words in found["sentence"]
+    assert f"clip rate {words}" in found["sentence"]
     assert found["outside_slope_low"] <= (0.07 if rule == "rise" else -0.07) <= found["outside_slope_high"]
+    assert found["clipped_slope_low"] <= (0.035 if rule == "rise" else -0.035) <= found["clipped_slope_high"]
+    assert found["p_even"] < 0.05
     assert found["lre_max"] > found["lre_noise"]
 
 
@@ -273,7 +292,7 @@ def test_tables_are_deterministic_and_keep_methods_apart() -> None:
 def test_degenerate_frames() -> None:
     frame = responses(6)
     none = summary(frame.assign(outside_band=0.0, clipped=0.0))
-    assert none["sentence"] == "no slope found: no response left the band"
+    assert none["sentence"] == "no slope found: no response was clipped"
     assert (none["lre_max"], none["lre_noise"]) == (0, 0)
     assert summary(frame.assign(length=5, truncated=False))["sentence"] == "no slope found: the lengths do not vary"
     assert fast(frame.assign(truncated=True))["bin"].tolist() == ["truncated"]
@@ -283,5 +302,5 @@ def test_degenerate_frames() -> None:
 
 
 def test_sentence_never_prints_minus_zero() -> None:
-    row = {"outside_slope": -1e-5, "outside_slope_low": -2e-4, "outside_slope_high": 1e-4}
+    row = {"clipped_slope": -1e-5, "clipped_slope_low": -2e-4, "clipped_slope_high": 1e-4}
     assert slope_sentence(row) == "no slope found: +0.0 points per doubling [+0.0, +0.0]"

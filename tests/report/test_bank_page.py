@@ -12,6 +12,7 @@ import pytest
 
 from strategies import METHODS
 from suite.findings.bank_questions import QUESTIONS, Lab
+from suite.findings.rules import DATED, NOT_SUPPORTED, UNEVEN, clip_word, fixed_ranges, flattening_verdict
 from suite.records.bank import Bank, PendingFile
 from suite.records.update_log import UpdateLog
 from suite.report.bank_text import claim_sentence
@@ -72,19 +73,17 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("heavy_short", [False, True])
 def test_the_verdict_follows_the_numbers(heavy_short: bool, tmp_path: Path) -> None:
-    """Gaussian S of one sigma: the claim may hold. Short ones five times as wide: FSPO clips them, it cannot."""
+    """The sentence is the rules' word for what the tables say. Short ones five times as wide: FSPO clips them more."""
     lab = Lab(made_bank(tmp_path, heavy_short))
-    rows = lab.arena.fairness.set_index(["method", "range"])
-    mine = rows.loc[("fspo", "matched")]
-    holds = all(
-        mine["lre_max"] < rows.loc[(rival, "matched")]["lre_max"] / 2
-        and mine["lre_max_high"] < rows.loc[(rival, "matched")]["lre_max_low"]
-        for rival in ("rloo", "gspo")
-    )
-    assert claim_sentence(lab).startswith("The claim holds" if holds else "The claim does not hold on this bank")
-    assert f"{mine['lre_max']:.3f}" in claim_sentence(lab)
+    rows = {row["method"]: row for row in lab.arena.fairness.to_dict("records") if row["range"] == "matched"}
+    fixed = [clip_word(rows[name]) for name in fixed_ranges(METHODS) if name in rows]
+    verdict = flattening_verdict(clip_word(rows["fspo"]), fixed)
+    assert f"flattens clip rates over length: {verdict} on this bank, by the rule of {DATED}" in claim_sentence(lab)
+    word, points = clip_word(rows["fspo"]), 100 * rows["fspo"]["clipped_slope"]
+    assert f"fspo {word} (slope {points:+.1f} points" in claim_sentence(lab)
     if heavy_short:
-        assert not holds
+        assert word == UNEVEN
+        assert verdict == NOT_SUPPORTED
 
 
 def test_a_target_clip_rate_starts_from_no_estimate() -> None:
