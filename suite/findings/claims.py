@@ -233,7 +233,7 @@ def _beside(stability: pd.DataFrame, rival: str) -> rules.Steadier:
         fall=float(fall.mean()),
         low=low,
         high=high,
-        p=float(ttest_1samp(fall, 0.0)[1]) if varies else math.nan,
+        p=float(np.asarray(ttest_1samp(fall, 0.0))[1]) if varies else math.nan,
         collapsed=int(numbers_of(both, "collapsed_ours").sum()),
         rivals_collapsed=int(numbers_of(both, "collapsed_rival").sum()),
         more=int((collapsed < 0).sum()),
