@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -94,8 +96,9 @@ class Comparison:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """The methods as they were trained."""
-        return {name: method_in(self.config, name) for name in self.config.methods}
+        """The methods as they were trained: with the hyper-parameters of their runs, whatever today's defaults are."""
+        trained = {run.method: run.config.get("hyper", {}) for run in self.runs}
+        return {name: as_trained(method_in(self.config, name), trained.get(name, {})) for name in self.config.methods}
 
     @cached_property
     def cards(self) -> dict[str, str]:
@@ -247,3 +250,11 @@ class Comparison:
             if "method" in frame:
                 frames[name] = frame.assign(card=[self.cards.get(method) for method in frame["method"]])
         return frames
+
+
+def as_trained(method: Method, stored: Mapping[str, Any]) -> Method:
+    """The method with the hyper-parameters that a run stored; one that today's method no longer has is left out."""
+    fields = [field.name for field in dataclasses.fields(method.hyper)]
+    return dataclasses.replace(
+        method, hyper=dataclasses.replace(method.hyper, **{name: stored[name] for name in fields if name in stored})
+    )
