@@ -134,8 +134,7 @@ def bound_summary(bounds: pd.DataFrame, methods: Mapping[str, Method]) -> pd.Dat
     for method in names_of(bounds, "method"):
         mine = select(bounds, method=method)
         said = mine.take(np.flatnonzero(mine["bound"].notna()))
-        seeds = sorted(set(said["seed"].tolist()))
-        shares = np.array([numbers_of(select(said, seed=seed), "violated").mean() for seed in seeds])
+        shares = said.groupby("seed")["violated"].mean().to_numpy(float)
         short = (numbers_of(said, "bound") - numbers_of(said, "cosine"))[numbers_of(said, "violated") > 0]
         low, high = t_interval(shares)
         rows.append(
@@ -170,7 +169,7 @@ def bounding(summary: pd.DataFrame, runs: str) -> Claim:
     """
     text = "A small LRE bounds the cosine between the clipped and the true update from below"
     mine = select(summary, method=OURS)
-    if mine.empty or numbers_of(mine, "seeds")[0] < 2:
+    if mine.empty or mine["seeds"].iloc[0] < 2:
         return _untestable(text, f"needs {OURS}, and two seeds of updates with K LRE < 1")
     rows = rules.equal_rows_joined(select(summary, sequence=True))
     rows = sorted(records(rows), key=lambda row: OURS not in row["method"].split(" = "))
@@ -181,7 +180,7 @@ def bounding(summary: pd.DataFrame, runs: str) -> Claim:
         for row in rows
     ]
     measured = f"{head}; real clips, which choose within a length, lie below it in {'; '.join(parts)}"
-    verdict = rules.bound_verdict(float(numbers_of(mine, "below_low")[0]), float(numbers_of(mine, "below_high")[0]))
+    verdict = rules.bound_verdict(float(mine["below_low"].iloc[0]), float(mine["below_high"].iloc[0]))
     return Claim(text, measured, runs, verdict)
 
 
@@ -217,33 +216,25 @@ def steadiness(stability: pd.DataFrame, runs: str) -> Claim:
 
 def _beside(stability: pd.DataFrame, rival: str) -> rules.Steadier:
     """FSPO beside one rival, on the rates and seeds that both have; a seed is one observation."""
-    ours, its = ({_cell(row): row for row in records(select(stability, method=name))} for name in (OURS, rival))
-    both = [key for key in its if key in ours]
-    seeds = sorted({seed for _, seed in both})
-
-    def gaps(name: str) -> np.ndarray:
-        """The rival's number minus FSPO's, a mean over the rates of every seed."""
-        return np.array([np.mean([its[k][name] - ours[k][name] for k in both if k[1] == seed]) for seed in seeds])
-
-    fall, collapsed = gaps("probe_fall"), gaps("collapsed")
+    keys = ["learning_rate", "seed"]
+    both = select(stability, method=rival).merge(select(stability, method=OURS), on=keys, suffixes=("_rival", "_ours"))
+    gaps = {name: both[f"{name}_rival"] - both[f"{name}_ours"] for name in ("probe_fall", "collapsed")}
+    by_seed = pd.DataFrame(gaps).groupby(both["seed"].to_numpy()).mean()
+    fall = by_seed["probe_fall"].to_numpy(float) if both["probe_fall_rival"].notna().all() else np.array([math.nan])
     low, high = t_interval(fall)
     varies = len(fall) > 1 and float(np.ptp(fall)) > 0
-    test: Any = ttest_1samp(fall, 0.0) if varies else None
+    collapsed = by_seed["collapsed"].to_numpy(float)
     return rules.Steadier(
         rival=rival,
-        fall=float(np.mean(fall)),
+        fall=float(fall.mean()),
         low=low,
         high=high,
-        p=float(test.pvalue) if varies else math.nan,
-        collapsed=int(sum(ours[key]["collapsed"] for key in both)),
-        rivals_collapsed=int(sum(its[key]["collapsed"] for key in both)),
+        p=float(ttest_1samp(fall, 0.0).pvalue) if varies else math.nan,
+        collapsed=int(both["collapsed_ours"].sum()),
+        rivals_collapsed=int(both["collapsed_rival"].sum()),
         more=int((collapsed < 0).sum()),
         less=int((collapsed > 0).sum()),
     )
-
-
-def _cell(row: Mapping[str, Any]) -> tuple[float, int]:
-    return row["learning_rate"], row["seed"]
 
 
 def spread_text(runs: pd.DataFrame) -> str:
@@ -252,7 +243,7 @@ def spread_text(runs: pd.DataFrame) -> str:
     At the learning rate with the most seeds; a dash for one seed.
     """
     found = seed_spread(runs)
-    return percent(*found)
+    return NOTHING if math.isnan(found[0]) else percent(*found)
 
 
 # --- accuracy -------------------------------------------------------------------------------------
@@ -293,9 +284,9 @@ def _from_fspos_side(row: Mapping[str, Any]) -> dict[str, Any]:
     low, high = sorted((sign * row["low"], sign * row["high"]))
     word = rules.accuracy_word(str(row.get("verdict", "")))
     word = word if sign == 1 else rules.turned(word)
-    p = float(row.get("p_equal_holm" if word == rules.EQUAL else "p_holm", math.nan))
+    p = row.get("p_equal_holm" if word == rules.EQUAL else "p_holm", math.nan)
     shown = "equal within 1 point" if word == rules.EQUAL else word
-    said = shown if math.isnan(p) else f"{shown}, {p_text_of(p)}"
+    said = f"{shown}, {p_text_of(p)}" if pd.notna(p) else shown
     return {"rival": rival, "task": row["task"], "ahead": sign * row["difference"], "low": low, "high": high} | {
         "word": word,
         "said": said,

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
@@ -193,7 +192,7 @@ def equal_rows_joined(frame: pd.DataFrame) -> pd.DataFrame:
     if "range" in frame:
         keys = frame["range"] + keys
     names = frame.groupby(keys, sort=False)["method"].transform(" = ".join)
-    return frame.assign(method=names).take(np.flatnonzero(~keys.duplicated()))
+    return frame.assign(method=names)[~keys.duplicated()]
 
 
 # --- the bound ------------------------------------------------------------------------------------
@@ -230,17 +229,12 @@ def steadiness_verdict(rivals: Sequence[Steadier]) -> str:
     if not rivals:
         return NOT_TESTABLE
     deeper = holm([r.p for r in rivals]) < ALPHA
-    signs = holm([_sign_p(r.more, r.less) for r in rivals]) < ALPHA
+    signs = holm([binomtest(r.more, r.more + r.less).pvalue if r.more > r.less else 1.0 for r in rivals]) < ALPHA
     if any((d and r.high < 0) or s for r, d, s in zip(rivals, deeper, signs, strict=True)):
         return NOT_SUPPORTED
     if any(math.isnan(r.low) for r in rivals):
         return NOT_TESTABLE
     return SUPPORTED if all(r.low > 0 and r.collapsed <= r.rivals_collapsed for r in rivals) else UNDECIDED
-
-
-def _sign_p(more: int, less: int) -> float:
-    """Two-sided p of a sign test, 1 where `more` is not the larger number."""
-    return float(binomtest(more, more + less).pvalue) if more > less else 1.0
 
 
 # --- accuracy -------------------------------------------------------------------------------------
