@@ -67,3 +67,33 @@ class World:
 
     def _reference(self, rng: np.random.Generator, hard: np.ndarray) -> np.ndarray:
         return self._chance(rng, hard, 0.0) if self.kind == "methods" else expit(hard)
+
+
+@dataclass(frozen=True)
+class FamilyWorld:
+    """Methods of one expected accuracy whose seeds differ by `seed_sds`, one standard deviation in log-odds a method.
+
+    `shared_sd` is what a seed does to all methods alike, as a common first rollout does. Token noise is common, and 0
+    is in the middle of the problems' difficulties, so that no method gains by varying more.
+    """
+
+    seed_sds: tuple[float, ...]
+    shared_sd: float = 0.1
+    problem_sd: float = 0.3
+    cell_sd: float = 0.3
+    seeds: int = 5
+    problems: int = 100
+    samples: int = 4
+
+    def cells(self, rng: np.random.Generator) -> np.ndarray:
+        """Accuracies of one experiment, [methods, seeds, problems]."""
+        methods = len(self.seed_sds)
+        logits = (
+            rng.normal(0, HARD, (1, 1, self.problems))
+            + rng.normal(0, self.problem_sd, (methods, 1, self.problems))
+            + rng.normal(0, self.shared_sd, (1, self.seeds, 1))
+            + rng.normal(0, 1, (methods, self.seeds, 1)) * np.array(self.seed_sds)[:, None, None]
+            + rng.normal(0, self.cell_sd, (methods, self.seeds, self.problems))
+        )
+        noise = rng.random((1, 1, self.problems, self.samples))
+        return (noise < expit(logits)[..., None]).mean(axis=3)

@@ -2,9 +2,14 @@
 
 from fspo.band import FSPOHyper
 from fspo.controls import FSPO_PER_TOKEN, NO_CLIP
-from fspo.objective import FSPO
+from fspo.objective import FSPO, FSPO_ZERO_DRIFT
 from suite.types import Method
 
-METHODS: dict[str, Method] = {"fspo": FSPO, "fspo_per_token": FSPO_PER_TOKEN, "no_clip": NO_CLIP}
+METHODS: dict[str, Method] = {
+    "fspo": FSPO,
+    "fspo_zero_drift": FSPO_ZERO_DRIFT,
+    "fspo_per_token": FSPO_PER_TOKEN,
+    "no_clip": NO_CLIP,
+}
 
-__all__ = ["FSPO", "FSPO_PER_TOKEN", "METHODS", "NO_CLIP", "FSPOHyper"]
+__all__ = ["FSPO", "FSPO_PER_TOKEN", "FSPO_ZERO_DRIFT", "METHODS", "NO_CLIP", "FSPOHyper"]

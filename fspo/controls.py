@@ -9,16 +9,23 @@ from fspo.band import FSPOHyper
 from fspo.objective import FSPO
 from fspo.objective import surrogate as fspo_surrogate
 from suite.arithmetic import per_token, sequence_log_ratio, sequence_surrogate, unclipped_only, weighted
-from suite.types import Clip, Growth, Method, PolicyBatch, State, Surrogate
+from suite.types import Clip, Growth, Method, PolicyBatch, State, Surrogate, knob, require
 
 
 @dataclass(frozen=True)
 class NoClipHyper:
-    """Nothing to set."""
+    """How rewards are standardised; nothing is clipped."""
+
+    std_ddof: int = knob(1, "not stated; torch's default in TRL and verl")
+    std_eps: float = knob(1e-4, "not stated; TRL")
+
+    def __post_init__(self) -> None:
+        require(self.std_ddof in (0, 1), self, "std_ddof", "0 or 1")
+        require(self.std_eps >= 0, self, "std_eps", "0 or more")
 
 
 def surrogate_per_token(batch: PolicyBatch, hyper: FSPOHyper, state: State) -> Surrogate:
-    """J_i = 1/L min(e^S A, e^clip(S, L mu - c_low sqrt(L), L mu + c_high sqrt(L)) A), mean over responses.
+    """J_i = 1/L min(e^S A, e^clip(S, m - c_low sqrt(L), m + c_high sqrt(L)) A), mean over responses.
 
     FSPO's band with GSPO's weight of a response: its gradient is divided by L. Source: ours.
     """
@@ -40,6 +47,7 @@ FSPO_PER_TOKEN = dataclasses.replace(
     source="ours, after arXiv 2509.09177",
     hyper=FSPOHyper(c_low=0.03, c_high=0.03),
     surrogate=surrogate_per_token,
+    elsewhere=dict.fromkeys(FSPO.elsewhere, "not possible: a control of ours"),
     facts={
         **FSPO.facts,
         "aggregation": "a response's objective divided by its length, mean over responses",
@@ -57,7 +65,7 @@ NO_CLIP = Method(
     clip=Clip.NONE,
     growth=Growth.NONE,
     elsewhere={
-        "TRL": "RLOOConfig(beta=0.0, epsilon=1.0, epsilon_high=1e9)",
+        "TRL": "RLOOConfig(beta=0.0, epsilon=1.0, epsilon_high=1e9), with the mean of the others for a baseline",
         "verl": "as reinforce with loss_mode=bypass_mode, and "
         "+actor_rollout_ref.actor.policy_loss.rollout_correction.{loss_type=reinforce,rollout_is=sequence,"
         "rollout_is_threshold=1e9}",

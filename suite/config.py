@@ -11,6 +11,8 @@ from suite.types import require
 
 MEAN = "mean"
 """The primary outcome that is the mean over the evaluation sets."""
+OWN_CREDIT = "own"
+"""The rule of `CompareConfig.credit` that leaves every method its own advantages."""
 CHECKPOINT_RULE = "Every run is evaluated once, after its last step: the best of several checkpoints is not offered."
 FOLLOWS = {"train.vllm.dtype": "train.precision", "train.vllm.side_by_side": "train.sampling_batch_size"}
 """Settings that nobody gives, and the setting that each is equal to."""
@@ -102,6 +104,8 @@ class TrainConfig:
     """How vLLM runs where it draws: `--set train.vllm.FIELD=value`; `dtype` and `side_by_side` follow from the rest."""
     deterministic: bool = False
     """Only deterministic algorithms, and a cuBLAS workspace of fixed size: slower, the same bits again on one GPU."""
+    portable: bool = False
+    """CPU only: kernels that every x86-64 processor since AVX2 has, on one thread: another machine repeats the bits."""
     lora_rank: int = 0
     """Rank of the low-rank adapters that are trained in place of the weights (needs peft); 0 trains all weights."""
     lora_alpha: float = 32.0
@@ -110,6 +114,13 @@ class TrainConfig:
     """Layers with adapters: `all-linear` (all but the head), or names such as `q_proj,v_proj`."""
     checkpoint_every: int = 5
     """Rollout steps between checkpoints."""
+    probe_every: int = 0
+    """Rollout steps between probes: the policy answers the same problems with the same noise, whatever method and seed,
+    and learns nothing from it, so that the curve shows the policy and not which problems a step drew; 0: none."""
+    probe_problems: int = 32
+    """Problems of a probe, evenly spread over the training problems."""
+    probe_samples: int = 4
+    """Responses to each problem of a probe."""
     overlap: Literal["exclude", "refuse"] = "exclude"
     """Training problems that also stand in an evaluation set of the comparison: left out and counted, or refused."""
 
@@ -118,6 +129,9 @@ class TrainConfig:
             require(getattr(self, field) >= 1, self, field, "at least 1")
         for field in ("sampling_batch_size", "tokens_per_micro_batch"):
             require(getattr(self, field) >= 1, self, field, "at least 1")
+        require(self.probe_every >= 0, self, "probe_every", "0 or more")
+        require(self.probe_problems >= 1, self, "probe_problems", "at least 1")
+        require(self.probe_samples >= 1, self, "probe_samples", "at least 1")
         require(self.samples_per_problem >= 2, self, "samples_per_problem", "at least 2 (advantages need a group)")
         require(0 < self.learning_rate < 1, self, "learning_rate", "between 0 and 1")
         require(self.max_grad_norm > 0, self, "max_grad_norm", "positive")
@@ -197,6 +211,9 @@ class CompareConfig:
     """Replays (who is clipped, LRE) read the update logs of the first so many seeds; None: of all."""
     primary: str = MEAN
     """The outcome that a claim is about, declared before the run: one evaluation set, or `mean` over all of them."""
+    credit: Literal["standardised", "leave_one_out", "own"] = "standardised"
+    """From rewards to advantages: one rule for all methods without a critic, so that it does not confound the losses,
+    or every method's own."""
 
     def __post_init__(self) -> None:
         require(len(self.methods) > 0, self, "methods", "at least one method")
@@ -231,7 +248,8 @@ def restored(content: Mapping[str, Any]) -> CompareConfig:
     """The CompareConfig that `plain_data` wrote; KeyError or TypeError for anything else."""
     evaluation = EvalConfig(**_tuples(content["evaluation"]))
     train = restored_training(content["train"])
-    return CompareConfig(**{**_tuples(content), "train": train, "evaluation": evaluation})
+    credit = content.get("credit", OWN_CREDIT)  # a comparison from before there was one rule for all
+    return CompareConfig(**{**_tuples(content), "train": train, "evaluation": evaluation, "credit": credit})
 
 
 def restored_training(content: Mapping[str, Any]) -> TrainConfig:

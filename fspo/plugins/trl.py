@@ -18,9 +18,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fspo.band import DRIFTS, FSPOHyper, centre
+from fspo.band import DRIFTS, FSPOHyper, centre, estimates, read_of
 from fspo.objective import FSPO
-from suite.arithmetic import sequence_log_ratio
 from suite.types import Method, PolicyBatch, State, Surrogate, UserError
 
 trl: Any = import_module("trl")  # untyped: the same to a type checker with and without the package
@@ -45,16 +44,17 @@ STATE_FILE = "fspo_state.json"
 class FSPOConfig(trl.GRPOConfig):
     """TRL's settings, and FSPO's under names that begin with `fspo_` (see `FSPOHyper`); widths in nats per root token.
 
-    `scale_rewards` is "none" by default: advantages are then FSPO's, reward minus the mean of the group's others.
-    `fspo_drift` is zero, batch, ema, or a number as text. UserError for a setting that FSPO would not follow.
+    Advantages are TRL's: with `scale_rewards` "group", TRL's default, they are FSPO's, (r - mean) / (std + 1e-4) of the
+    group. `fspo_drift` is kl, zero, batch, ema, or a number as text. UserError for a setting that FSPO would not
+    follow.
     """
 
-    scale_rewards: str = "none"
     fspo_c_low: float = 0.03
     fspo_c_high: float = 0.03
     fspo_c_dual: float | None = None
-    fspo_drift: str = "zero"
-    fspo_ema_decay: float = 0.9
+    fspo_drift: str = "kl"
+    fspo_drift_decay: float = 0.9
+    fspo_drift_cap: float = 0.5
     fspo_target_clip_rate: float | None = None
     fspo_sigma_decay: float = 0.9
 
@@ -78,7 +78,8 @@ class FSPOConfig(trl.GRPOConfig):
     @property
     def hyper(self) -> FSPOHyper:
         """FSPO's hyper-parameters; UserError for impossible ones."""
-        given = {f.name: getattr(self, PREFIX + f.name) for f in dataclasses.fields(FSPOHyper)}
+        names = [f.name for f in dataclasses.fields(FSPOHyper) if hasattr(self, PREFIX + f.name)]
+        given = {name: getattr(self, PREFIX + name) for name in names}
         if given["drift"] not in DRIFTS:
             try:
                 given["drift"] = float(given["drift"])
@@ -111,16 +112,7 @@ class FSPOTrainer(trl.GRPOTrainer):
             raise UserError("FSPOTrainer: no auxiliary loss for routers; set router_aux_loss_coef=0")
         self.method: Method = dataclasses.replace(FSPO, hyper=args.hyper)
         self.fspo_state: State = {}
-        self._seen: list[tuple[Tensor, Tensor]] = []
-
-    def _generate_and_score_completions(self, inputs: Any) -> Any:
-        """TRL's batch with FSPO's advantages: r - mean of the group, times n / (n - 1), is r - mean of the others."""
-        output = super()._generate_and_score_completions(inputs)
-        samples = self.num_generations if self.model.training else self.num_generations_eval
-        sums = self.multi_objective_aggregation == "sum_then_normalize"
-        if self.scale_rewards == "none" and sums and samples > 1:
-            output["advantages"] = output["advantages"] * (samples / (samples - 1))
-        return output
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
         batch, entropies = self._policy_batch(model, inputs)
@@ -162,15 +154,12 @@ class FSPOTrainer(trl.GRPOTrainer):
         return batch, entropies
 
     def _observe(self, batch: PolicyBatch) -> None:
-        """Gather S and L of this micro-batch; at the end of an optimizer step, new estimates from all of them."""
-        self._seen.append((sequence_log_ratio(batch).detach(), batch.lengths))
+        """Gather what the estimates read of every response; at the end of an optimizer step, new ones from all."""
+        self._seen.append(read_of(batch))
         if not self.accelerator.sync_gradients:
             return
-        s, lengths = (self.accelerator.gather(torch.cat(column)) for column in zip(*self._seen, strict=True))
-        # All that the estimates read of a response is S and L: the response as a single position that carries S.
-        whole = PolicyBatch(s, torch.zeros_like(s), torch.zeros_like(s), lengths[:, None] > 0, lengths)
-        assert FSPO.observe is not None
-        self.fspo_state = FSPO.observe(whole, self.method.hyper, self.fspo_state)
+        s, kl, lengths = (self.accelerator.gather(torch.cat(column)) for column in zip(*self._seen, strict=True))
+        self.fspo_state = estimates(s, kl, lengths, self.method.hyper, self.fspo_state)
         self._seen.clear()
 
     def _log_batch(self, mode: str, batch: PolicyBatch, surrogate: Surrogate, entropies: Tensor) -> None:

@@ -70,8 +70,8 @@ def policy_loss(method: Method) -> Callable[..., tuple[Tensor, dict[str, float]]
     """
     if method.reads_state(method.hyper):
         raise UserError(
-            f"{method.name}: running estimates (fspo: drift batch or ema, target_clip_rate) need whole optimizer "
-            "steps, and verl's losses see micro-batches only; set fixed numbers"
+            f"{method.name}: running estimates (of fspo's drift or target_clip_rate) need whole optimizer steps, and "
+            "verl's losses see micro-batches only; take fspo_zero_drift, or set a number"
         )
 
     def loss(

@@ -162,7 +162,7 @@ def theory(out: Path = Path("results/runs/theory"), seed: int = 0) -> None:
 
     with console.status("replaying methods on simulated banks"):
         points = write_theory(out, seed)
-    cards = {name: card_digest(METHODS[name]) for name in ("rloo", "gspo", "fspo")}
+    cards = {name: card_digest(METHODS[name]) for name in ("rloo", "gspo", "fspo_zero_drift")}
     write_provenance(out, ["fspo", *sys.argv[1:]], seed=seed, cards=cards)
     show(table(points), "outside the band in per cent, 3 standard errors (normal tail)", console)
     say([theory_sentence(points), f"table and figure: {out}"])
@@ -188,4 +188,5 @@ def replayed(
         write_csv(out / f"{name}.csv", frame)
     found = with_words(arena.fairness)
     show(tables.fairness_table(found), "clipping by length, the same responses for every method", console)
-    return [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in found.to_dict("records")]
+    lines = [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in found.to_dict("records")]
+    return [*lines, f"tables, also of whose gradient is left and who clips the same responses: {out}"]

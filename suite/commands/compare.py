@@ -104,7 +104,8 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
     console.print(f"{config.name}: {cells}, {work}; {layout or 'a Ray cluster'}", highlight=False)
     tell_overlaps(config)
     if layout is None:
-        run_jobs_on_ray(jobs, console, where.ray_address, where.gpus_per_cell, engine_devices(config.train))
+        devices, portable = engine_devices(config.train), config.train.portable
+        run_jobs_on_ray(jobs, console, where.ray_address, where.gpus_per_cell, devices, portable)
     else:
         run_jobs(jobs, layout, console)
 
@@ -129,7 +130,7 @@ def tell_overlaps(config: CompareConfig) -> None:
 
 def code_of(config: CompareConfig) -> dict[str, str]:
     """Digest of every method's source, so that a folder never mixes two versions of one."""
-    from suite.experiments.settings import method_with
+    from suite.experiments.settings import method_in
     from suite.methods.cards import code_digest
 
-    return {name: code_digest(method_with(name, config.options)) for name in config.methods}
+    return {name: code_digest(method_in(config, name)) for name in config.methods}

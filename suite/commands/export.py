@@ -111,7 +111,7 @@ def _data(config: CompareConfig, reference: str) -> tuple[Problems, Prompts]:
 
 def _scripts(config: CompareConfig, reference: str, gpus: int, prompts: Prompts) -> dict[str, str]:
     from suite.experiments.names import METHODS, tasks_named
-    from suite.experiments.settings import method_with
+    from suite.experiments.settings import method_in
     from suite.experiments.verl_command import lines_of
     from suite.experiments.verl_script import script
 
@@ -120,7 +120,7 @@ def _scripts(config: CompareConfig, reference: str, gpus: int, prompts: Prompts)
     for name in config.methods:
         if name not in METHODS:
             raise UserError(f"{name}: fspo.plugins.verl knows the suite's own methods only: {', '.join(METHODS)}")
-        method = method_with(name, config.options)
+        method = method_in(config, name)
         found[name] = script(config, method, lines_of(config, method, limit, reference, gpus, prompts))
     return found
 

@@ -59,6 +59,7 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
     },
     "read results": {
         "report": Command("report:report", "tables, figures and claims of a finished comparison, from its files"),
+        "verify": Command("verify:verify", "make some of its cells again: the same bytes, or what differs and why"),
     },
     "methods": {"method": METHOD},
     "evaluate and grade": {

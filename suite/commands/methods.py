@@ -49,7 +49,7 @@ def check(method: tyro.conf.Positional[str | None] = None, /) -> None:
         if method is not None:
             for outcome in outcomes:
                 print(f"{'pass' if outcome.reason is None else 'FAIL'}  {outcome.check}")
-        print(f"{'FAIL' if broken else 'pass'}  {name}: {len(outcomes) - len(broken)} of {len(outcomes)} checks")
+        print(f"{'FAIL' if broken else 'pass'}  {name}: {len(outcomes) - len(broken)} of {len(outcomes)} checks passed")
         for outcome in broken:
             print(f"      {outcome.check}: {outcome.reason}")
             for line in outcome.example.splitlines():

@@ -38,10 +38,13 @@ def train(
     from suite.experiments.finished import comparison_stages
     from suite.experiments.layouts import layout_for, processes_words
     from suite.experiments.local_jobs import run_jobs, run_together
-    from suite.experiments.recipes import resolved
+    from suite.experiments.recipes import changed, resolved
     from suite.planning.dry_run import dry_run as checked
-    from suite.policy.ranks import leave, ranks_here
+    from suite.policy.portable import begin_again_portably
+    from suite.policy.ranks import leave, ranks_here, under_torchrun
 
+    if under_torchrun():  # a process alone starts another one for the work
+        begin_again_portably(changed(recipe, changes, (method,), (seed,)).train.portable)
     ranks = ranks_here()
     console.quiet = not ranks.is_leader
     if dry_run and not ranks.is_leader:

@@ -15,11 +15,12 @@ from suite.evaluation.sample_store import FOLDER as SAMPLES
 from suite.evaluation.sample_store import SampleStore
 from suite.experiments.evaluation_overlap import left_out
 from suite.experiments.names import tasks_named
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.experiments.start import environment_of, load, source_of
 from suite.methods.cards import card_digest
 from suite.policy.halving_sampler import FrugalSampler
 from suite.policy.loading import LoadedModel, model_digest
+from suite.policy.portable import compute_portably
 from suite.policy.ranks import ranks_here
 from suite.policy.sampling import Sampler
 from suite.records.costs import PEAK, SECONDS, Clock
@@ -70,6 +71,7 @@ class BaseJob:
         return 0
 
     def run(self) -> str:
+        compute_portably(self.config.train.portable)
         loaded, sampler = load(self.config.train)
         with leader_only(sampler) as leads:
             return self._evaluated(loaded, sampler) if leads else ""
@@ -78,7 +80,7 @@ class BaseJob:
         canary = canary_of(self.config, self.out, loaded, sampler)
         evals, costs = timed_evaluation(self.config, loaded, sampler, self.folder)
         digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
-        environment = environment_of(sampler) | {CANARY: canary}
+        environment = environment_of(sampler, self.config.train) | {CANARY: canary}
         result = RunResult(
             PROTOCOL, BASE, 0, plain_data(self.config.evaluation), evals, {}, digests, costs, environment
         )
@@ -121,6 +123,7 @@ class FirstRolloutsJob:
         return self.out / "null-update.safetensors"
 
     def run(self) -> str:
+        compute_portably(self.config.train.portable)
         loaded, sampler = load(self.config.train)
         with leader_only(sampler) as leads:
             return self._recorded(loaded, sampler) if leads else ""
@@ -171,12 +174,13 @@ class CellJob:
         return len(read_log(self.folder))
 
     def run(self) -> str:
+        compute_portably(self.config.train.portable)
         loaded, sampler = load(self.config.train)
         with leader_only(sampler) as leads:
             canary = canary_of(self.config, self.out, loaded, sampler) if leads else ""
         first, first_digest = FirstRolloutsJob(self.config, self.out, self.seed).read()
         source = source_of(self.config, loaded, sampler, self.seed)
-        method = method_with(self.method, self.config.options)
+        method = method_in(self.config, self.method)
         logger = length_logger(method, source.settings.max_new_tokens)
         trainer = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger)
         trainer.ranks = ranks_here()
@@ -218,7 +222,7 @@ class CellJob:
                 "final_model": model_digest(loaded.model),
             },
             costs=costs,
-            environment=environment_of(source.sampler) | dict(environment),
+            environment=environment_of(source.sampler, self.config.train) | dict(environment),
         )
         write_result(result, self.folder)
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)

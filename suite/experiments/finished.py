@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from suite.config import CompareConfig
 from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
 from suite.records.packed import pack_results, read_result
 from suite.records.result import BASE, FILE
@@ -17,7 +18,7 @@ from suite.types import RunResult, UserError
 def comparison_stages(config: CompareConfig, out: Path) -> list[list[Any]]:
     """The jobs of a comparison: base and first rollouts, then all cells (those with a critic, the slowest, first)."""
     cells = [CellJob(config, out, method, seed) for method in config.methods for seed in config.seeds]
-    cells.sort(key=lambda job: "values" not in method_with(job.method, config.options).needs)
+    cells.sort(key=lambda job: "values" not in method_in(config, job.method).needs)
     return [[BaseJob(config, out), *(FirstRolloutsJob(config, out, seed) for seed in config.seeds)], cells]
 
 
@@ -35,6 +36,15 @@ def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[R
     runs = [read_result(job.folder) for job in jobs[1]]
     order = {method: i for i, method in enumerate(config.methods)}
     return read_result(out / BASE), sorted(runs, key=lambda run: (order[run.method], run.seed))
+
+
+def stored_cells(config: CompareConfig, out: Path) -> list[RunResult]:
+    """The results of a comparison's cells that are there and can be read."""
+    found = []
+    for job in comparison_stages(config, out)[1]:
+        with suppress(UserError):
+            found.append(read_result(job.folder))
+    return found
 
 
 def pack_comparison(folder: Path) -> list[Path]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from suite.config import TrainConfig
+from suite.policy.portable import variables
 from suite.types import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -20,11 +21,13 @@ class Layout:
     """How many processes work side by side, and with how many threads each.
 
     devices: what each of them finds in CUDA_VISIBLE_DEVICES, process by process; empty on a machine without GPUs.
+    portable: whether they compute portably, as far as that has an effect here.
     """
 
     workers: int
     threads: int
     devices: tuple[str, ...] = ()
+    portable: bool = False
 
     @classmethod
     def of(
@@ -87,7 +90,9 @@ def engine_devices(train: TrainConfig) -> int:
 def layout_for(train: TrainConfig, jobs: int, workers: int | None = None) -> Layout:
     """The layout of so many jobs of a training run on this machine."""
     alone = engine_devices(train)
-    return Layout.of(jobs, workers, visible_devices(), max(1, alone), alone=alone > 0)
+    layout = Layout.of(jobs, workers, visible_devices(), max(1, alone), alone=alone > 0)
+    portable = not layout.devices and bool(variables(train.portable))
+    return replace(layout, threads=1, portable=True) if portable else layout
 
 
 def processes_words(count: int) -> str:

@@ -28,8 +28,10 @@ from rich.progress import (
 from rich.text import Text
 
 from suite.experiments.layouts import VISIBLE, Layout
+from suite.policy.portable import variables
 from suite.policy.ranks import POLL_SECONDS, Ranks, end_with
 from suite.records.files import locked
+from suite.records.provenance import environment_variables
 from suite.types import UserError
 
 
@@ -103,12 +105,13 @@ def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) 
     """
     workers = _Workers(layout)
     threads = ThreadPoolExecutor(layout.workers)
-    try:
-        run_stages(stages, console, threads, workers.run)
-    finally:
-        workers.stop()
-        threads.shutdown(wait=True, cancel_futures=True)
-        workers.join()
+    with environment_variables(variables(layout.portable)):  # inherited by the workers, whose torch reads them
+        try:
+            run_stages(stages, console, threads, workers.run)
+        finally:
+            workers.stop()
+            threads.shutdown(wait=True, cancel_futures=True)
+            workers.join()
 
 
 class _Workers:

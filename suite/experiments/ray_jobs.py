@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from suite.experiments.local_jobs import Job, run_job, run_stages
+from suite.policy.portable import VARIABLES
 from suite.types import UserError
 
 ATTEMPTS = 5
@@ -31,6 +32,7 @@ def run_jobs_on_ray(
     address: str | None = None,
     gpus_per_cell: float | None = None,
     engine_devices: int = 0,
+    portable: bool = False,
 ) -> None:
     """Run the jobs that are not done, stage after stage, wherever the cluster has room, and show progress.
 
@@ -38,7 +40,7 @@ def run_jobs_on_ray(
     of vLLM has to itself; Ray lets each worker see its own only. The suite and the results
     folder must be found under the same paths on every machine. A job whose worker or machine is lost starts again from
     its last checkpoint, elsewhere. `address` is that of a running cluster; without one, RAY_ADDRESS, a cluster on this
-    machine or else a fresh one is taken.
+    machine or else a fresh one is taken. `portable`: workers are started to compute portably.
 
     Raises UserError where Ray is missing, the cluster cannot be reached or has no such GPUs, or a job failed.
     """
@@ -56,7 +58,8 @@ def run_jobs_on_ray(
         gpus = _gpus(ray, gpus_per_cell, engine_devices)
         room = ray.cluster_resources()
         console.print(f"Ray: {room.get('CPU', 0):.0f} cores, {room.get('GPU', 0):.0f} GPUs, {gpus:g} a cell")
-        work = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_work)
+        environment = {"env_vars": dict(VARIABLES)} if portable else {}  # read before a worker loads torch
+        work = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, runtime_env=environment)(_work)
         with ThreadPoolExecutor(max(1, *map(len, stages))) as waiting:
             try:
                 run_stages(stages, console, waiting, _patient(ray, work, console, stopped))

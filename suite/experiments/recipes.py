@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from suite.config import CompareConfig
 from suite.experiments.evaluation_overlap import refuse_overlap
@@ -30,12 +30,20 @@ class Changes:
     """Folder of JSONL data sets; without it, real data sets come from the hub."""
     ranges: Path | None = None
     """Range file of fspo bank calibrate; settings of --set win over it."""
+    credit: Literal["standardised", "leave_one_out", "own"] | None = None
+    """One rule from rewards to advantages for all methods without a critic, or own; instead of the recipe's."""
     set: tuple[str, ...] = ()
     """Settings apart from the recipe's, each OWNER.FIELD=VALUE: fspo.c_low=0.05 train.tasks=gsm8k,svamp."""
 
     def words(self) -> list[str]:
         """The changes as the words of a command line that makes them again."""
-        given = {"--steps": self.steps, "--model": self.model, "--data-dir": self.data_dir, "--ranges": self.ranges}
+        given = {
+            "--steps": self.steps,
+            "--model": self.model,
+            "--data-dir": self.data_dir,
+            "--ranges": self.ranges,
+            "--credit": self.credit,
+        }
         words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
         return [*words, *(["--set", *self.set] if self.set else [])]
 
@@ -82,6 +90,8 @@ def changed(
     config = recipe(reference)
     chosen = config.methods if methods is None else tuple(methods)
     config = with_options(config, with_ranges(Ranges.read(changes.ranges), chosen, changes.set))
+    if changes.credit is not None:
+        config = dataclasses.replace(config, credit=changes.credit)
     given: dict[str, Any] = {"steps": changes.steps, "model": changes.model, "data_dir": changes.data_dir}
     train = dataclasses.replace(config.train, **{key: value for key, value in given.items() if value is not None})
     config = dataclasses.replace(

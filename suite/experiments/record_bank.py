@@ -13,11 +13,12 @@ from rich.console import Console
 from suite.config import CompareConfig, plain_data
 from suite.experiments.layouts import layout_for
 from suite.experiments.local_jobs import run_jobs
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.experiments.start import load, source_of
 from suite.methods.cards import card_digest
 from suite.policy.loading import model_digest
 from suite.policy.lora import merged
+from suite.policy.portable import ARITHMETIC, compute_portably, kind_of_arithmetic
 from suite.records.bank import Bank, PendingFile
 from suite.records.files import write_atomically
 from suite.records.provenance import machine, versions
@@ -60,6 +61,7 @@ class RecordJob:
         return len(read_log(self.folder))
 
     def run(self) -> str:
+        compute_portably(self.config.train.portable)
         loaded, sampler = load(self.config.train)
         source = source_of(self.config, loaded, sampler, self.seed)
         driver = "no_clip" if self.method == NO_METHOD else self.method
@@ -68,7 +70,7 @@ class RecordJob:
             write_atomically(self.folder / "rollouts" / f"step-{step:05d}.safetensors", recorded.to_bytes())
             write_atomically(self.folder / "policies" / f"step-{step:05d}", model_digest(merged(loaded.model)))
 
-        method = method_with(driver, self.config.options)
+        method = method_in(self.config, driver)
         log = Trainer(self.config.train, method, self.seed, source, self.folder, on_rollouts=keep).run()
         facts = {
             "recipe": self.config.name,
@@ -76,7 +78,7 @@ class RecordJob:
             "seed": self.seed,
             "driver": {"method": driver, "card": card_digest(method), "hyper": plain_data(method.hyper)},
             "digests": {**source.digests, "final_model": model_digest(loaded.model)},
-            "environment": {**versions(), **machine()},
+            "environment": {**versions(), **machine(), ARITHMETIC: kind_of_arithmetic(self.config.train.portable)},
         }
         write_atomically(self.folder / FINISHED, json.dumps(facts, indent=1) + "\n")
         return f"{len(log)} steps, reward {log[0]['reward/mean']:.3f} -> {log[-1]['reward/mean']:.3f}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from suite.config import FOLLOWS, CompareConfig, EvalConfig, TrainConfig, VllmConfig
 from suite.experiments.names import find_method, lookup
+from suite.experiments.one_credit import with_credit
 from suite.methods.cards import card_digest, setting
 from suite.records.ranges import AGAIN, Range, Ranges
 from suite.types import Method, UserError
@@ -36,6 +37,11 @@ def method_with(name: str, options: Sequence[str]) -> Method:
     method = find_method(name)
     changes = {field: value for owner, field, value in map(parsed, options) if owner == name}
     return dataclasses.replace(method, hyper=dataclasses.replace(method.hyper, **changes)) if changes else method
+
+
+def method_in(config: CompareConfig, name: str) -> Method:
+    """A method as a comparison trains it: with its options, and with the one rule for advantages where there is one."""
+    return with_credit(method_with(name, config.options), config.credit)
 
 
 def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig:
@@ -110,7 +116,9 @@ def parsed(option: str) -> tuple[str, str, Any]:
     target, equals, text = option.partition("=")
     owner, dot, field = target.rpartition(".")
     if not (equals and dot):
-        raise UserError(f"--set {option!r}: write it as method.field=value, for instance fspo.c_low=0.05")
+        near = [name for name, kind in SECTIONS.items() if equals and target in typing.get_type_hints(kind)]
+        hint = f"did you mean {near[0]}.{option}? " if near else ""
+        raise UserError(f"--set {option!r}: {hint}write it as method.field=value, for instance fspo.c_low=0.05")
     return owner, field, _value(owner, field, text, f"--set {option!r}")
 
 
@@ -147,7 +155,7 @@ def _read(text: str, kind: Any, where: str) -> Any:
         return int(text) if int in kinds else float(text)
     if str in kinds or Path in kinds:
         return text if str in kinds else Path(text)
-    names = " or ".join("none" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
+    names = " or ".join("none" if k is type(None) else NAMES_IN_TOML.get(k, str(k)) for k in kinds)
     raise UserError(f"{where}: {text!r} is not {names}")
 
 

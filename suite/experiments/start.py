@@ -11,6 +11,7 @@ from suite.experiments.names import tasks_named
 from suite.policy.deterministic import compute_deterministically
 from suite.policy.engines import require_engine, sampler_for
 from suite.policy.loading import LoadedModel
+from suite.policy.portable import ARITHMETIC, kind_of_arithmetic
 from suite.policy.ranks import ranks_here
 from suite.policy.sampling import Sampler
 from suite.policy.vllm_sampler import PRECISIONS
@@ -40,9 +41,10 @@ def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed
     return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config.train, seed, digests, held_out)
 
 
-def environment_of(sampler: Sampler) -> dict[str, str]:
-    """Versions, machine and engine of this process, and with how many others it works."""
-    return {**versions(), **machine(), "sampler": sampler.engine, "processes": str(ranks_here().count)}
+def environment_of(sampler: Sampler, config: TrainConfig) -> dict[str, str]:
+    """Versions, machine, arithmetic and engine of this process, and with how many others it works."""
+    here = {ARITHMETIC: kind_of_arithmetic(config.portable), "sampler": sampler.engine}
+    return {**versions(), **machine(), **here, "processes": str(ranks_here().count)}
 
 
 def model_for_evaluation(model: str, precision: str) -> LoadedModel:

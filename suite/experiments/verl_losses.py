@@ -78,7 +78,7 @@ def loss_lines(method: Method, changed: Sequence[str], limit: int) -> list[VerlL
     if method.reads_state(method.hyper):
         raise UserError(
             f"{method.name}: its running estimates need whole optimizer steps, and verl's losses see micro-batches "
-            "only; set fixed numbers (fspo: drift zero or a number, no target_clip_rate)"
+            "only; take fspo_zero_drift, or set a number for its drift and no target_clip_rate"
         )
     mode = f"{method.name}_as_set" if changed else method.name
     lines = [

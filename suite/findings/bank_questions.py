@@ -27,7 +27,7 @@ DRAWN = ("rloo", "grpo", "gspo", "ctpo", "fspo")
 QUESTIONS: Mapping[str, Mapping[str, dict[str, float | str | None]]] = {
     "the width c": {f"c = {c}": {"c_low": c, "c_high": c} for c in (0.01, 0.02, 0.03, 0.05, 0.1)},
     "the width by a target clip rate": {f"target {p}": {"target_clip_rate": p} for p in (0.05, 0.1, 0.2, 0.4)},
-    "the centre mu": {f"mu {mu}": {"drift": mu} for mu in ("zero", "batch", "ema")},
+    "the centre mu": {f"mu {mu}": {"drift": mu} for mu in ("kl", "zero", "batch", "ema")},
     "two widths": {"both .03": {}, ".025 below, .05 above": {"c_low": 0.025, "c_high": 0.05}},
     "the dual clip": {"off": {}, "c_dual .06": {"c_dual": 0.06}, "c_dual .12": {"c_dual": 0.12}},
 }

@@ -13,11 +13,11 @@ from suite.config import CompareConfig
 from suite.evaluation.canary import SAME
 from suite.experiments.cells import CANARY, FirstRolloutsJob
 from suite.experiments.finished import load_comparison, replayed_cells
-from suite.experiments.names import REFERENCE
+from suite.experiments.names import PAPER_BASELINES, REFERENCE
 from suite.experiments.recipe_book import published
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.findings import claims, rules, stability
-from suite.findings.costs import ledger
+from suite.findings.costs import gradient_cuts, ledger
 from suite.findings.stability import CURVES
 from suite.records.comparison_folder import stored_config
 from suite.records.result import BASE
@@ -61,7 +61,13 @@ class Comparison:
     def statistics(self) -> Estimates:
         """Accuracies, differences and single seeds."""
         return compare(
-            self.base.evals, self.runs, seed=REPORT_SEED, repetitions=self.config.bootstrap, primary=self.config.primary
+            self.base.evals,
+            self.runs,
+            seed=REPORT_SEED,
+            repetitions=self.config.bootstrap,
+            primary=self.config.primary,
+            focus=REFERENCE,
+            rivals=PAPER_BASELINES,
         )
 
     @cached_property
@@ -89,7 +95,7 @@ class Comparison:
     @cached_property
     def methods(self) -> dict[str, Method]:
         """The methods as they were trained."""
-        return {name: method_with(name, self.config.options) for name in self.config.methods}
+        return {name: method_in(self.config, name) for name in self.config.methods}
 
     @cached_property
     def cards(self) -> dict[str, str]:
@@ -160,6 +166,11 @@ class Comparison:
         return ledger(self.runs, self.statistics.differences)
 
     @cached_property
+    def gradient_cuts(self) -> pd.DataFrame:
+        """Gradient norms by method, and the share of updates whose gradient was cut."""
+        return gradient_cuts(self.runs)
+
+    @cached_property
     def sweep(self) -> list[stability.RateRuns]:
         """This comparison and those of its learning-rate sweep."""
         return stability.sweep_of(self.out)
@@ -228,6 +239,7 @@ class Comparison:
             "growth_quantiles": arena.quantiles,
             "stability": self.stability,
             "learning_rates": self.gains,
+            "gradient_cuts": self.gradient_cuts,
             "costs": self.costs,
             **noise,
         }

@@ -1,8 +1,8 @@
-"""What a comparison cost: seconds, tokens and peak memory by phase, and how much of it a point of accuracy took."""
+"""What a comparison cost: seconds, tokens and peak memory by phase, points gained, and gradients that were cut."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,14 @@ import pandas as pd
 from suite.config import MEAN
 from suite.records.costs import PEAK, SECONDS
 from suite.records.result import BASE
-from suite.statistics.frames import Number
+from suite.statistics.frames import Number, percent
 from suite.types import RunResult
 
 PHASES = ("sample", "score", "update", "evaluate")
 MISSING = float("nan")
+NOT_RECORDED = "not recorded"
+"""What older results lack."""
+OFTEN = 0.95
 
 
 def ledger(runs: Sequence[RunResult], differences: pd.DataFrame) -> pd.DataFrame:
@@ -52,6 +55,62 @@ def _gained(differences: pd.DataFrame) -> dict[str, float]:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
+
+
+def gradient_cuts(runs: Sequence[RunResult]) -> pd.DataFrame:
+    """One row a method: how large its gradients were, and how many of its updates `max_grad_norm` scaled down.
+
+    Columns: norm (mean over all updates of all runs, before the cut), largest, cut (share of the updates whose norm was
+    above the limit; nan unless every run recorded it).
+    """
+    rows = []
+    for method in dict.fromkeys(run.method for run in runs):
+        curves = [run.curves for run in runs if run.method == method]
+        norm, largest, cut = (_steps(curves, name) for name in ("grad_norm/mean", "grad_norm/max", "grad_norm/cut"))
+        rows.append(
+            {"method": method, "norm": _mean(norm), "largest": float(np.max(largest)), "cut": _mean(cut)},
+        )
+    return pd.DataFrame(rows)
+
+
+def _steps(curves: Sequence[Mapping[str, Sequence[float | None]]], name: str) -> list[float]:
+    """A logged number of all steps of some runs; nan alone where one of them lacks it."""
+    if any(name not in each for each in curves):
+        return [MISSING]
+    return [MISSING if x is None else x for each in curves for x in each[name]]
+
+
+def gradient_table(cuts: pd.DataFrame) -> pd.DataFrame:
+    """`gradient_cuts` for people."""
+    rows = [
+        {
+            "method": r["method"],
+            "mean norm": Number.of(r["norm"], ".2f"),
+            "largest norm": Number.of(r["largest"], ".1f"),
+            "updates cut": NOT_RECORDED if np.isnan(r["cut"]) else Number.percent(r["cut"]),
+        }
+        for r in cuts.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def cut_sentence(cuts: pd.DataFrame, limit: float) -> str:
+    """On whom the cut of the gradient acts."""
+    words = (
+        f"A gradient whose norm is above {limit:g} is scaled down to that norm (`max_grad_norm`, the same for every "
+        "method), and a method whose gradients are cut at nearly every update trains with their direction alone: "
+    )
+    shares = {str(r["method"]): float(r["cut"]) for r in cuts.to_dict("records")}
+    if any(np.isnan(share) for share in shares.values()):
+        means = {str(r["method"]): float(r["norm"]) for r in cuts.to_dict("records")}
+        above = ", ".join(name for name, norm in means.items() if norm > limit) or "none"
+        return f"{words}how many were is not recorded in these runs; the mean norm is above the limit for: {above}."
+    groups = {
+        "on at least 95 % of the updates of": [name for name, share in shares.items() if share >= OFTEN],
+        "on some of": [f"{name} ({percent(share)} %)" for name, share in shares.items() if 1 - OFTEN < share < OFTEN],
+        "on at most 5 % of": [name for name, share in shares.items() if share <= 1 - OFTEN],
+    }
+    return words + "it acts " + "; ".join(f"{where} {', '.join(who)}" for where, who in groups.items() if who) + "."
 
 
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:

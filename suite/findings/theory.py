@@ -45,14 +45,16 @@ def _without_drift(shape: str, length: np.ndarray, drift: float) -> Band:
 
 
 def _around_drift(length: np.ndarray, drift: float) -> Band:
-    hyper = METHODS["fspo"].hyper
+    hyper = METHODS["fspo_zero_drift"].hyper
     return sqrt_band(length, hyper.c_low, hyper.c_high, drift)
 
 
 SHAPES = {"rloo": "constant", "gspo": "linear", "fspo": "sqrt"}
 """How the band of each method grows with length."""
+METHOD_OF = {"fspo": "fspo_zero_drift"}
+"""The method behind a rule of another name: without a drift of S, FSPO's centre is 0."""
 STILL: Mapping[str, BandRule] = {
-    name: BandRule(METHODS[name], partial(_without_drift, shape)) for name, shape in SHAPES.items()
+    name: BandRule(METHODS[METHOD_OF.get(name, name)], partial(_without_drift, shape)) for name, shape in SHAPES.items()
 }
 """The rules that are compared where S has no drift."""
 DRIFTING: Mapping[str, BandRule] = {

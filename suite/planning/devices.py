@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from suite.types import UserError
 
@@ -68,5 +69,7 @@ DEVICES = {
 def device_named(name: str) -> Device:
     """The device of that name; UserError with the names there are for any other."""
     if name not in DEVICES:
-        raise UserError(f"unknown device {name!r}; there are: {', '.join(DEVICES)}")
+        near = [known for known in DEVICES if known.startswith(name)] or get_close_matches(name, DEVICES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"unknown device {name!r}; {hint}there are: {', '.join(DEVICES)}")
     return DEVICES[name]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from suite.experiments.finished import load_comparison
 from suite.experiments.recipes import Changes, changed
-from suite.experiments.settings import method_with
+from suite.experiments.settings import method_in
 from suite.planning.cost_model import HOUR
 from suite.planning.devices import DECODING_SHARE, TRAINING_SHARE, Device, device_named
 from suite.planning.lengths import expected_lengths, questions_of
@@ -38,7 +38,7 @@ def planned(name: str, changes: Changes, device_name: str, count: int, response_
     device, shape = device_named(device_name), model_shape(config.train.model)
     lengths = expected_lengths(config, response_tokens)
     questions, asked = questions_of(config)
-    critics = {m: "values" in method_with(m, config.options).needs for m in config.methods}
+    critics = {m: "values" in method_in(config, m).needs for m in config.methods}
     plan = Planned(config, shape, device, count, lengths, questions, critics)
     layouts = cell_layouts(plan)
     sections: list[Section] = [(name, None, [shape.facts, lengths.source, _device_line(device, count)])]

@@ -178,6 +178,11 @@ def failing_together(ranks: Ranks) -> Iterator[None]:
 _KINDS: dict[str, type[Exception]] = {NO_MEMORY: torch.OutOfMemoryError, MENDABLE: UserError}
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 @functools.cache
 def ranks_here() -> Ranks:
     """This process among those that torchrun started; ALONE without torchrun.
@@ -185,7 +190,7 @@ def ranks_here() -> Ranks:
     On GPUs each process takes the one of its local rank, and NCCL carries the weights; small things go through gloo.
     A process ends with torchrun, however that ended: left behind, it would go on writing.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not under_torchrun():
         return ALONE
     from torch import distributed
 

@@ -80,3 +80,13 @@ def stored_config(out: Path) -> CompareConfig:
         return restored(found["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error
+
+
+def recorded_code(out: Path) -> dict[str, str]:
+    """Digest of every method's source when the comparison was begun; empty where it was not recorded."""
+    return dict(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")).get("code", {}))
+
+
+def recorded_versions(out: Path) -> dict[str, str]:
+    """Commit and versions when the comparison was begun; empty where they were not recorded."""
+    return dict(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")).get("versions", {}))

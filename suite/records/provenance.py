@@ -52,14 +52,28 @@ def _git(root: Path, *words: str) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Processor, system and accelerator of this process."""
+    """Processor, torch's kernels for it, system and accelerator of this process."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "system": platform.platform(),
         "processor": platform.machine(),
+        "processor_name": processor_name(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "accelerator": device,
     }
+
+
+@functools.cache
+def processor_name() -> str:
+    """The processor as it calls itself, such as `AMD EPYC 9654`; the machine's kind where it has no name."""
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        for line in facts.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from suite.config import MEAN
 from suite.records.result import BASE
-from suite.report.style import INK, SOFT, Colours, line_styles, method_colours, style
+from suite.report.style import GRID, INK, SOFT, Colours, line_styles, method_colours, style
 from suite.statistics.frames import names_of, numbers_of, select
+from suite.statistics.verdicts import MARGIN
 
 # --- accuracies -----------------------------------------------------------------------------------
 
@@ -66,6 +67,40 @@ def _accuracy_panel(
             continue
         dots = 100 * numbers_of(select(by_seed, method=method, task=task), "accuracy")
         axes.plot(dots, np.full(len(dots), place + 0.27), "o", color=colour, markersize=3, alpha=0.75, linestyle="none")
+
+
+def difference_figure(
+    differences: pd.DataFrame, *, colours: Colours, columns: int = 5, margin: float = MARGIN
+) -> Figure:
+    """One panel per set, their mean last: every difference in points with its 95 % interval, the equal region in grey.
+
+    Rows of differences as `compare.compare` returns them; a panel has a line a pair, in the order of the rows.
+    """
+    tasks = names_of(differences, "task")
+    pairs = list(dict.fromkeys(zip(differences["method"], differences["reference"], strict=True)))
+    columns = min(columns, len(tasks))
+    lines = -(-len(tasks) // columns)
+    with style():
+        figure = Figure(figsize=(8.6, 0.6 + lines * (0.65 + 0.27 * len(pairs))), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        for axes, task in zip(grid.flat, tasks, strict=False):
+            axes.set_title("mean of sets" if task == MEAN else task)
+            axes.grid(visible=False, axis="y")
+            axes.axvspan(-100 * margin, 100 * margin, color=GRID, alpha=0.7, linewidth=0)
+            axes.axvline(0, color=SOFT, linewidth=1)
+            for place, (method, reference) in enumerate(pairs):
+                rows = select(differences, method=method, reference=reference, task=task)
+                value, low, high = (100 * numbers_of(rows, name)[0] for name in ("difference", "low", "high"))
+                axes.hlines(place, low, high, color=colours[reference], linewidth=2.2)
+                axes.plot(value, place, "o", color=colours[reference], markersize=6, markeredgecolor="white")
+        for axes in list(grid.flat)[len(tasks) :]:
+            axes.set_axis_off()
+        grid[0, 0].set_ylim(len(pairs) - 0.5, -0.5)
+        grid[0, 0].set_yticks(range(len(pairs)), [f"{method} − {reference}" for method, reference in pairs])
+        figure.supxlabel(
+            f"points (line: 95 % interval, uncorrected; grey: within {100 * margin:g} point)", fontsize=9, color=SOFT
+        )
+    return figure
 
 
 # --- curves ---------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from suite.config import CHECKPOINT_RULE, MEAN, PROTOCOL
+from suite.experiments.names import REFERENCE
 from suite.experiments.recipe_book import primary_sentence
 from suite.findings import rules
 from suite.findings.claims import claims_table
 from suite.findings.comparison import Comparison
-from suite.findings.costs import ledger_table
+from suite.findings.costs import cut_sentence, gradient_table, ledger_table
 from suite.findings.stability import RULES_TEXT, stability_summary
 from suite.methods.cards import card_digest, hyper_line
 from suite.records.packed import result_file
@@ -25,21 +26,26 @@ from suite.report.html import slug
 from suite.report.markdown import markdown
 from suite.report.tables import accuracies_of
 from suite.statistics.frames import ABSENT, Number, percent
+from suite.statistics.intervals import MEASURED_FAMILY, few_seeds
 from suite.types import RunResult
 
 
 def report_text(report: Comparison) -> str:
-    """The report as Markdown; the same stored results give the same bytes."""
+    """The report as Markdown, figures and single sets first; the same stored results give the same bytes."""
     config = report.config
     blocks = [
         f"# {config.name}: {len(report.methods)} methods x {len(config.seeds)} seeds",
+        *_first_look(report),
+        *_declared(report),
         *_claims(report),
         *_accuracies(report),
-        *_across_sets(report),
+        *_exploratory(report),
         *_clipping(report),
         *_null_update(report),
+        *_gradients(report),
         *_stability(report),
         *_growth(report),
+        *_across_sets(report),
         "## What it cost",
         "Means over the runs of a method; peak memory of sampling / scoring / update / evaluation, the largest over "
         "its runs. A point is one per cent of accuracy gained on the base model.",
@@ -48,6 +54,46 @@ def report_text(report: Comparison) -> str:
         *_runs(report),
     ]
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def settings_line(report: Comparison) -> str:
+    """What was compared, in one line."""
+    config = report.config
+    train = config.train
+    return (
+        f"{config.name}: {len(report.methods)} methods x {len(config.seeds)} seeds, {train.steps} steps of "
+        f"{train.updates_per_rollout} updates at a learning rate of {train.learning_rate:g}"
+    )
+
+
+def _first_look(report: Comparison) -> Iterator[str]:
+    """What was compared, and its figures."""
+    yield f"{settings_line(report)}; evaluated on {', '.join(report.config.evaluation.tasks)}."
+    figures = ["accuracy", "clip_by_length", "reward"]
+    if len(tables.declared_rows(report.statistics.differences)):
+        figures.insert(1, "differences")
+    yield "\n".join(f"![{name.replace('_', ' ')}]({name}.png)" for name in figures)
+
+
+def _declared(report: Comparison) -> Iterator[str]:
+    """The declared pairs, set by set before their mean, with the verdicts."""
+    differences = report.statistics.differences
+    if tables.declared_rows(differences).empty:
+        return
+    yield "## Differences of the declared pairs, in points, set by set"
+    yield (
+        f"{primary_sentence(report.config)} Single sets stand before their mean, because a mean of sets can hide "
+        "opposite effects. Intervals are 95 % intervals of one difference each, paired by seed and problem, "
+        "uncorrected; verdicts are corrected (Holm), those of single sets over pairs and sets. `p (Holm)` is that of "
+        "no difference, `p equal (Holm)` that of a difference of one point or more; `detectable` is the true "
+        "difference that this design finds with 80 % power after the correction. Of a pair the larger of its own "
+        f"and the pooled seed variance counts; {MEASURED_FAMILY}. The rule, dated 2026-11-29, is in "
+        "`suite/statistics/verdicts.py` [ours]."
+    )
+    if set(tables.declared_rows(differences)["method"]) != {REFERENCE}:
+        yield "None of those pairs was run here: all pairs of methods stand in their place."
+    yield markdown(linked(tables.declared_table(differences)))
+    yield _bullets(tables.verdict_lines(differences))
 
 
 def _claims(report: Comparison) -> Iterator[str]:
@@ -65,18 +111,38 @@ def _accuracies(report: Comparison) -> Iterator[str]:
     stats, config = report.statistics, report.config
     yield "## Accuracy"
     yield (
-        f"In per cent, avg@{config.evaluation.samples}, 95 % intervals over seeds and problems. {CHECKPOINT_RULE} "
-        f"{primary_sentence(config)} Every cell leads to the runs behind it."
+        f"In per cent, avg@{config.evaluation.samples}, 95 % intervals over seeds and problems"
+        f"{few_seeds(len(config.seeds))}. {CHECKPOINT_RULE} Beside the mean, over the sets: the mean length of a "
+        "response in tokens, and the shares of responses cut at the token limit and without an answer, in per cent. "
+        "Every cell leads to the runs behind it."
     )
     yield markdown(linked(accuracies_of(report)))
     notes = [f"`published`: {source}" for source in report.published_sources] + report.canary_lines
     if notes:
         yield _bullets(notes)
-    yield "## Difference to the base model, in points"
-    yield markdown(linked(tables.difference_table(stats.differences)))
-    yield "## Verdicts"
-    yield _bullets(tables.verdict_lines(stats.differences))
-    yield "![accuracy](accuracy.png)\n![reward](reward.png)"
+    if len(report.base.evals) > 1:
+        yield "## Accuracy, length and missing answers, set by set"
+        yield markdown(tables.by_set_table(stats.accuracies))
+
+
+def _exploratory(report: Comparison) -> Iterator[str]:
+    """All other differences that are shown, without verdicts."""
+    table = tables.exploratory_table(report.statistics.differences)
+    if table.empty:
+        return
+    yield "## Other differences, in points: exploratory"
+    yield (
+        "Nothing was declared about these pairs: 95 % intervals of one difference each, not corrected for their number,"
+        " and no verdicts. Pairs of two rivals are in `differences.csv`."
+    )
+    yield markdown(linked(table))
+
+
+def _gradients(report: Comparison) -> Iterator[str]:
+    """On which methods the cut of the gradient's norm acts."""
+    yield "## Gradients that were cut"
+    yield cut_sentence(report.gradient_cuts, report.config.train.max_grad_norm)
+    yield markdown(gradient_table(report.gradient_cuts))
 
 
 def linked(table: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +159,7 @@ def linked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _across_sets(report: Comparison) -> Iterator[str]:
-    """Means that no single set or seed decides, and what pairing was worth."""
+    """Means that no single set or seed decides, and what common draws were worth."""
     if len(report.base.evals) > 1:
         yield "## Across sets"
         yield (
@@ -102,12 +168,17 @@ def _across_sets(report: Comparison) -> Iterator[str]:
         )
         yield markdown(linked(tables.interquartile_table(report.profiles[0])))
         yield "![profiles](profiles.png)"
-    yield "## What pairing bought"
+    pairing = tables.pairing_table(report.statistics.pairing, report.statistics.differences)
+    if pairing.empty:
+        return
+    yield "## What common seeds, problems and token noise bought"
     yield (
-        "Correlation of two models' accuracies over (seed, problem), of single samples within one (the common random "
-        "numbers), and how many times larger the variance of the difference would be without pairing."
+        "Correlation of two models' accuracies over (seed, problem), and of single samples within one (the common "
+        "random numbers). `variance of separate draws` compares the variance of the difference as it was measured with "
+        "that of two models trained on different seeds and evaluated on different problems drawn from the same sets: "
+        "how many times larger that one is. It is no gain on a study that evaluates both on the same problems."
     )
-    yield markdown(tables.pairing_table(report.statistics.pairing))
+    yield markdown(pairing)
 
 
 def _clipping(report: Comparison) -> Iterator[str]:
@@ -125,8 +196,8 @@ def _null_update(report: Comparison) -> Iterator[str]:
     yield "## The null update"
     yield (
         "The start model scores the same responses twice, in micro-batches of other sizes: every log ratio is "
-        "noise, in nats. The column `null update` of the accuracy table is the largest share of responses that this "
-        "puts outside a method's band."
+        "noise, in nats. The largest share of responses that this puts outside a method's band is the column `null "
+        "update` of the accuracy table, which is left out where it is 0.0 for every method."
     )
     yield markdown(tables.noise_cells(noise_by_change(report.null_log)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,18 @@ import pandas as pd
 
 from suite.config import MEAN
 from suite.findings.comparison import Comparison
+from suite.findings.costs import NOT_RECORDED
 from suite.records.result import BASE
-from suite.statistics.frames import ABSENT, NOTHING, Number, heading, overall, percent, records
+from suite.statistics.frames import ABSENT, NOTHING, Number, heading, names_of, overall, p_text, percent, records
+from suite.statistics.verdicts import EXPLORATORY, NO_VARIATION, PRIMARY, SETS, UNDECIDED
 from suite.types import EvalResult
 
-FAIRNESS = ("clipped", "outside band", "slope per doubling", "LRE max", "LRE noise", "LRE mean", "supported")
+FAIRNESS = ("clipped", "clip slope", "outside band", "outside slope", "LRE noise", "LRE max", "LRE mean", "supported")
+EMPTY = {NOTHING, "not public", NOT_RECORDED}
+"""Cells that say nothing: a column of nothing else is left out."""
+
+
+KINDS = ("truncated", "no answer", "undecided")
 
 
 # --- accuracies and differences -------------------------------------------------------------------
@@ -23,39 +30,64 @@ FAIRNESS = ("clipped", "outside band", "slope per doubling", "LRE max", "LRE noi
 
 def accuracy_table(
     accuracies: pd.DataFrame,
-    cards: Mapping[str, str] | None = None,
     noise: Mapping[str, float] | None = None,
     canaries: Mapping[str, str] | None = None,
     published: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Rows the base model and the methods, columns the sets and their mean; cells like "47.3 [44.1, 50.2]" in per cent.
 
-    `accuracies` as `compare.compare` returns them. The last columns are the
-    seeds behind a row, the digest of the method's card where `cards` are given, what `noise` alone puts outside the
-    method's band (per cent, `suite.replay.null_update`), responses cut at the token limit and, where there are any,
-    those without an answer and undecided ones (per cent, mean over the sets). `published` has public numbers by method.
-    `canaries` names the models whose rows are not comparable, and since which runs (`suite.evaluation.canary`); where
-    there are any, a column says so.
+    `accuracies` as `compare.compare` returns them. Beside the mean stand, over the sets, the mean length in tokens and
+    the shares of responses cut at the token limit, without an answer and undecided (per cent); then the seeds behind
+    the row and what `noise` alone puts outside the method's band (per cent, `suite.replay.null_update`). `published`
+    has public numbers by method. `canaries` names the models whose rows are not comparable, and since which runs
+    (`suite.evaluation.canary`). Columns that say nothing of any model are left out.
     """
     rows = []
     for method, part in accuracies.groupby("method", sort=False):
-        row = {"model": str(method)}
+        row: dict[str, Any] = {"model": str(method)}
         row |= {heading(r["task"]): Number.percent(r["accuracy"], r["low"], r["high"]) for r in records(part)}
         whole = overall(part)
+        row |= answer_cells(whole)
         row["seeds"] = ABSENT if method == BASE else Number(str(whole["seeds"]))
-        if cards is not None:
-            row["card"] = cards.get(str(method), NOTHING)
-        if noise:
-            row["null update"] = Number.percent(noise.get(str(method), math.nan))
-        for kind in ("truncated", "no_answer", "undecided"):
-            if kind == "truncated" or np.any(np.asarray(accuracies[f"{kind}_share"]) > 0):
-                row[kind.replace("_", " ")] = Number.percent(whole[f"{kind}_share"])
-        if published is not None:
-            row["published"] = published.get(str(method), "not public")
-        if canaries:
-            row["comparable"] = f"no: {canaries[str(method)]}" if method in canaries else "yes"
+        row["null update"] = Number.percent((noise or {}).get(str(method), math.nan))
+        row["published"] = (published or {}).get(str(method), "not public")
+        row["comparable"] = f"no: {canaries[str(method)]}" if canaries and method in canaries else "yes"
         rows.append(row)
-    return pd.DataFrame(rows)
+    silent = {"undecided": {"0.0"}, "no answer": {"0.0"}, "null update": {"0.0"}, "comparable": {"yes"}}
+    return informative(pd.DataFrame(rows), silent)
+
+
+def answer_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Of one row of accuracies: mean length, and the shares of cut, missing and undecided answers in per cent."""
+    length = row["mean_length"]
+    shares = {kind: Number.percent(row[f"{kind.replace(' ', '_')}_share"]) for kind in KINDS}
+    return {"length": NOT_RECORDED if math.isnan(length) else Number.of(length, ".1f"), **shares}
+
+
+def informative(table: pd.DataFrame, silent: Mapping[str, set[str]] | None = None) -> pd.DataFrame:
+    """The table without columns that say nothing: all dashes, "not public", or its `silent` texts."""
+    kept = [
+        name
+        for name in table
+        if not set(map(str, table[name])) <= EMPTY | (silent or {}).get(str(name), set()) or table.empty
+    ]
+    return pd.DataFrame(table, columns=pd.Index(kept))
+
+
+def by_set_table(accuracies: pd.DataFrame) -> pd.DataFrame:
+    """Rows every model on every single set, sets in order: accuracy, mean length, cut, missing, undecided answers."""
+    rows = [
+        {
+            "set": heading(str(task)),
+            "model": r["method"],
+            "accuracy": Number.percent(r["accuracy"], r["low"], r["high"]),
+        }
+        | answer_cells(r)
+        for task, part in accuracies.groupby("task", sort=False)
+        if task != MEAN
+        for r in records(part)
+    ]
+    return informative(pd.DataFrame(rows), {"undecided": {"0.0"}})
 
 
 def evaluation_table(accuracies: pd.DataFrame, evals: Sequence[EvalResult]) -> pd.DataFrame:
@@ -96,23 +128,52 @@ def sample_table(metrics: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def difference_table(differences: pd.DataFrame, reference: str = BASE) -> pd.DataFrame:
-    """Rows the methods, columns the sets: difference to `reference` in points with its interval, then the verdict.
+def declared_table(differences: pd.DataFrame) -> pd.DataFrame:
+    """Rows the declared pairs; columns the single sets before their mean: points, interval, verdict where there is one.
 
-    p (Holm) and the verdict belong to the mean over the sets (to the one set, if there is one); "detectable" is the
-    true difference in points that would be found with 80 % power.
+    p-values are Holm's over the family of the primary outcome: that the difference is 0, and that it is one point or
+    more. "detectable" is the true difference in points that the design finds with 80 % power after the correction.
     """
     rows = []
-    for method, part in differences.take(np.flatnonzero(differences["reference"] == reference)).groupby(
-        "method", sort=False
-    ):
-        row = {"model": f"{method} − {reference}"}
-        row |= _points(part)
-        whole = overall(part)
-        row["p (Holm)"] = Number.of(whole["p_holm"], ".4f")
-        row["detectable"] = Number.percent(whole["minimum_detectable"])
-        rows.append(row | {"verdict": whole["verdict"]})
+    for _, part in _pairs(declared_rows(differences)):
+        first = next((row for row in records(part) if row["family"] == PRIMARY), records(part)[0])
+        row: dict[str, Any] = {"difference": f"{first['method']} − {first['reference']}"}
+        for r in records(part):
+            said = "" if r["verdict"] == UNDECIDED else f" {r['verdict']}"
+            row[heading(r["task"])] = Number(
+                percent(r["difference"], r["low"], r["high"], sign=True) + ("" if r is first else said)
+            )
+        row["p (Holm)"] = Number(p_text(first["p_holm"]))
+        row["p equal (Holm)"] = Number(p_text(first["p_equal_holm"]))
+        found = first["minimum_detectable"]
+        row["detectable"] = Number("none") if found > 1 else Number.percent(found)
+        rows.append(row | {"verdict": first["verdict"]})
     return pd.DataFrame(rows)
+
+
+def declared_rows(differences: pd.DataFrame) -> pd.DataFrame:
+    """The differences of the declared pairs, on all outcomes."""
+    return differences.take(np.flatnonzero(differences["family"] != EXPLORATORY))
+
+
+def exploratory_table(differences: pd.DataFrame) -> pd.DataFrame:
+    """Rows the differences to the base model and of the declared methods to all others: points with intervals.
+
+    No verdicts: nothing was declared about them, and nothing is corrected. Pairs of two rivals stay in the CSV file.
+    """
+    declared = declared_rows(differences)
+    shown = np.flatnonzero(
+        (differences["family"] == EXPLORATORY)
+        & ((differences["reference"] == BASE) | differences["method"].isin(names_of(declared, "method")))
+    )
+    rows = []
+    for (method, reference), part in _pairs(differences.take(shown)):
+        rows.append({"difference": f"{method} − {reference}"} | _points(part))
+    return pd.DataFrame(rows)
+
+
+def _pairs(differences: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
+    return differences.groupby(["method", "reference"], sort=False)
 
 
 def _points(part: pd.DataFrame) -> dict[str, Number]:
@@ -121,28 +182,55 @@ def _points(part: pd.DataFrame) -> dict[str, Number]:
 
 
 def verdict_lines(differences: pd.DataFrame) -> list[str]:
-    """One computed sentence for every pair of models, on the mean over the sets.
+    """One computed sentence for every declared pair on the primary outcome, then one for all single sets.
 
-    For instance "fspo against base: better, few seeds (+12.1 [+9.0, +15.2] points, 3 seeds)".
+    For instance "fspo against rloo: undecided (+0.2 [-2.0, +2.4] points, p .6900 after Holm, 3 seeds); a true
+    difference of 4.1 points would be found with 80 % power".
     """
-    lines = []
-    for _, part in differences.groupby(["method", "reference"], sort=False):
-        row = overall(part)
-        points = percent(row["difference"], row["low"], row["high"], sign=True)
-        power = f"; a true difference of {percent(row['minimum_detectable'])} points would be found with 80 % power"
-        lines.append(
-            f"{row['method']} against {row['reference']}: {row['verdict']} "
-            f"({points} points, {row['seeds']} seed{'s' if row['seeds'] != 1 else ''})"
-            + (power if row["verdict"].startswith("under-powered") else "")
-        )
-    return lines
+    lines = [
+        f"{r['method']} against {r['reference']}: {r['verdict']} ({_measured(r)}, {_seeds(r['seeds'])})"
+        + (f"; {detectable_words(r['minimum_detectable'])}" if r["verdict"] == UNDECIDED else "")
+        for r in records(differences.take(np.flatnonzero(differences["family"] == PRIMARY)))
+    ]
+    sets = records(differences.take(np.flatnonzero(differences["family"] == SETS)))
+    if not sets:
+        return lines
+    decided = [
+        f"{r['method']} against {r['reference']} on {heading(r['task'])} {r['verdict']} ({_measured(r)})"
+        for r in sets
+        if r["verdict"] not in (UNDECIDED, NO_VARIATION)
+    ]
+    smallest = min((r["minimum_detectable"] for r in sets if not math.isnan(r["minimum_detectable"])), default=math.nan)
+    best = " on the best set" if smallest <= 1 else ""
+    said = "; ".join(decided) or f"no difference survives the correction; {detectable_words(smallest)}{best}"
+    return [*lines, f"single sets, a family of {len(sets)}: {said}"]
+
+
+def detectable_words(points: float) -> str:
+    """What the design could have found, or that one seed cannot say it."""
+    if math.isnan(points):
+        return "one seed does not show how much seeds differ"
+    if points > 1:
+        return "with so few seeds no difference would be found with 80 % power"
+    return f"a true difference of {percent(points)} points would be found with 80 % power"
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    points = percent(row["difference"], row["low"], row["high"], sign=True)
+    said = p_text(row["p_holm"])
+    return f"{points} points" + ("" if said == NOTHING else f", p {said} after Holm")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"
 
 
 # --- fairness -------------------------------------------------------------------------------------
 
 
 def fairness_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Rows method and range: clipped and outside-band share in per cent, slope per doubling in points, LRE, sentence.
+    """Rows method and range: clipped and outside-band share in per cent, each with its slope in points per doubling of
+    length, LRE, sentence.
 
     `summary` as `suite.replay.fairness.fairness_summary` returns it. LRE cells are no percentages; "LRE noise" is what
     equal acceptance would show by chance.
@@ -155,10 +243,11 @@ def fairness_table(summary: pd.DataFrame) -> pd.DataFrame:
             continue
         cells = (
             _share(r, "mean_clipped"),
+            _share(r, "clipped_slope", sign=True),
             _share(r, "mean_outside_band"),
             _share(r, "outside_slope", sign=True),
-            _plain(r, "lre_max"),
             Number.of(r["lre_noise"], ".3f"),
+            _plain(r, "lre_max"),
             _plain(r, "lre_mean"),
             r["sentence"].split(":")[0],
         )
@@ -203,17 +292,21 @@ def interquartile_table(means: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pairing_table(pairing: pd.DataFrame) -> pd.DataFrame:
-    """Rows the pairs of models, on the mean over the sets: correlations, and the variance that pairing took out."""
+def pairing_table(pairing: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """Rows the declared pairs, on the mean over the sets: correlations, and the variance that common draws took out."""
+    declared = declared_rows(differences)
+    pairs = set(zip(declared["method"], declared["reference"], strict=True))
     rows = []
-    for _, part in pairing.groupby(["method", "reference"], sort=False):
+    for pair, part in _pairs(pairing):
+        if pair not in pairs:
+            continue
         whole = overall(part)
         rows.append(
             {
                 "pair": f"{whole['method']} − {whole['reference']}",
                 "correlation": Number.of(whole["correlation"], "+.2f"),
                 "of samples": Number.of(whole["sample_correlation"], "+.2f"),
-                "variance without": f"x {Number.of(whole['variance_factor'], '.2f')}",
+                "variance of separate draws": f"x {Number.of(whole['variance_factor'], '.2f')}",
             }
         )
     return pd.DataFrame(rows)
@@ -252,11 +345,7 @@ def stability_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracies_of(report: Comparison) -> pd.DataFrame:
-    """Accuracies as people read them, with cards, the null update and, where it was not the same, the canary."""
+    """Accuracies as people read them, with the null update and, where it was not the same, the canary."""
     return accuracy_table(
-        report.statistics.accuracies,
-        cards=report.cards,
-        noise=report.null_outside,
-        canaries=report.canaries,
-        published=report.published,
+        report.statistics.accuracies, noise=report.null_outside, canaries=report.canaries, published=report.published
     )

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from suite.experiments.recipe_book import primary_sentence
 from suite.report import tables
-from suite.report.tables import accuracies_of
+from suite.report.comparison_text import settings_line
+from suite.statistics.frames import overall, percent, records, select
+from suite.statistics.intervals import few_seeds
 
 if TYPE_CHECKING:
     from suite.findings.claims import Claim
     from suite.findings.comparison import Comparison
 
 WIDE = 180
+LINES, COLUMNS = 40, 100
+"""The screen that a comparison ends with."""
+CANARIES, VERDICTS = 2, 9
+"""Lines of a kind on that screen."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -42,19 +51,73 @@ def print_claims(found: Sequence[Claim], console: Console) -> None:
 
 
 def print_report(report: Comparison, path: Path, console: Console) -> None:
-    """Accuracies, differences to the base model, clipping by length, and the computed verdicts."""
-    stats, fairness = report.statistics, report.arena.fairness
-    default = pd.DataFrame(fairness[fairness["range"] == "default"])
-    show(accuracies_of(report), "accuracy in per cent, 95 % intervals (seeds, problems)", console)
-    for line in report.canary_lines:
+    """One screen: what was compared, a table, the declared differences, the five claims, and where the page is."""
+    for line in screen(report, path.with_suffix(".html")):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    show(tables.difference_table(stats.differences), "difference to the base model in points", console)
-    clipping = tables.fairness_table(default).drop(columns="range")
-    show(clipping, "clipping by length, the same responses for every method", console)
-    for line in tables.verdict_lines(stats.differences):
-        console.print(line, highlight=False)
-    print_claims(report.claims, console)
-    updates = report.config.train.updates_per_rollout
-    mode = "shared first rollouts, then common random numbers"
-    console.print(f"updates per rollout: {updates}; {mode}", highlight=False)
-    console.print(f"report, tables and figures: {path}", highlight=False)
+
+
+def screen(report: Comparison, page: Path) -> list[str]:
+    """What a comparison says, in at most 40 lines of at most 100 columns; the longer tables are on the page."""
+    claims = [f"{i}. {one.verdict}: {one.claim} ({one.measured})" for i, one in enumerate(report.claims, start=1)]
+    head = [
+        settings_line(report),
+        primary_sentence(report.config),
+        f"Accuracy in %{few_seeds(len(report.config.seeds))}; clip rate at the default range in %, slope in points.",
+    ]
+    tail = [
+        *_at_most([_cut(line) for line in report.canary_lines], CANARIES),
+        *_at_most(_wrapped(tables.verdict_lines(report.statistics.differences)), VERDICTS),
+        "",
+        "The claims of the paper's abstract in these runs:",
+        *map(_cut, claims),
+        "",
+        f"page: {page}",
+    ]
+    head = [*_wrapped(head), ""]
+    overview = _at_most(aligned(overview_table(report)), LINES - len(head) - len(tail) - 2)
+    return [*head, *overview, "", *tail]
+
+
+def _wrapped(lines: Sequence[str]) -> list[str]:
+    return [part for line in lines for part in textwrap.wrap(line, COLUMNS, subsequent_indent="  ")]
+
+
+def _cut(line: str) -> str:
+    return textwrap.shorten(line, COLUMNS, placeholder=" ...")
+
+
+def _at_most(lines: Sequence[str], count: int) -> list[str]:
+    """The first lines, and how many more there are."""
+    return [*lines] if len(lines) <= count else [*lines[:count], f"... and {len(lines) - count} more lines on the page"]
+
+
+def overview_table(report: Comparison) -> pd.DataFrame:
+    """One row a model: accuracy, clip rate and its slope per doubling of length, mean length, truncated share."""
+    clipped = {str(r["method"]): r for r in records(select(report.arena.fairness, range="default"))}
+    rows = []
+    for method, part in report.statistics.accuracies.groupby("method", sort=False):
+        whole = overall(part)
+        row: dict[str, Any] = {"method": str(method)}
+        row["accuracy"] = percent(whole["accuracy"], whole["low"], whole["high"])
+        clip = clipped.get(str(method), {})
+        if not clip.get("band", True):
+            clip = {}
+        row["clipped"] = percent(clip.get("mean_clipped", math.nan))
+        ends = [clip.get(f"clipped_slope{end}", math.nan) for end in ("", "_low", "_high")]
+        row["slope per doubling"] = percent(*ends, sign=True)
+        cells = tables.answer_cells(whole)
+        rows.append(row | {"length": str(cells["length"]), "truncated": str(cells["truncated"])})
+    return pd.DataFrame(rows)
+
+
+def aligned(table: pd.DataFrame) -> list[str]:
+    """A table of texts as lines of equal columns, numbers to the right, under its header."""
+    rows = [list(map(str, table.columns)), *([str(cell) for cell in row] for row in table.itertuples(index=False))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

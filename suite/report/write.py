@@ -45,7 +45,7 @@ def latex(report: Comparison) -> str:
     """Accuracies, differences and claims as LaTeX tables (packages booktabs and tabularx)."""
     shown = {
         "Accuracy in per cent with 95\\,\\% intervals over seeds and problems.": accuracies_of(report),
-        "Difference to the base model in points.": tables.difference_table(report.statistics.differences),
+        "Differences of the declared pairs in points.": tables.declared_table(report.statistics.differences),
         "Claims of the paper and what these runs say.": claims_table(report.claims),
     }
     return "\n".join(
@@ -64,8 +64,11 @@ def comparison_figures(report: Comparison) -> dict[str, Figure]:
         if len(report.sweep) == 1
         else {"learning_rates": stability_figures.sweep_figure(report.gains, report.stability, colours=colours)}
     )
+    declared = tables.declared_rows(stats.differences)
+    compared = {"differences": accuracy_figures.difference_figure(declared, colours=colours)} if len(declared) else {}
     return {
         "accuracy": accuracy_figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
+        **compared,
         "profiles": profile_figure(report.profiles[1], colours=colours),
         "reward": accuracy_figures.reward_figure(report.curves, colours=colours, smooth=3),
         "training": stability_figures.training_figure(report.curves, colours=colours),

@@ -11,8 +11,9 @@ by a factor [ours]:
 
     sqrt(v / v_bootstrap) t(df) / z,    v and df of `suite.statistics.variance.measured_error`
 
-Coverage, measured in nested binomial worlds, is in results/coverage (`python -m benchmarks.coverage`). One seed shows
-nothing of the seeds' variance: its interval covers problems only.
+Coverage, measured in nested binomial worlds, is in results/coverage (`python -m benchmarks.coverage`); that of the
+differences of a comparison, which pool their seed variance, in results/family_error. One seed shows nothing of the
+seeds' variance: its interval covers problems only.
 """
 
 from __future__ import annotations
@@ -23,37 +24,46 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
-from suite.statistics.variance import LEVEL, Cells, measured_error, minimum_detectable
+from suite.statistics.variance import LEVEL, Cells, SeedDoubt, measured_error, minimum_detectable
 
 REPETITIONS = 10_000
+INNER = 0.90
+"""Level of the interval that two one-sided tests at 5 % go with."""
 CHUNK_NUMBERS = 2_000_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval; all but value and seeds are nan where nothing varies.
+    """A mean with its 95 and 90 % intervals; all but value and seeds are nan where nothing varies.
 
     minimum_detectable is the true size that would be found with 80 % power at two-sided 5 %: (t(.975) + t(.8)) standard
-    errors, 2.8 of them with many seeds. improvement is the bootstrap probability that the mean is above 0 (ties half).
-    p_value is two-sided, from t(df), on the scale of the interval's half that faces 0: below .05 where the interval
-    excludes 0, and nowhere else.
+    errors, 2.8 of them with many seeds. p is two-sided, from t(df), on the scale of the interval's half that faces 0:
+    below .05 where the interval excludes 0, and nowhere else.
     """
 
     value: float
     low: float
     high: float
+    low_90: float
+    high_90: float
     standard_error: float
     minimum_detectable: float
-    improvement: float
-    p_value: float
+    p: float
     df: float
     seeds: int
 
 
-def bootstrap(quantities: Mapping[str, Cells], *, seed: int, repetitions: int = REPETITIONS) -> dict[str, Estimate]:
+def bootstrap(
+    quantities: Mapping[str, Cells],
+    *,
+    seed: int,
+    repetitions: int = REPETITIONS,
+    doubts: Mapping[str, SeedDoubt] | None = None,
+) -> dict[str, Estimate]:
     """Estimates of named quantities, all under one common draw of seeds and of each set's problems.
 
     Matrices of one set must have equally many problems, in the same order; those of one quantity equally many seeds.
+    `doubts` has what other quantities say of the seeds of some of them (`suite.statistics.variance.seed_doubt`).
     Raises ValueError otherwise, and for a quantity without sets. Source: pigeonhole bootstrap, Owen 2007; the scaling
     is ours.
     """
@@ -61,7 +71,8 @@ def bootstrap(quantities: Mapping[str, Cells], *, seed: int, repetitions: int = 
         if not cells or len({matrix.shape[0] for matrix in cells.values()}) != 1:
             raise ValueError(f"{name}: at least one set is needed, and equally many seeds in each")
     replicates = _replicates(quantities, seed, repetitions)
-    return {name: _estimate(cells, replicates[name]) for name, cells in quantities.items()}
+    known = doubts or {}
+    return {name: _estimate(cells, replicates[name], known.get(name)) for name, cells in quantities.items()}
 
 
 def _replicates(quantities: Mapping[str, Cells], seed: int, repetitions: int) -> dict[str, np.ndarray]:
@@ -105,39 +116,46 @@ def _weights(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
     return rng.multinomial(count, np.full(count, 1 / count), size=size) / count
 
 
-def _estimate(cells: Cells, replicates: np.ndarray) -> Estimate:
+def _estimate(cells: Cells, replicates: np.ndarray, doubt: SeedDoubt | None) -> Estimate:
     value = float(np.mean([matrix.mean() for matrix in cells.values()]))
     seeds = len(next(iter(cells.values())))
-    factor, error, df = scaling(cells, replicates)
+    factor, error, df = scaling(cells, replicates, doubt)
     if np.isnan(factor):
-        return Estimate(value, *[float("nan")] * 7, seeds=seeds)
-    spread = value + factor * (replicates - value)
-    low, high = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    above, below = np.mean(spread > 0), np.mean(spread < 0)
+        return Estimate(value, *[float("nan")] * 8, seeds=seeds)
+    low, high = _limits(value, replicates, factor, LEVEL)
+    low_90, high_90 = _limits(value, replicates, scaling(cells, replicates, doubt, INNER)[0], INNER)
     half = max(value - low if value > 0 else high - value, 1e-9 * error)
     return Estimate(
         value=value,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
+        low_90=low_90,
+        high_90=high_90,
         standard_error=error,
         minimum_detectable=minimum_detectable(error, df),
-        improvement=float(above + (1 - above - below) / 2),
-        p_value=float(2 * stdtr(df, -abs(value) / half * stdtrit(df, (1 + LEVEL) / 2))),
+        p=float(2 * stdtr(df, -abs(value) / half * stdtrit(df, (1 + LEVEL) / 2))),
         df=df,
         seeds=seeds,
     )
 
 
-def scaling(cells: Cells, replicates: np.ndarray) -> tuple[float, float, float]:
+def _limits(value: float, replicates: np.ndarray, factor: float, level: float) -> tuple[float, float]:
+    low, high = np.quantile(value + factor * (replicates - value), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def scaling(
+    cells: Cells, replicates: np.ndarray, doubt: SeedDoubt | None = None, level: float = LEVEL
+) -> tuple[float, float, float]:
     """The factor that spreads replicates of the mean about it, the standard error, its degrees of freedom.
 
-        factor = error / std(replicates) t(.975, df) / z(.975)
+        factor = error / std(replicates) t((1 + level)/2, df) / z((1 + level)/2)
 
     All nan where nothing varies.
     """
     spread = float(replicates.std())
     if spread <= 1e-12:
         return float("nan"), float("nan"), float("nan")
-    error, df = measured_error(cells)
-    level = (1 + LEVEL) / 2
-    return float(error / spread * stdtrit(df, level) / ndtri(level)), error, df
+    error, df = measured_error(cells, doubt)
+    tail = (1 + level) / 2
+    return float(error / spread * stdtrit(df, tail) / ndtri(tail)), error, df

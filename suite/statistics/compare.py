@@ -1,9 +1,9 @@
-"""From verdicts to accuracies, paired differences and a verdict that says when the data cannot tell."""
+"""From verdicts to accuracies and paired differences, judged by the rule of `suite.statistics.verdicts`."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,55 +12,17 @@ import pandas as pd
 from suite.config import MEAN
 from suite.records.result import BASE
 from suite.statistics.bootstrap import REPETITIONS, bootstrap
-from suite.statistics.intervals import SMALL_SET, effective_trials, exact_limits, few_seeds, wilson_limits
+from suite.statistics.intervals import SMALL_SET, effective_trials, exact_limits, wilson_limits
 from suite.statistics.pairing import common_hits, pairing_row
-from suite.statistics.variance import Cells
+from suite.statistics.variance import Cells, SeedDoubt, seed_doubt
 from suite.statistics.verdict_counts import Scores, pass_at_k, scores
+from suite.statistics.verdicts import ALPHA, MARGIN, by_the_rule, holm
 from suite.types import EvalResult, RunResult, UserError
 
-MARGIN = 0.01
-ALPHA = 0.05
-BEFORE_HOLM = "before Holm's correction"
-"""What is said of a difference whose own interval excludes 0, but not once the other comparisons are counted."""
+__all__ = ["ALPHA", "MARGIN", "Estimates", "compare", "holm", "models_of"]
 
-
-# --- what the data support ------------------------------------------------------------------------
-
-
-def difference_words(low: float, high: float, minimum_detectable: float, *, seeds: int, margin: float = MARGIN) -> str:
-    """What a difference supports, in words.
-
-    "better" or "worse" where the interval excludes 0; else "under-powered" where not even a true difference of `margin`
-    (1 point unless told) would be found with 80 % power; else "no difference found". "no variation" for nan. With at
-    most 5 seeds ", few seeds" is added, and what such an interval was measured to cover.
-
-    >>> difference_words(-0.01, 0.03, 0.028, seeds=8), difference_words(0.01, 0.03, 0.028, seeds=1)
-    ('under-powered', 'better, few seeds')
-    """
-    if np.isnan(low) or np.isnan(high):
-        words = "no variation"
-    elif low > 0 or high < 0:
-        words = "better" if low > 0 else "worse"
-    else:
-        words = "under-powered" if minimum_detectable > margin else "no difference found"
-    return words + few_seeds(seeds)
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values adjusted for testing several methods at once (Holm's step-down); nan stays nan and does not count.
-
-    >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    p = np.asarray(p_values, float)
-    adjusted = np.full_like(p, np.nan)
-    order = [i for i in np.argsort(p, kind="stable") if not np.isnan(p[i])]
-    steps = [(len(order) - rank) * p[i] for rank, i in enumerate(order)]
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if order else []
-    return adjusted
-
-
-# --- the comparison -------------------------------------------------------------------------------
+Key = tuple[str, str, str]
+"""Model, reference ("" for an accuracy) and outcome of a quantity."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +46,16 @@ def compare(
     repetitions: int = REPETITIONS,
     margin: float = MARGIN,
     primary: str = MEAN,
+    focus: str = "",
+    rivals: Collection[str] = (),
 ) -> Estimates:
     """Accuracies of the base model and of every method, differences to the base and between methods, with intervals.
 
     `seed` fixes the bootstrap. Methods are compared on the seeds that both have. `primary` is the outcome declared
-    before the run, a set or "mean" (the one set, where there is one): its p-values are adjusted over the methods, those
-    of the other outcomes over methods and sets; differences to the base and between methods are two families. Raises
-    UserError when models were evaluated on different problems or samples, two methods share no seed, or there is no
-    such primary outcome.
+    before the run, a set or "mean" (the one set, where there is one). The declared pairs are those of the method
+    `focus` with each of its `rivals`; where none of them was run, all pairs of methods. The others and those with the
+    base model are exploratory. Raises UserError when models were evaluated on different problems or samples, two
+    methods share no seed, or there is no such primary outcome.
     """
     models = models_of(base, runs)
     tasks = list(models[BASE])
@@ -100,34 +64,52 @@ def compare(
     if primary not in sets:
         raise UserError(f"primary outcome {primary}: no such set; there are {', '.join(sets)}")
 
-    quantities: dict[tuple[str, str, str], Cells] = {}
-    for label, members in sets.items():
-        for model, by_task in models.items():
-            quantities[model, "", label] = {task: by_task[task].means for task in members}
-        for method, reference in _pairs(models):
-            pairs = {task: common_hits(models, method, reference, task) for task in members}
-            quantities[method, reference, label] = {
-                task: one.mean(axis=2) - other.mean(axis=2) for task, (one, other) in pairs.items()
-            }
-    found = bootstrap({repr(key): cells for key, cells in quantities.items()}, seed=seed, repetitions=repetitions)
-    estimates = {key: found[repr(key)] for key in quantities}
-
+    quantities = _quantities(models, sets, focus)
+    doubts = {repr(key): doubt for key, doubt in _doubts(quantities).items()}
+    named = {repr(key): cells for key, cells in quantities.items()}
+    found = bootstrap(named, seed=seed, repetitions=repetitions, doubts=doubts)
     accuracies, differences, pairing = [], [], []
-    for (model, reference, label), estimate in estimates.items():
-        numbers = asdict(estimate)
+    for model, reference, label in quantities:
+        numbers = asdict(found[repr((model, reference, label))])
         if reference:
-            words = difference_words(
-                estimate.low, estimate.high, estimate.minimum_detectable, seeds=estimate.seeds, margin=margin
-            )
-            row = {"method": model, "reference": reference, "task": label, "difference": numbers.pop("value")}
-            differences.append(row | numbers | {"verdict": words})
             names = {"method": model, "reference": reference, "task": label}
+            differences.append(names | {"difference": numbers.pop("value")} | numbers)
             pairing.append(names | pairing_row(models, model, reference, sets[label]))
         else:
             counts = [models[model][task] for task in sets[label]]
             accuracies.append({"method": model, "task": label} | _accuracy_row(numbers, counts))
+    between = [pair for pair in _pairs(models, focus) if pair[1] != BASE]
+    declared = [pair for pair in between if pair[0] == focus and pair[1] in rivals] or between
     by_seed = pd.DataFrame(_seed_rows(models, sets))
-    return Estimates(pd.DataFrame(accuracies), _with_holm(differences, primary), by_seed, pd.DataFrame(pairing))
+    judgements = by_the_rule(differences, declared, primary, margin)
+    return Estimates(pd.DataFrame(accuracies), judgements, by_seed, pd.DataFrame(pairing))
+
+
+def _quantities(
+    models: Mapping[str, Mapping[str, Scores]], sets: Mapping[str, Sequence[str]], focus: str
+) -> dict[Key, Cells]:
+    """Everything that gets an interval: accuracies and paired differences, outcome by outcome."""
+    found: dict[Key, Cells] = {}
+    for label, members in sets.items():
+        for model, by_task in models.items():
+            found[model, "", label] = {task: by_task[task].means for task in members}
+        for method, reference in _pairs(models, focus):
+            pairs = {task: common_hits(models, method, reference, task) for task in members}
+            found[method, reference, label] = {
+                task: one.mean(axis=2) - other.mean(axis=2) for task, (one, other) in pairs.items()
+            }
+    return found
+
+
+def _doubts(quantities: Mapping[Key, Cells]) -> dict[Key, SeedDoubt]:
+    """The pooled seed variance of every difference: over those of its outcome to the base, or between methods."""
+    kinds: dict[tuple[bool, str], list[Key]] = {}
+    for key in quantities:
+        _, reference, label = key
+        if reference:
+            kinds.setdefault((reference == BASE, label), []).append(key)
+    pooled = {kind: seed_doubt([quantities[key] for key in keys]) for kind, keys in kinds.items()}
+    return {key: pooled[kind] for kind, keys in kinds.items() for key in keys}
 
 
 def models_of(base: Sequence[EvalResult], runs: Sequence[RunResult]) -> dict[str, dict[str, Scores]]:
@@ -166,10 +148,11 @@ def _require_same_sets(models: Mapping[str, Mapping[str, Scores]]) -> None:
                 raise UserError(f"{model}, set {task}: other problems than the base model's; evaluate it again")
 
 
-def _pairs(models: Iterable[str]) -> list[tuple[str, str]]:
-    """(method, reference): every method against the base, and every two methods once."""
+def _pairs(models: Collection[str], focus: str) -> list[tuple[str, str]]:
+    """(method, reference): every method against the base, and every two methods once, the one in focus first."""
     methods = [model for model in models if model != BASE]
-    return [(method, BASE) for method in methods] + [(a, b) for a, b in itertools.combinations(methods, 2)]
+    methods = [name for name in methods if name == focus] + [name for name in methods if name != focus]
+    return [(model, BASE) for model in models if model != BASE] + list(itertools.combinations(methods, 2))
 
 
 def _accuracy_row(numbers: dict, counts: Sequence[Scores]) -> dict:
@@ -202,6 +185,7 @@ def _accuracy_row(numbers: dict, counts: Sequence[Scores]) -> dict:
         "no_answer_share": float(no_answer),
         "undecided_share": float(undecided),
         "truncated_share": float(np.mean([found.truncated_share for found in counts])),
+        "mean_length": float(np.mean([found.mean_length for found in counts])),
     }
 
 
@@ -214,18 +198,3 @@ def _seed_rows(models: Mapping[str, Mapping[str, Scores]], sets: Mapping[str, Se
             {"method": model, "seed": s, "task": label, "accuracy": float(m)} for s, m in zip(seeds, means, strict=True)
         ]
     return rows
-
-
-def _with_holm(rows: Sequence[dict], primary: str) -> pd.DataFrame:
-    """The differences with adjusted p-values: of the primary outcome over methods, of the others over methods and sets;
-    differences to the base and between methods apart. A verdict that the adjustment does not leave standing says so.
-    """
-    frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
-    family = [frame["task"] == primary, frame["reference"] == BASE]
-    frame["primary"] = frame["task"] == primary
-    frame["p_holm"] = frame.groupby(family)["p_value"].transform(lambda p: holm(p.to_numpy()))
-    lost = frame["verdict"].str.match("better|worse") & (frame["p_holm"] >= ALPHA)
-    frame.loc[lost, "verdict"] = frame["verdict"].str.replace(r"^(better|worse)", rf"\1 {BEFORE_HOLM}", regex=True)
-    return frame

@@ -13,6 +13,15 @@ MEASURED_COVERAGE = {2: 0.89, 3: 0.92, 4: 0.91, 5: 0.93}
 """Lowest coverage of a nominal 95 % interval in the worlds of results/coverage, by number of seeds."""
 
 
+FALSE_VERDICTS, LOWEST_COVERAGE = 0.05, 0.939
+"""Largest family-wise error and lowest coverage of results/family_error, over its worlds and numbers of seeds."""
+MEASURED_FAMILY = (
+    f"in simulated comparisons without a difference at most {100 * FALSE_VERDICTS:.1f} % had any verdict of better or "
+    f"worse, and the intervals covered at least {100 * LOWEST_COVERAGE:.1f} %"
+)
+"""The same in the words of a report."""
+
+
 def few_seeds(seeds: int) -> str:
     """ ", few seeds (measured coverage .92)" for at most 5 seeds, "" for more; one seed has no coverage to speak of."""
     if seeds > FEW_SEEDS:

@@ -10,7 +10,7 @@ once for all of them, and evaluations of one protocol draw the same token noise 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,18 @@ class SetComponents:
     seed_problem: float
     sample: float
     shared_sample: float
+
+
+@dataclass(frozen=True)
+class SeedDoubt:
+    """What the other quantities of a comparison say of how much a quantity's seeds differ.
+
+    variance: of the mean of a single seed, pooled over the quantities of one kind; the larger of it and the quantity's
+    own counts. alone: there was nothing to pool, and degrees of freedom are at most S - 1.
+    """
+
+    variance: float = 0.0
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,10 +135,34 @@ def planned_error(
     return error_of(by_seed, by_problem, interactions, seeds, sizes)
 
 
-def measured_error(cells: Cells) -> tuple[float, float]:
-    """Standard error of a mean from its matrices [seeds, problems], and its degrees of freedom; see `error_of`."""
+def seed_means(cells: Cells) -> np.ndarray:
+    """The mean over the sets of every seed, [seeds]."""
+    return np.mean([matrix.mean(axis=1) for matrix in cells.values()], axis=0)
+
+
+def seed_doubt(quantities: Iterable[Cells]) -> SeedDoubt:
+    """Seed variance pooled over quantities of one kind, such as the differences of every two methods of a comparison.
+
+        mean over the quantities of var(seed means)
+
+    Of all differences of every two methods on the same seeds this is twice the mean square of the residuals of methods
+    by seeds. Those with a single seed say nothing. With fewer than two that say something nothing is pooled.
+
+    Pooling alone, with its many degrees of freedom, covers too little where one method's seeds differ more than the
+    others'; a pair's own variance alone covers too little with two or three seeds, where it is small by chance. The
+    larger of the two keeps the family-wise error: results/family_error (`python -m benchmarks.family_error`).
+    """
+    found = [float(seed_means(cells).var(ddof=1)) for cells in quantities if len(next(iter(cells.values()))) > 1]
+    return SeedDoubt(float(np.mean(found))) if len(found) > 1 else SeedDoubt(alone=True)
+
+
+def measured_error(cells: Cells, doubt: SeedDoubt | None = None) -> tuple[float, float]:
+    """Standard error of a mean from its matrices [seeds, problems], and its degrees of freedom; see `error_of`.
+
+    With a `doubt` the seeds' variance is the larger of the quantity's own and the pooled one, with the S - 1 degrees of
+    freedom of its own; see `seed_doubt`.
+    """
     count, seeds = len(cells), len(next(iter(cells.values())))
-    means = np.mean([matrix.mean(axis=1) for matrix in cells.values()], axis=0)
     by_problem, interactions, sizes = [], [], []
     for matrix in cells.values():
         problems = matrix.shape[1]
@@ -135,8 +171,11 @@ def measured_error(cells: Cells) -> tuple[float, float]:
         by_problem.append(between / problems / count**2)
         interactions.append(both / (seeds * problems) / count**2)
         sizes.append(problems)
-    by_seed = float(means.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    return error_of(by_seed, by_problem, interactions, seeds, sizes)
+    by_seed = float(seed_means(cells).var(ddof=1)) / seeds if seeds > 1 else 0.0
+    if doubt is not None and seeds > 1:
+        by_seed = max(by_seed, doubt.variance / seeds)
+    error, df = error_of(by_seed, by_problem, interactions, seeds, sizes)
+    return error, min(df, seeds - 1) if doubt is not None and doubt.alone and seeds > 1 else df
 
 
 def error_of(
@@ -160,10 +199,12 @@ def error_of(
     return float(np.sqrt(variance)), variance**2 / doubt if doubt > 0 else float("inf")
 
 
-def minimum_detectable(error: float, df: float, power: float = POWER) -> float:
+def minimum_detectable(error: float, df: float, power: float = POWER, tests: int = 1) -> float:
     """The true difference that a two-sided test at 5 % finds with this power: (t(.975) + t(power)) standard errors.
+
+    With several `tests` the level is that of the first step of Holm's correction, 5 % over their number.
 
     >>> round(minimum_detectable(1.0, float("inf")), 2), round(minimum_detectable(1.0, 2.0), 2)
     (2.8, 5.36)
     """
-    return float((stdtrit(df, (1 + LEVEL) / 2) + stdtrit(df, power)) * error)
+    return float((stdtrit(df, 1 - (1 - LEVEL) / 2 / tests) + stdtrit(df, power)) * error)

@@ -15,7 +15,8 @@ from suite.types import EvalResult, UserError, Verdict
 class Scores:
     """Verdicts of one model on one set: `hits` [seeds, problems, samples], counts of other kinds [seeds, problems].
 
-    Only correct answers count in the mean; the shares of missing and undecided ones are reported beside it.
+    Only correct answers count in the mean; the shares of missing and undecided ones are reported beside it, as are
+    the share of responses that were cut at the token limit and the mean length of all, in tokens (nan: not recorded).
     """
 
     task: str
@@ -27,6 +28,7 @@ class Scores:
     no_answer: np.ndarray
     undecided: np.ndarray
     truncated_share: float
+    mean_length: float = float("nan")
 
     @property
     def correct(self) -> np.ndarray:
@@ -58,10 +60,13 @@ def scores(by_seed: Mapping[int, EvalResult], model: str) -> Scores:
         rows = [[[each == verdict for each in row] for row in by_seed[seed].verdicts] for seed in seeds]
         return np.array(rows, bool).reshape(len(seeds), len(first.verdicts), samples)
 
+    lengths = [length for result in by_seed.values() for row in result.lengths for length in row]
+    length = float(np.mean(lengths)) if lengths else float("nan")
     truncated = float(np.mean([result.truncated_share for result in by_seed.values()]))
     no_answer, undecided = (found(kind).sum(axis=2) for kind in (Verdict.NO_ANSWER, Verdict.UNDECIDED))
     ids, digest = first.problem_ids, first.data_digest
-    return Scores(first.task, seeds, ids, digest, samples, found(Verdict.CORRECT), no_answer, undecided, truncated)
+    hits = found(Verdict.CORRECT)
+    return Scores(first.task, seeds, ids, digest, samples, hits, no_answer, undecided, truncated, length)
 
 
 def _questions(result: EvalResult) -> tuple:

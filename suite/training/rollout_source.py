@@ -14,7 +14,7 @@ from suite.policy.sampling import Sampler, SampleRequest, SamplingSettings
 from suite.records.provenance import versions
 from suite.records.rollout_set import RolloutSet
 from suite.seeds import derive, generator
-from suite.types import Problem, Rollout, Task, UserError, Verdict
+from suite.types import FinishReason, Problem, Rollout, Task, UserError, Verdict
 
 
 def overlong_penalty(length: int, limit: int, buffer: int) -> float:
@@ -116,6 +116,29 @@ class RolloutSource:
                 break
         chosen = [*mixed, *uniform][:wanted]
         return RolloutSet(self._header(step), tuple(rollout for group in chosen for rollout in group))
+
+    def probe(self) -> dict[str, float]:
+        """How the policy of now answers the fixed problems of a probe: share correct, mean tokens, share cut.
+
+        Problems and noise are the same for every method, seed and step.
+        """
+        count = self.config.probe_samples
+        stride = max(1, len(self.problems) // self.config.probe_problems)
+        chosen = list(self.problems)[::stride][: self.config.probe_problems]
+        requests = []
+        for problem in chosen:
+            prompt = encode(self.tokenizer, self.tasks[problem.task], problem, self.config.chat)
+            keys = [derive(0, "probe", problem.id, sample) for sample in range(count)]
+            requests += [SampleRequest(problem.id, sample, key, prompt) for sample, key in enumerate(keys)]
+        problems = [problem for problem in chosen for _ in range(count)]
+        drawn = self.sampler.sample(requests, self.settings, None)
+        answers = with_verdicts(self.tokenizer, self.tasks, problems, drawn)
+        lengths = [len(answer.response_ids) for answer in answers]
+        return {
+            "probe/reward": sum(answer.verdict == Verdict.CORRECT for answer in answers) / len(answers),
+            "probe/length": sum(lengths) / len(lengths),
+            "probe/truncated": sum(answer.finish_reason == FinishReason.LENGTH for answer in answers) / len(answers),
+        }
 
     def _groups(
         self, asked: Sequence[Problem], step: int, on_progress: Callable[[int], None] | None

@@ -109,8 +109,18 @@ class Trainer:
             self.ranks.broadcast(recorded.to_bytes())
         return recorded
 
+    def _probe(self, step: int) -> dict[str, float]:
+        """What a probe says of the policy before the step, in the steps that have one; known to the leading process."""
+        if not self.config.probe_every or step % self.config.probe_every:
+            return {}
+        self._gather_weights()
+        with leader_only(self.source.sampler) as leads:
+            return self.source.probe() if leads else {}
+
     def _step(self, step: int) -> dict[str, float]:
         clock = Clock()
+        probed = self._probe(step)
+        clock.lap("probe")
         recorded = self._rollouts(step)
         rollouts = recorded.rollouts
         self.on_rollouts(step, recorded)
@@ -126,7 +136,9 @@ class Trainer:
         centred = group_centred(*rewards_and_groups(rollouts))
         numbers = rollout_metrics(rollouts, [part for mini in parts for part in mini], self.ranks)
         numbers |= update_metrics(reports, centred)
+        numbers["grad_norm/cut"] = sum(r.grad_norm > self.config.max_grad_norm for r in reports) / len(reports)
         numbers |= self.on_updates(self._record_updates(step, rollouts, reports, centred), before)
+        numbers |= probed | {f"state/{name}": value for name, value in self.state.items()}
         numbers["tokens/updated"] = numbers["tokens/scored"] * self.config.epochs
         numbers["learning_rate"] = float(self.learner.schedule.get_last_lr()[0])
         return numbers | clock.costs

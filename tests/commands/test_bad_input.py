@@ -49,7 +49,7 @@ CASES = {
     "no such choice": (["compare", "smoke", "--set", "train.schedule=liner"], ["'liner'", "did you mean linear?"]),
     "no such setting": (["compare", "smoke", "--set", "train.lr=1"], ["setting of train 'lr'", "learning_rate"]),
     "ratio out of range": (["compare", "smoke", "--set", "grpo.clip_low=2"], ["GRPOHyper.clip_low", "between 0 and 1"]),
-    "not a number": (["compare", "smoke", "--set", "grpo.clip_low=wide"], ["'wide' is not float"]),
+    "not a number": (["compare", "smoke", "--set", "grpo.clip_low=wide"], ["'wide' is not a number"]),
     "half an option": (["compare", "smoke", "--set", "fspo=1"], ["method.field=value"]),
     "no seeds": (["compare", "smoke", "--seeds", "0"], ["--seeds 0"]),
     "no steps": (["compare", "smoke", "--steps", "0"], ["TrainConfig.steps = 0", "at least 1"]),

@@ -89,13 +89,18 @@ def test_all_methods_start_from_one_recorded_set(whole: Path) -> None:
 
 
 def test_the_report_has_tables_figures_and_what_they_rest_on(whole: Path) -> None:
-    for name in ("accuracy", "reward", "clip_by_length", "acceptance", "growth"):
+    for name in ("accuracy", "differences", "reward", "clip_by_length", "acceptance", "growth"):
         assert (whole / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (whole / f"{name}.svg").read_bytes().startswith(b"<?xml")
     text = (whole / "report.md").read_text()
     for part in ("| base |", "updates per rollout: 4", "shared first step (seed 0: ", "few seeds", "fspo", "grpo"):
         assert part in text
-    assert list(sections(text))[1:3] == ["What the paper claims, and what these runs say", "Accuracy"]
+    assert list(sections(text))[1:4] == [
+        "Differences of the declared pairs, in points, set by set",
+        "What the paper claims, and what these runs say",
+        "Accuracy",
+    ]
+    assert text.index("![accuracy]") < text.index("![differences]") < text.index("\n## ")
     for path in re.findall(r"\]\(([\w/.-]+)\)", text):
         assert (whole / path).is_file(), path
     page = (whole / "report.html").read_text()
@@ -151,15 +156,36 @@ def call(*words: str) -> str:
     return done.stdout
 
 
-def test_the_null_update_is_a_column_and_small_in_float32(whole: Path) -> None:
+def test_the_null_update_is_small_in_float32_and_a_column_only_where_it_is_not_0(whole: Path) -> None:
     text = (whole / "report.md").read_text()
-    assert "| null update |" in sections(text)["Accuracy"]
+    assert "| null update |" not in sections(text)["Accuracy"]
+    assert "left out where it is 0.0 for every method" in sections(text)["The null update"]
     table = pd.read_csv(whole / "null_update.csv").set_index("change")
     assert table.loc["again", "token_max"] == 0
     assert table["token_max"].max() < 1e-4
     clips = pd.read_csv(whole / "null_update_clips.csv")
     assert set(clips["method"]) == {"grpo", "fspo"}
     assert clips["outside_band"].max() == 0
+
+
+def test_a_comparison_ends_with_one_screen_that_names_its_page(tmp_path: Path, whole: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    output = finish(start(out)).splitlines()
+    first = next(i for i, line in enumerate(output) if line.startswith("smoke: ") and "learning rate of" in line)
+    assert len(output) - first <= 40
+    assert output[-1] == f"page: {out / 'report.html'}"
+    assert "<h2" in (out / "report.html").read_text()
+
+
+def test_the_share_of_cut_gradients_is_logged_and_reported(whole: Path) -> None:
+    table = pd.read_csv(whole / "gradient_cuts.csv").set_index("method")
+    for cell in CELLS:
+        rows = read_log(whole / "cells" / cell)
+        shares = [row["grad_norm/cut"] for row in rows]
+        assert table.loc[cell.removesuffix("-seed0"), "cut"] == pytest.approx(sum(shares) / len(shares))
+        for row in rows:
+            assert (row["grad_norm/cut"] > 0) == (row["grad_norm/max"] > 1)
+            assert row["grad_norm/cut"] * 4 == int(row["grad_norm/cut"] * 4)  # of four updates
 
 
 def test_clipping_by_length_is_logged_while_training(whole: Path) -> None:
@@ -212,9 +238,10 @@ def test_the_canary_answers_alike_in_every_process_and_is_heard_when_not(whole: 
     (out / "cells/fspo-seed0/result.json").unlink()
     output = finish(start(out))
     line = "not comparable: fspo seed 0: the start model answers 1 of 16 problems of the canary otherwise"
-    for text in (output, (out / "report.md").read_text()):
-        assert line in text
-        assert "no: seeds 0" in text
+    text = (out / "report.md").read_text()
+    assert line in text
+    assert "no: seeds 0" in text
+    assert line.partition(" of the canary")[0] in output  # the screen cuts it to its width
 
 
 def test_a_second_run_does_nothing_again(whole: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_sound_method_passes_with_a_line_for_every_check(monkeypatch: pytest.M
     assert code == 0
     assert text.splitlines() == [
         *(f"pass  {check}" for check in CHECKS),
-        f"pass  rloo: {len(CHECKS)} of {len(CHECKS)} checks",
+        f"pass  rloo: {len(CHECKS)} of {len(CHECKS)} checks passed",
     ]
 
 

@@ -171,9 +171,9 @@ def test_the_default_target_is_fspos_even_where_fspo_takes_no_part(bank: Path) -
 
 def test_settings_that_the_search_starts_from_are_in_the_file(bank: Path, ranges: Path) -> None:
     """All that differs from the defaults: the file alone makes the method that was measured."""
-    made = calibrate(bank, ["fspo"], TARGET, NO_RANGES, ["fspo.c_low=0.06", "fspo.ema_decay=0.5"], [])
+    made = calibrate(bank, ["fspo"], TARGET, NO_RANGES, ["fspo.c_low=0.06", "fspo.drift_decay=0.5"], [])
     settings = made.methods["fspo"].settings
-    assert settings.keys() == {"c_low", "c_high", "ema_decay"}
+    assert settings.keys() == {"c_low", "c_high", "drift_decay"}
     assert settings["c_low"] == pytest.approx(2 * settings["c_high"], rel=1e-12)
     again = calibrate(bank, ["fspo"], TARGET, Ranges.read(ranges), [], [])
     assert again.methods["fspo"].factor == 1.0
@@ -468,10 +468,10 @@ def test_train_and_record_with_a_range_file(
 ) -> None:
     facts = {"file": ranges.name, "sha256": hashlib.sha256(ranges.read_bytes()).hexdigest()}
     one = Ranges.read(ranges).methods["fspo"]
-    words = ("train", "small", "--method", "fspo", "--out", "cell", "--set", "fspo.ema_decay=0.5")
+    words = ("train", "small", "--method", "fspo", "--out", "cell", "--set", "fspo.drift_decay=0.5")
     fspo_command(monkeypatch, *words, "--ranges", ranges)
     hyper = read_result(small_world / "cell" / "cells" / "fspo-seed0").config["hyper"]
-    assert {**one.settings, "ema_decay": 0.5}.items() <= hyper.items()
+    assert {**one.settings, "drift_decay": 0.5}.items() <= hyper.items()
     assert json.loads((small_world / "cell" / "comparison.json").read_text())["ranges"] == facts
     words = ("bank", "record", "small", "--out", "bank", "--seeds", 1, "--ranges", ranges)
     fspo_command(monkeypatch, *words, "--method", "fspo")

@@ -95,11 +95,14 @@ def odd() -> CompareConfig:
         lora_alpha=8.0,
         lora_targets="q_proj,v_proj",
         checkpoint_every=2,
+        probe_every=3,
+        probe_problems=5,
+        probe_samples=2,
         overlap="refuse",
     )
     evaluation = EvalConfig(("gcd",), 3, 5, 9, 0.5, 13, 77, True)
     options = ("fspo.c_low=0.05", "fspo.drift=ema", "grpo.clip_low=0.1", "fspo.c_dual=none", "ppo.whiten=False")
-    return CompareConfig('odd "name"', ("fspo", "grpo"), (3, 1), train, evaluation, options, 200, 1, "gcd")
+    return CompareConfig('odd "name"', ("fspo", "grpo"), (3, 1), train, evaluation, options, 200, 1, "gcd", "own")
 
 
 def test_nothing_of_the_odd_config_is_a_default() -> None:

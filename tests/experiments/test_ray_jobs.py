@@ -46,7 +46,9 @@ def test_options_of_a_cluster_are_refused_without_one(tmp_path: Path) -> None:
 
 def smoke() -> CompareConfig:
     """Two cells; long enough for one of them to be killed between two checkpoints."""
-    return resolved("smoke", Changes(steps=4), [cell.partition("-")[0] for cell in CELLS])
+    return resolved(
+        "smoke", Changes(steps=4, set=("train.portable=false",)), [cell.partition("-")[0] for cell in CELLS]
+    )
 
 
 class Nodes:

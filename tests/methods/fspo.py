@@ -1,6 +1,7 @@
-"""FSPO, arXiv 2509.09177: min(e^S A, e^clip(S, L mu - c_low sqrt L, L mu + c_high sqrt L) A), mean over responses.
+"""FSPO, arXiv 2509.09177: min(e^S A, e^clip(S, m - c_low sqrt L, m + c_high sqrt L) A), mean over responses.
 
-Ours: the dual bound e^(L mu + c_dual sqrt L) for A < 0, the estimators of mu and of the scale.
+Ours: m = L mu with mu = -KL (k3, decayed) of earlier updates, not below -cap min(c_low, c_high) sqrt L; the dual bound
+e^(m + c_dual sqrt L) for A < 0; the estimator of the scale.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
-from methods import Response, Row, State, clip_term, counted, log_ratio_sum, of_sequence
-from methods.advantages import leave_one_out_credit
-from methods.facts import NAN, NO_CREDIT_VARIANTS, Mutant, slope_of_sum
+from methods import Response, Row, State, clip_term, counted, log_ratio, log_ratio_sum, of_sequence
+from methods.advantages import standardised_credit
+from methods.facts import NAN, STD_MISTAKES, STD_VARIANTS, Mutant, slope_of_sum
 
 DIVISOR = "responses"
-credit = leave_one_out_credit
+credit = standardised_credit
 
 
 def drift_in_use(hyper: Any, state: State) -> float:
     """mu: 0, a fixed number, or the running estimate (0 before any)."""
     if hyper.drift == "zero":
         return 0.0
-    if hyper.drift in ("batch", "ema"):
+    if hyper.drift in ("kl", "batch", "ema"):
         return state.get("drift", 0.0)
     return float(hyper.drift)
 
@@ -39,25 +40,34 @@ def response(row: Row, hyper: Any, state: State) -> Response:
     """One number from the whole response."""
     total, advantage, length = log_ratio_sum(row), row.advantages[0], len(counted(row.mask))
     mu, (c_low, c_high) = drift_in_use(hyper, state), widths(hyper, state)
-    low, high = length * mu - c_low * math.sqrt(length), length * mu + c_high * math.sqrt(length)
-    dual = None if hyper.c_dual is None else length * mu + hyper.c_dual * math.sqrt(length)
+    middle, root = length * mu, math.sqrt(length)
+    furthest = -hyper.drift_cap * min(c_low, c_high) * root
+    if hyper.drift == "kl" and middle < furthest:
+        middle = furthest
+    low, high = middle - c_low * root, middle + c_high * root
+    dual = None if hyper.c_dual is None else middle + hyper.c_dual * root
     return of_sequence(row, clip_term(total, low, high, dual, advantage))
 
 
 def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
-    """New running estimates: drift = sum S / sum L (smoothed for "ema"), sigma^2 = mean (S - L mu)^2 / L, smoothed.
+    """New running estimates: drift = -sum (r - 1 - log r) / sum L over tokens, sigma^2 = mean (S - L mu)^2 / L.
 
-    mu is the centre after this observation; for "zero" and a fixed number it stays what it is. A response without
-    counted tokens says nothing about either; a step of such responses leaves the estimates alone.
+    Both decayed. "batch": drift = sum S / sum L as it is; "ema": the same, decayed.
+
+    mu is the centre after this observation; for "zero" and a fixed number it stays what it is. A response
+    without counted tokens says nothing about either; a step of such responses leaves the estimates alone.
     """
     rows = [row for row in rows if counted(row.mask)]
     if not rows:
         return dict(state)
     sums = [log_ratio_sum(row) for row in rows]
     lengths = [len(counted(row.mask)) for row in rows]
-    drift = math.fsum(sums) / sum(lengths)
-    if hyper.drift == "ema" and "drift" in state:
-        drift = hyper.ema_decay * state["drift"] + (1 - hyper.ema_decay) * drift
+    ratios = [log_ratio(row, t) for row in rows for t in counted(row.mask)]
+    drift = -math.fsum(math.exp(x) - 1 - x for x in ratios) / sum(lengths)
+    if hyper.drift in ("batch", "ema"):
+        drift = math.fsum(sums) / sum(lengths)
+    if hyper.drift != "batch" and "drift" in state:
+        drift = hyper.drift_decay * state["drift"] + (1 - hyper.drift_decay) * drift
     mu = drift_in_use(hyper, {"drift": drift})
     variance = math.fsum((s - n * mu) ** 2 / n for s, n in zip(sums, lengths, strict=True)) / len(rows)
     if "sigma" in state:
@@ -71,10 +81,13 @@ DEFAULTS = {
     "c_low": 0.03,
     "c_high": 0.03,
     "c_dual": None,
-    "drift": "zero",
-    "ema_decay": 0.9,
+    "drift": "kl",
+    "drift_decay": 0.9,
+    "drift_cap": 0.5,
     "target_clip_rate": None,
     "sigma_decay": 0.9,
+    "std_ddof": 1,
+    "std_eps": 1e-4,
 }
 MISTAKES = [
     {"c_low": -0.01},
@@ -83,41 +96,62 @@ MISTAKES = [
     {"c_dual": 0.02},
     {"drift": "banana"},
     {"drift": NAN},
-    {"ema_decay": -0.1},
-    {"ema_decay": 1.5},
+    {"drift_decay": -0.1},
+    {"drift_decay": 1.5},
+    {"drift_cap": -0.1},
+    {"drift_cap": 1.0},
     {"sigma_decay": -0.1},
     {"sigma_decay": 1.5},
     {"target_clip_rate": 0.0},
     {"target_clip_rate": 1.0},
     {"target_clip_rate": -0.1},
     {"target_clip_rate": 2.0},
+    *STD_MISTAKES,
 ]
 ON_POLICY_SLOPE = slope_of_sum
 VARIANTS = [
     ({}, {}),
-    ({"c_low": 0.01, "c_high": 0.2}, {"drift": 0.5, "sigma": 2.0}),
-    ({"c_dual": 0.06}, {}),
+    ({}, {"drift": -0.01, "sigma": 0.3}),
+    ({"c_low": 0.01, "c_high": 0.2}, {"drift": -0.5, "sigma": 2.0}),
+    ({"c_dual": 0.06}, {"drift": -0.004, "sigma": 0.1}),
+    ({"drift_cap": 0.0}, {"drift": -0.03, "sigma": 0.4}),
+    ({"drift_cap": 0.9, "drift_decay": 0.5, "c_dual": 0.1}, {"drift": -0.03, "sigma": 0.4}),
+    ({"drift": "zero", "c_high": 0.05}, {"drift": -0.02, "sigma": 0.4}),
+    ({"drift": 0.01}, {"drift": -0.9, "sigma": 0.4}),
+    ({"drift": -0.05, "c_high": 0.06}, {}),
     ({"drift": "batch"}, {}),
     ({"drift": "batch", "c_dual": 0.1}, {"drift": 0.03, "sigma": 0.4}),
     ({"drift": "ema", "c_high": 0.05}, {"drift": -0.02, "sigma": 0.4}),
-    ({"drift": 0.01}, {"drift": -0.9}),
     ({"target_clip_rate": 0.1}, {}),
-    ({"target_clip_rate": 0.3, "drift": "ema"}, {"drift": 0.01, "sigma": 0.02}),
+    ({"target_clip_rate": 0.3}, {"drift": -0.01, "sigma": 0.02}),
 ]
-CREDIT_VARIANTS = NO_CREDIT_VARIANTS
+CREDIT_VARIANTS = STD_VARIANTS
 WITHOUT_PEER = "neither TRL 1.16 nor verl 0.9.1 has it; our plug-ins bring it to both"
 MUTANTS = [
-    Mutant(
-        "L for sqrt L",
-        "fspo/band.py",
-        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
-        "middle, root = lengths * centre(hyper, state), lengths",
-    ),
+    Mutant("L for sqrt L", "fspo/band.py", "root = lengths.sqrt()", "root = lengths"),
+    Mutant("constant for sqrt L", "fspo/band.py", "root = lengths.sqrt()", "root = 0 * lengths + 1"),
     Mutant(
         "drift of the wrong sign",
         "fspo/band.py",
-        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
-        "middle, root = -lengths * centre(hyper, state), lengths.sqrt()",
+        "middle = lengths * centre(hyper, state)",
+        "middle = -lengths * centre(hyper, state)",
+    ),
+    Mutant("drift not times L", "fspo/band.py", "middle = lengths * centre", "middle = 0 * lengths + centre"),
+    Mutant("drift times sqrt L", "fspo/band.py", "middle = lengths * centre", "middle = root * centre"),
+    Mutant("drift ignored", "fspo/band.py", "middle = lengths * centre", "middle = 0 * lengths * centre"),
+    Mutant(
+        "cap forgotten",
+        "fspo/band.py",
+        "torch.maximum(middle, -hyper.drift_cap",
+        "torch.maximum(middle, -1e9 * hyper.drift_cap",
+    ),
+    Mutant("cap per token", "fspo/band.py", "min(c_low, c_high) * root)", "min(c_low, c_high) * lengths)"),
+    Mutant("cap by the wider side", "fspo/band.py", "min(c_low, c_high) * root)", "max(c_low, c_high) * root)"),
+    Mutant(
+        "cap on a fixed drift too",
+        "fspo/band.py",
+        'if hyper.drift == "kl":\n        middle',
+        "if True:\n        middle",
     ),
     Mutant(
         "low and high exchanged",
@@ -143,14 +177,20 @@ MUTANTS = [
     Mutant(
         "one group for all",
         "fspo/objective.py",
-        "leave_one_out(seen.rewards, seen.group_ids)",
-        "leave_one_out(seen.rewards, 0 * seen.group_ids)",
+        "group_standardised(seen.rewards, seen.group_ids",
+        "group_standardised(seen.rewards, 0 * seen.group_ids",
+    ),
+    Mutant(
+        "KL of the first kind",
+        "fspo/band.py",
+        "kl = masked(kl_k3(token_log_ratio(batch).detach()), batch.response_mask)",
+        "kl = masked(-token_log_ratio(batch).detach(), batch.response_mask)",
     ),
     Mutant(
         "weights of the running drift exchanged",
         "fspo/band.py",
-        'hyper.ema_decay * state["drift"] + (1 - hyper.ema_decay) * drift',
-        '(1 - hyper.ema_decay) * state["drift"] + hyper.ema_decay * drift',
+        'hyper.drift_decay * state["drift"] + (1 - hyper.drift_decay) * drift',
+        '(1 - hyper.drift_decay) * state["drift"] + hyper.drift_decay * drift',
     ),
     Mutant(
         "sigma around the drift of the step before",
@@ -171,28 +211,4 @@ MUTANTS = [
         "batch.lengths[:, None] * batch.advantages, ceiling))",
     ),
     Mutant("dual clip forgotten", "fspo/objective.py", "batch.advantages, ceiling))", "batch.advantages))"),
-    Mutant(
-        "constant for sqrt L",
-        "fspo/band.py",
-        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
-        "middle, root = lengths * centre(hyper, state), 0 * lengths + 1",
-    ),
-    Mutant(
-        "drift not times L",
-        "fspo/band.py",
-        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
-        "middle, root = 0 * lengths + centre(hyper, state), lengths.sqrt()",
-    ),
-    Mutant(
-        "drift times sqrt L",
-        "fspo/band.py",
-        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
-        "middle, root = lengths.sqrt() * centre(hyper, state), lengths.sqrt()",
-    ),
-    Mutant(
-        "drift ignored",
-        "fspo/band.py",
-        "middle, root = lengths * centre(hyper, state), lengths.sqrt()",
-        "middle, root = 0 * lengths, lengths.sqrt()",
-    ),
 ]

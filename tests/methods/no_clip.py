@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from methods import Response, Row, State, Term, exp, log_ratio_sum, of_sequence, times
-from methods.advantages import leave_one_out_credit
-from methods.facts import NO_CREDIT_VARIANTS, Changes, Mutant, slope_of_sum, without_state
+from methods.advantages import standardised_credit
+from methods.facts import STD_MISTAKES, STD_VARIANTS, Mutant, slope_of_sum, without_state
 from peers.pairings import epsilons, trl
 
 DIVISOR = "responses"
-credit = leave_one_out_credit
+credit = standardised_credit
 
 
 def response(row: Row, hyper: Any, state: State) -> Response:
@@ -22,11 +22,11 @@ def response(row: Row, hyper: Any, state: State) -> Response:
 
 # --- facts ---------------------------------------------------------------------------------------------
 
-DEFAULTS: Changes = {}
-MISTAKES: list[Changes] = []
+DEFAULTS = {"std_ddof": 1, "std_eps": 1e-4}
+MISTAKES = STD_MISTAKES
 ON_POLICY_SLOPE = slope_of_sum
 VARIANTS = without_state({})
-CREDIT_VARIANTS = NO_CREDIT_VARIANTS
+CREDIT_VARIANTS = STD_VARIANTS
 PAIRINGS = [
     trl("no_clip", epsilons(1e12, 1e12), "RLOOTrainer"),
 ]

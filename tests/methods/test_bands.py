@@ -88,10 +88,15 @@ def test_band_growth_with_length(name: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 9, 400])
-@pytest.mark.parametrize("drift", ["batch", "ema", -0.002])
+@pytest.mark.parametrize("drift", ["kl", "batch", "ema", -0.002])
 def test_fspo_band_moves_with_the_drift(drift: str | float, length: int) -> None:
+    """And with the KL's drift at most half of c_low: at 400 tokens L mu = -.8 would be twice the half-width .4."""
     method = with_hyper(METHODS["fspo"], drift=drift, c_low=0.02, c_high=0.05)
     state = {"drift": -0.002, "sigma": 1.0}
+    if drift == "kl" and length == 400:
+        assert edge(method, length, -1, state) == pytest.approx(-0.2 - 0.4, abs=1e-9)
+        assert edge(method, length, +1, state) == pytest.approx(-0.2 + 1.0, abs=1e-9)
+        return
     assert edge(method, length, -1, state) == pytest.approx(-0.002 * length - 0.02 * math.sqrt(length), abs=1e-9)
     assert edge(method, length, +1, state) == pytest.approx(-0.002 * length + 0.05 * math.sqrt(length), abs=1e-9)
 

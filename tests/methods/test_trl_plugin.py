@@ -16,7 +16,7 @@ import torch
 
 from methods import Row, step_loss
 from methods import fspo as oracle
-from suite.advantages import leave_one_out
+from suite.advantages import group_standardised
 from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.policy.loading import load_model
 from suite.policy.scoring import micro_batches, score
@@ -190,10 +190,10 @@ def test_the_loss_is_the_equations(trained: tuple[Any, list[Seen]]):
 
 
 @pytest.mark.slow
-def test_advantages_leave_one_out(trained: tuple[Any, list[Seen]]):
+def test_advantages_are_standardised_in_their_group(trained: tuple[Any, list[Seen]]):
     trainer, seen = trained
     given = torch.tensor(list(trainer._logs["rewards"]["rewards"]))[:16]
-    wanted = leave_one_out(given, torch.arange(4).repeat_interleave(4))
+    wanted = group_standardised(given, torch.arange(4).repeat_interleave(4), ddof=1, eps=1e-4)
     found = torch.cat([one.batch["advantages"] for one in seen[:2]])
     assert found.sort().values.tolist() == pytest.approx(wanted.sort().values.tolist(), abs=1e-5)
 
@@ -252,7 +252,7 @@ def test_hyper_parameters_arrive(tmp_path: Path):
     assert args.hyper == dataclasses.replace(
         METHODS["fspo"].hyper, c_low=2e-3, c_high=3e-3, drift=-0.002, c_dual=0.5, target_clip_rate=0.1
     )
-    assert args.scale_rewards == "none"
+    assert args.scale_rewards == "group"
 
 
 def test_another_config_is_refused(tmp_path: Path):

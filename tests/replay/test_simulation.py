@@ -31,7 +31,7 @@ from suite.types import Method, UserError
 
 SEED = 2510
 LENGTHS = (128, 2048, 8192)
-METHODS = {"rloo": baselines.METHODS["rloo"], "gspo": baselines.METHODS["gspo"], "fspo": fspo.FSPO}
+METHODS = {"rloo": baselines.METHODS["rloo"], "gspo": baselines.METHODS["gspo"], "fspo": fspo.FSPO_ZERO_DRIFT}
 SMALL = Simulation(sigma=0.03, drift=-0.001, lengths=((8, 6), (40, 4)), problems=3, updates=2, start=True)
 LAW = LogNormal(median=60.0, spread=0.8, limit=128, responses=2000)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
-from suite.report.accuracy_figures import accuracy_figure, reward_figure, spread_labels
+from suite.report.accuracy_figures import accuracy_figure, difference_figure, reward_figure, spread_labels
 from suite.report.growth_figures import growth_figure, predicted_figure, update_figure
 from suite.report.length_figures import acceptance_figure, clip_figure
 from suite.report.style import PALETTE, method_colours, save_png, save_svg
@@ -90,8 +90,16 @@ def predicted() -> pd.DataFrame:
     return table.assign(predicted=table["outside_band"] * 0.8)
 
 
+def declared(tasks: tuple[str, ...] = ("add", "gcd", "mean")) -> pd.DataFrame:
+    rows = [("fspo", rival, task) for rival in ("rloo", "gspo") for task in tasks]
+    frame = pd.DataFrame(rows, columns=["method", "reference", "task"])
+    value = 0.01 * np.arange(len(rows)) - 0.02
+    return frame.assign(difference=value, low=value - 0.015, high=value + 0.02)
+
+
 FIGURES = {
     "accuracy": lambda: accuracy_figure(*accuracies()),
+    "differences": lambda: difference_figure(declared(), colours=method_colours(["fspo", "rloo", "gspo"])),
     "reward": lambda: reward_figure(curves(), smooth=2),
     "clip": lambda: clip_figure(*lengths()),
     "acceptance": lambda: acceptance_figure(*lengths()),
@@ -150,6 +158,21 @@ def test_accuracy_panels_show_interval_estimate_and_every_seed() -> None:
         assert len(dots) == 2, "the base model has no seeds to show"
         seeds = by_seed[(by_seed["method"] == "gspo") & (by_seed["task"] == task)]["accuracy"]
         np.testing.assert_allclose(dots[0].get_xdata(), 100 * seeds, rtol=1e-12)
+
+
+def test_difference_panels_have_a_line_a_pair_and_the_mean_of_sets_last() -> None:
+    table = declared()
+    figure = difference_figure(table, colours=method_colours(["fspo", "rloo", "gspo"]))
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in panels] == ["add", "gcd", "mean of sets"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["fspo − rloo", "fspo − gspo"]
+    for axes, task in zip(panels, ("add", "gcd", "mean"), strict=True):
+        bars = [c for c in axes.collections if isinstance(c, LineCollection)]
+        rows = table[table["task"] == task].to_dict("records")
+        assert len(bars) == len(rows) == 2
+        for place, (row, bar) in enumerate(zip(rows, bars, strict=True)):
+            ends = [[100 * row["low"], place], [100 * row["high"], place]]
+            np.testing.assert_allclose(bar.get_segments()[0], ends, rtol=1e-12)
 
 
 def test_one_set_makes_one_panel() -> None:

@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 
 from suite.report.markdown import markdown, write_csv
-from suite.report.tables import accuracy_table, difference_table, fairness_table, verdict_lines
+from suite.report.tables import (
+    accuracy_table,
+    by_set_table,
+    declared_table,
+    exploratory_table,
+    fairness_table,
+    informative,
+    pairing_table,
+    verdict_lines,
+)
 from suite.statistics.frames import ABSENT, Number, percent
 
 NAN = math.nan
@@ -24,35 +33,36 @@ def accuracies(undecided: float = 0.0, no_answer: float = 0.0) -> pd.DataFrame:
         ("fspo", "add", 0.4729, 0.441, 0.5023, 3, 0.0, 0.0),
         ("fspo", "mean", 0.46, 0.44, 0.48, 3, 0.0, 0.0),
     ]
-    cut = {"truncated_share": [0.25, 0.125, 0.0, 0.0]}
+    cut = {"truncated_share": [0.25, 0.125, 0.0, 0.0], "mean_length": [36.1, 42.75, 40.0, 41.0]}
     return pd.DataFrame(rows, columns=columns).assign(**cut)
 
 
 def differences() -> pd.DataFrame:
-    columns = [
-        "method",
-        "reference",
-        "task",
-        "difference",
-        "low",
-        "high",
-        "minimum_detectable",
-        "p_holm",
-        "seeds",
-        "verdict",
-    ]
+    columns = ["method", "reference", "task", "difference", "low", "high", "minimum_detectable"]
+    columns += ["p_holm", "p_equal_holm", "seeds", "family", "verdict"]
+    none = (NAN, NAN, NAN, 3, "exploratory", "exploratory")
     rows = [
-        ("fspo", "base", "add", 0.1629, 0.13, 0.2, 0.05, 0.0002, 3, "better, few seeds"),
-        ("fspo", "base", "mean", 0.155, 0.125, 0.186, 0.043, 0.00041, 3, "better, few seeds"),
-        ("grpo", "base", "add", -0.0004, -0.02, 0.02, 0.031, 0.9, 3, "under-powered, few seeds"),
-        ("grpo", "base", "mean", -0.0004, -0.02, 0.02, 0.031, 0.9, 1, "under-powered, few seeds"),
-        ("fspo", "grpo", "add", 0.1, NAN, NAN, NAN, NAN, 3, "no variation, few seeds"),
+        ("fspo", "base", "add", 0.1629, 0.13, 0.2, *none),
+        ("fspo", "base", "mean", 0.155, 0.125, 0.186, *none),
+        ("fspo", "grpo", "add", 0.1, 0.05, 0.15, 0.07, 0.00002, 1.0, 3, "sets", "better"),
+        ("fspo", "grpo", "gcd", -0.14, -0.19, -0.08, 0.08, 0.004, 1.0, 3, "sets", "worse"),
+        ("fspo", "grpo", "mean", -0.0004, -0.02, 0.02, 0.031, 0.9, 0.3, 3, "primary", "undecided"),
+        ("fspo", "rloo", "mean", 0.001, -0.004, 0.006, 0.031, 0.9, 0.003, 3, "primary", "equal within 1 point"),
+        ("fspo", "ppo", "mean", 0.1, NAN, NAN, *none),
+        ("grpo", "rloo", "mean", 0.1, 0.05, 0.15, *none),
     ]
     return pd.DataFrame(rows, columns=columns)
 
 
 def fairness() -> pd.DataFrame:
-    numbers = {"mean_clipped": 0.1, "mean_outside_band": 0.2, "outside_slope": 0.031, "lre_max": 0.1, "lre_mean": 0.05}
+    numbers = {
+        "mean_clipped": 0.1,
+        "mean_outside_band": 0.2,
+        "outside_slope": 0.031,
+        "clipped_slope": -0.02,
+        "lre_max": 0.1,
+        "lre_mean": 0.05,
+    }
     row = {
         "method": "rloo",
         "range": "own",
@@ -71,10 +81,10 @@ def texts(cells: Iterable[object]) -> list[str]:
 
 def test_accuracy_table_is_golden() -> None:
     assert markdown(accuracy_table(accuracies())) == (
-        "| model | add | mean of sets | seeds | truncated |\n"
-        "| --- | ---: | ---: | ---: | ---: |\n"
-        "| base | 31.0 [28.0, 34.0] | 30.5 [28.0, 33.0] | – | 12.5 |\n"
-        "| fspo | 47.3 [44.1, 50.2] | 46.0 [44.0, 48.0] | 3 | 0.0 |\n"
+        "| model | add | mean of sets | length | truncated | seeds |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| base | 31.0 [28.0, 34.0] | 30.5 [28.0, 33.0] | 42.8 | 12.5 | – |\n"
+        "| fspo | 47.3 [44.1, 50.2] | 46.0 [44.0, 48.0] | 41.0 | 0.0 | 3 |\n"
     )
 
 
@@ -90,24 +100,74 @@ def test_responses_without_an_answer_get_a_column_when_there_are_any() -> None:
     assert "no answer" not in accuracy_table(accuracies(undecided=0.021))
 
 
-def test_difference_table_shows_signs_and_the_verdict_of_the_mean() -> None:
-    table = difference_table(differences())
-    assert table["model"].tolist() == ["fspo − base", "grpo − base"]
-    assert texts(table["add"]) == ["+16.3 [+13.0, +20.0]", "-0.04 [-2.0, +2.0]"]
-    assert texts(table["p (Holm)"]) == ["0.0004", "0.9000"]
-    assert texts(table["detectable"]) == ["4.3", "3.1"]
-    assert table["verdict"].tolist() == ["better, few seeds", "under-powered, few seeds"]
-    assert texts(difference_table(differences(), "grpo")["add"]) == ["+10.0 [–, –]"]
-    assert difference_table(differences(), "ppo").empty
+def test_old_results_without_lengths_say_so_and_columns_without_information_go() -> None:
+    old = accuracies()
+    old.loc[old["method"] == "base", "mean_length"] = NAN
+    assert texts(accuracy_table(old)["length"]) == ["not recorded", "41.0"]
+    assert "length" not in accuracy_table(old.assign(mean_length=NAN))
+    said = accuracy_table(accuracies(), noise={"fspo": 0.0}, published={"fspo": "math500 64.7"})
+    assert "null update" not in said
+    assert texts(said["published"]) == ["not public", "math500 64.7"]
+    assert texts(accuracy_table(accuracies(), noise={"fspo": 0.001})["null update"]) == ["–", "0.1"]
+    assert informative(pd.DataFrame({"a": ["–", "not public"], "b": ["–", "1"]})).columns.tolist() == ["b"]
 
 
-def test_verdict_lines_say_what_could_have_been_found() -> None:
-    assert verdict_lines(differences()) == [
-        "fspo against base: better, few seeds (+15.5 [+12.5, +18.6] points, 3 seeds)",
-        "grpo against base: under-powered, few seeds (-0.04 [-2.0, +2.0] points, 1 seed)"
-        "; a true difference of 3.1 points would be found with 80 % power",
-        "fspo against grpo: no variation, few seeds (+10.0 [–, –] points, 3 seeds)",
+def test_lengths_and_missing_answers_stand_beside_each_accuracy() -> None:
+    table = by_set_table(accuracies(no_answer=0.034))
+    assert markdown(table) == (
+        "| set | model | accuracy | length | truncated | no answer |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: |\n"
+        "| add | base | 31.0 [28.0, 34.0] | 36.1 | 25.0 | 3.4 |\n"
+        "| add | fspo | 47.3 [44.1, 50.2] | 40.0 | 0.0 | 0.0 |\n"
+    )
+
+
+def test_declared_pairs_show_single_sets_before_their_mean_and_never_a_p_of_0() -> None:
+    table = declared_table(differences())
+    assert table["difference"].tolist() == ["fspo − grpo", "fspo − rloo"]
+    row = table.iloc[0]
+    assert list(table.columns[1:4]) == ["add", "gcd", "mean of sets"]
+    assert texts(row[["add", "gcd", "mean of sets"]]) == [
+        "+10.0 [+5.0, +15.0] better",
+        "-14.0 [-19.0, -8.0] worse",
+        "-0.04 [-2.0, +2.0]",
     ]
+    assert texts(row[["p (Holm)", "p equal (Holm)", "detectable", "verdict"]]) == [".9000", ".3000", "3.1", "undecided"]
+    assert table["verdict"].tolist() == ["undecided", "equal within 1 point"]
+
+
+def test_exploratory_pairs_have_intervals_and_no_verdict() -> None:
+    table = exploratory_table(differences())
+    assert table["difference"].tolist() == ["fspo − base", "fspo − ppo"]  # rivals among themselves stay in the CSV
+    assert texts(table["mean of sets"]) == ["+15.5 [+12.5, +18.6]", "+10.0 [–, –]"]
+    assert "verdict" not in table
+
+
+def test_verdict_lines_say_what_could_have_been_found_and_what_a_mean_hides() -> None:
+    assert verdict_lines(differences()) == [
+        "fspo against grpo: undecided (-0.04 [-2.0, +2.0] points, p .9000 after Holm, 3 seeds)"
+        "; a true difference of 3.1 points would be found with 80 % power",
+        "fspo against rloo: equal within 1 point (+0.1 [-0.4, +0.6] points, p .9000 after Holm, 3 seeds)",
+        "single sets, a family of 2: fspo against grpo on add better (+10.0 [+5.0, +15.0] points, p < .0001 after Holm)"
+        "; fspo against grpo on gcd worse (-14.0 [-19.0, -8.0] points, p .0040 after Holm)",
+    ]
+    nothing = differences().assign(verdict="undecided", seeds=1, minimum_detectable=NAN)
+    for line in (verdict_lines(nothing)[0], verdict_lines(nothing)[-1]):
+        assert line.endswith("; one seed does not show how much seeds differ")
+    hopeless = differences().assign(verdict="undecided", minimum_detectable=3.04)  # two seeds: 304 points
+    assert verdict_lines(hopeless)[0].endswith("; with so few seeds no difference would be found with 80 % power")
+    assert texts(declared_table(hopeless)["detectable"]) == ["none", "none"]
+    assert verdict_lines(differences().assign(verdict="undecided"))[-1] == (
+        "single sets, a family of 2: no difference survives the correction; a true difference of 7.0 points would be "
+        "found with 80 % power on the best set"
+    )
+
+
+def test_pairing_is_shown_for_declared_pairs() -> None:
+    names = {"method": ["fspo", "fspo", "grpo"], "reference": ["base", "grpo", "rloo"], "task": "mean"}
+    pairing = pd.DataFrame(names).assign(correlation=0.8, sample_correlation=NAN, variance_factor=12.0)
+    (row,) = pairing_table(pairing, differences()).to_dict("records")
+    assert texts(row.values()) == ["fspo − grpo", "+0.80", "–", "x 12.00"]
 
 
 def test_fairness_table_is_golden() -> None:
@@ -116,10 +176,11 @@ def test_fairness_table_is_golden() -> None:
         "method": "rloo",
         "range": "own",
         "clipped": "10.0 [9.0, 11.0]",
+        "clip slope": "-2.0 [-1.8, -2.2]",
         "outside band": "20.0 [18.0, 22.0]",
-        "slope per doubling": "+3.1 [+2.8, +3.4]",
-        "LRE max": "0.100 [0.090, 0.110]",
+        "outside slope": "+3.1 [+2.8, +3.4]",
         "LRE noise": "0.030",
+        "LRE max": "0.100 [0.090, 0.110]",
         "LRE mean": "0.050 [0.045, –]",
         "supported": "outside-band share rises with length",
     }

@@ -26,6 +26,7 @@ from torchrun_processes import torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torchrun")]
 ROOT = Path(__file__).resolve().parents[2]
+NATIVE = "train.portable=false"
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}
 
 
@@ -103,8 +104,8 @@ def test_two_processes_go_on_from_a_checkpoint_of_one(folder: Path) -> None:
 
 
 def smoke() -> CompareConfig:
-    """The cell that `fspo train smoke --method fspo --steps 2` trains."""
-    return resolved("smoke", Changes(steps=2), ["fspo"])
+    """The cell that `fspo train smoke --method fspo --steps 2` trains, computed as this process computes."""
+    return resolved("smoke", Changes(steps=2, set=(NATIVE,)), ["fspo"])
 
 
 def test_a_cell_of_two_processes_ends_like_one_of_one(tmp_path: Path) -> None:
@@ -113,7 +114,18 @@ def test_a_cell_of_two_processes_ends_like_one_of_one(tmp_path: Path) -> None:
     claim_folder(config, one, ["fspo"], {})
     run_together(comparison_stages(config, one), ALONE, Console(quiet=True))
     done = torchrun(
-        "-m", "suite.commands.main", "train", "smoke", "--method", "fspo", "--steps", "2", "--out", str(many)
+        "-m",
+        "suite.commands.main",
+        "train",
+        "smoke",
+        "--method",
+        "fspo",
+        "--steps",
+        "2",
+        "--set",
+        NATIVE,
+        "--out",
+        str(many),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("fspo seed 0") == 1, "one process prints"

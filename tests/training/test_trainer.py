@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_one_line(tmp_path: Path) -
 
 
 def test_the_update_log_holds_what_the_updates_saw(tmp_path: Path) -> None:
-    trainer = small_trainer(METHODS["fspo"], tmp_path)
+    trainer = small_trainer(METHODS["fspo_zero_drift"], tmp_path)
     rows = trainer.run()
     log = UpdateLog.concat([UpdateLog.load(p) for p in sorted((tmp_path / "updates").iterdir())])
     assert len(log) == 4 * 16

@@ -1,0 +1,89 @@
+"""The screen that a comparison ends with: its size, and that what matters most is on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from suite.experiments.recipes import recipe
+from suite.report.terminal import COLUMNS, LINES, aligned, overview_table, screen
+
+PAGE = Path("results/runs/demo/report.html")
+
+
+def comparison(methods: int, canaries: int = 0) -> Any:
+    """As much of a finished comparison as the screen reads, with so many methods."""
+    names = [f"method_{i:02}" for i in range(methods)]
+    accuracies = pd.DataFrame(
+        [
+            {"method": name, "task": "mean", "accuracy": 0.4, "low": 0.35, "high": 0.45, "mean_length": 41.04}
+            | {"truncated_share": 0.023, "no_answer_share": 0.05, "undecided_share": 0.0}
+            for name in ("base", *names)
+        ]
+    )
+    fairness = pd.DataFrame(
+        [
+            {"method": name, "range": "default", "band": name != "method_01", "mean_clipped": 0.08}
+            | {"clipped_slope": -0.018, "clipped_slope_low": -0.032, "clipped_slope_high": -0.005}
+            for name in names
+        ]
+    )
+    differences = pd.DataFrame(
+        [
+            {"method": "method_00", "reference": name, "task": "mean", "difference": 0.002, "low": -0.02, "high": 0.024}
+            | {"minimum_detectable": 0.031, "p_holm": 0.9, "seeds": 3, "family": "primary", "verdict": "undecided"}
+            for name in names[1:]
+        ]
+    )
+    claims = [
+        SimpleNamespace(
+            verdict="not supported", claim="A claim of some length " * 3, measured="fspo +0.1 [0, 0.2] " * 9
+        )
+        for _ in range(5)
+    ]
+    return SimpleNamespace(
+        config=recipe("demo"),
+        methods=names,
+        statistics=SimpleNamespace(accuracies=accuracies, differences=differences),
+        arena=SimpleNamespace(fairness=fairness),
+        claims=claims,
+        canary_lines=[f"not comparable: method_00 seed {i}: " + "other answers " * 8 for i in range(canaries)],
+    )
+
+
+@pytest.mark.parametrize(("methods", "canaries"), [(2, 0), (7, 0), (7, 9), (25, 0), (25, 9)])
+def test_it_fits_and_keeps_the_claims_the_page_and_the_top_of_the_table(methods: int, canaries: int) -> None:
+    lines = screen(comparison(methods, canaries), PAGE)
+    assert len(lines) <= LINES == 40
+    assert max(map(len, lines)) <= COLUMNS == 100
+    assert lines[-1] == f"page: {PAGE}"
+    assert [line[:16] for line in lines if line[:2] in ("1.", "2.", "3.", "4.", "5.")] == [
+        f"{i}. not supported"[:16] for i in range(1, 6)
+    ]
+    assert lines[0].startswith(f"demo: {methods} methods x ")
+    assert any(line.startswith("base ") for line in lines)
+    text = " ".join(" ".join(lines).split())
+    assert "method_00 against method_01: undecided (+0.2 [-2.0, +2.4] points, p .9000 after Holm, 3 seeds)" in text
+    assert "a true difference of 3.1 points would be found with 80 % power" in text
+    assert ("more lines on the page" in text) == (methods > 2 or canaries > 2)
+    if canaries:
+        assert "not comparable: method_00 seed 0:" in text
+
+
+def test_a_row_holds_accuracy_clip_rate_slope_length_and_truncation() -> None:
+    rows = overview_table(comparison(2)).to_dict("records")
+    assert list(rows[1].values()) == ["method_00", "40.0 [35.0, 45.0]", "8.0", "-1.8 [-3.2, -0.5]", "41.0", "2.3"]
+    assert list(rows[0].values())[2:4] == ["–", "–"]  # the base model clips nothing
+    assert list(rows[2].values())[2:4] == ["–", "–"]  # nor does a method without a band
+
+
+def test_columns_are_aligned() -> None:
+    assert aligned(pd.DataFrame({"method": ["a", "longer"], "x": ["1.0", "–"]})) == [
+        "method    x",
+        "a       1.0",
+        "longer    –",
+    ]
