@@ -96,8 +96,8 @@ RULES = (
         "claim 4, stability",
         DATED,
         f"FSPO against {', '.join(PAPER_BASELINES)}, paired by seed, the mean over learning rates: the largest fall of "
-        "the reward on the probe set below its earlier maximum; and collapsed runs, whose final accuracy on the mean of "
-        "sets lies below the base model's with its whole 95 % interval",
+        "the reward on the probe set below its earlier maximum; and collapsed runs, whose final accuracy on the mean "
+        "of sets lies below the base model's with its whole 95 % interval",
         f"{SUPPORTED}: FSPO falls less than each of them (95 % t interval over seeds) and has no more collapsed runs. "
         f"{NOT_SUPPORTED}: it falls deeper than one (Holm), or collapses more often than one in significantly more "
         f"seeds (sign test, Holm). Else {UNDECIDED}; without probes {NOT_TESTABLE}",
