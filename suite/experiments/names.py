@@ -17,8 +17,8 @@ METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
 REFERENCE = "fspo"
 """The method whose own clip rate the others are matched to."""
 PAPER_BASELINES = ("rloo", "grpo", "gspo", "gspo_wide")
-"""The rivals of FSPO's abstract: its claim of accuracy is about these. GSPO at both of its ranges, which are disputed and
-of which the paper's is not public: declared on 2026-11-29, before any run that is judged by it."""
+"""The rivals of FSPO's abstract: its claim of accuracy is about these. GSPO at both of its ranges: they are disputed,
+and the paper's is not public. Declared on 2026-11-29, before any run that is judged by it."""
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
 LM_EVAL_TASKS = tasks.LM_EVAL_TASKS

@@ -28,7 +28,7 @@ TRAINED = tuple(name for name in tasks.EMBEDDED_TASKS if tasks.TASKS[name].train
 
 
 def demo() -> CompareConfig:
-    """Seven methods, three seeds, the embedded model and tasks, at a rate where clips act: behind `make demo` [ours]."""
+    """Seven methods, three seeds, the embedded model and tasks, where clips act: behind `make demo` [ours]."""
     train = TrainConfig(
         TRAINED,
         steps=12,

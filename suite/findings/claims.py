@@ -134,7 +134,7 @@ def bound_summary(bounds: pd.DataFrame, methods: Mapping[str, Method]) -> pd.Dat
     for method in names_of(bounds, "method"):
         mine = select(bounds, method=method)
         said = mine.take(np.flatnonzero(mine["bound"].notna()))
-        shares = said.groupby("seed")["violated"].mean().to_numpy(float)
+        shares = np.array([numbers_of(select(said, seed=s), "violated").mean() for s in dict.fromkeys(said["seed"])])
         short = (numbers_of(said, "bound") - numbers_of(said, "cosine"))[numbers_of(said, "violated") > 0]
         low, high = t_interval(shares)
         rows.append(
@@ -218,20 +218,24 @@ def _beside(stability: pd.DataFrame, rival: str) -> rules.Steadier:
     """FSPO beside one rival, on the rates and seeds that both have; a seed is one observation."""
     keys = ["learning_rate", "seed"]
     both = select(stability, method=rival).merge(select(stability, method=OURS), on=keys, suffixes=("_rival", "_ours"))
-    gaps = {name: both[f"{name}_rival"] - both[f"{name}_ours"] for name in ("probe_fall", "collapsed")}
-    by_seed = pd.DataFrame(gaps).groupby(both["seed"].to_numpy()).mean()
-    fall = by_seed["probe_fall"].to_numpy(float) if both["probe_fall_rival"].notna().all() else np.array([math.nan])
+    seeds = [select(both, seed=seed) for seed in dict.fromkeys(both["seed"])]
+
+    def gaps(name: str) -> np.ndarray:
+        """The rival's minus FSPO's, a mean over the rates of every seed; nan where one is not recorded."""
+        return np.array([np.mean(numbers_of(s, f"{name}_rival") - numbers_of(s, f"{name}_ours")) for s in seeds])
+
+    fall = gaps("probe_fall") if np.isfinite(gaps("probe_fall")).all() else np.array([math.nan])
     low, high = t_interval(fall)
     varies = len(fall) > 1 and float(np.ptp(fall)) > 0
-    collapsed = by_seed["collapsed"].to_numpy(float)
+    collapsed = gaps("collapsed")
     return rules.Steadier(
         rival=rival,
         fall=float(fall.mean()),
         low=low,
         high=high,
-        p=float(ttest_1samp(fall, 0.0).pvalue) if varies else math.nan,
-        collapsed=int(both["collapsed_ours"].sum()),
-        rivals_collapsed=int(both["collapsed_rival"].sum()),
+        p=float(ttest_1samp(fall, 0.0)[1]) if varies else math.nan,
+        collapsed=int(numbers_of(both, "collapsed_ours").sum()),
+        rivals_collapsed=int(numbers_of(both, "collapsed_rival").sum()),
         more=int((collapsed < 0).sum()),
         less=int((collapsed > 0).sum()),
     )

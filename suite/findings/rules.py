@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
@@ -192,7 +193,7 @@ def equal_rows_joined(frame: pd.DataFrame) -> pd.DataFrame:
     if "range" in frame:
         keys = frame["range"] + keys
     names = frame.groupby(keys, sort=False)["method"].transform(" = ".join)
-    return frame.assign(method=names)[~keys.duplicated()]
+    return frame.assign(method=names).take(np.flatnonzero(~keys.duplicated()))
 
 
 # --- the bound ------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ def steadiness_verdict(rivals: Sequence[Steadier]) -> str:
     if not rivals:
         return NOT_TESTABLE
     deeper = holm([r.p for r in rivals]) < ALPHA
-    signs = holm([binomtest(r.more, r.more + r.less).pvalue if r.more > r.less else 1.0 for r in rivals]) < ALPHA
+    signs = holm([float(binomtest(r.more, r.more + r.less).pvalue) if r.more > r.less else 1.0 for r in rivals]) < ALPHA
     if any((d and r.high < 0) or s for r, d, s in zip(rivals, deeper, signs, strict=True)):
         return NOT_SUPPORTED
     if any(math.isnan(r.low) for r in rivals):
