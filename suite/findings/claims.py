@@ -228,12 +228,13 @@ def _beside(stability: pd.DataFrame, rival: str) -> rules.Steadier:
     low, high = t_interval(fall)
     varies = len(fall) > 1 and float(np.ptp(fall)) > 0
     collapsed = gaps("collapsed")
+    test: Any = ttest_1samp(fall, 0.0) if varies else None
     return rules.Steadier(
         rival=rival,
         fall=float(fall.mean()),
         low=low,
         high=high,
-        p=float(np.asarray(ttest_1samp(fall, 0.0))[1]) if varies else math.nan,
+        p=float(test.pvalue) if varies else math.nan,
         collapsed=int(numbers_of(both, "collapsed_ours").sum()),
         rivals_collapsed=int(numbers_of(both, "collapsed_rival").sum()),
         more=int((collapsed < 0).sum()),

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from suite.experiments.names import REFERENCE
+from suite.experiments.names import PAPER_BASELINES, REFERENCE
 from suite.statistics.compare import ALPHA, MARGIN, holm
 from suite.statistics.frames import records
 from suite.types import Growth, Level, Method
@@ -96,9 +96,9 @@ RULES = (
     Rule(
         "claim 4, stability",
         DATED,
-        "FSPO against RLOO, GRPO and GSPO, paired by seed, the mean over learning rates: the largest fall of the "
-        "reward on the probe set below its earlier maximum; and collapsed runs, whose final accuracy on the mean of "
-        "sets lies below the base model's with its whole 95 % interval",
+        f"FSPO against {', '.join(PAPER_BASELINES)}, paired by seed, the mean over learning rates: the largest fall of "
+        "the reward on the probe set below its earlier maximum; and collapsed runs, whose final accuracy on the mean "
+        "of sets lies below the base model's with its whole 95 % interval",
         f"{SUPPORTED}: FSPO falls less than each of them (95 % t interval over seeds) and has no more collapsed runs. "
         f"{NOT_SUPPORTED}: it falls deeper than one (Holm), or collapses more often than one in significantly more "
         f"seeds (sign test, Holm). Else {UNDECIDED}; without probes {NOT_TESTABLE}",
@@ -109,7 +109,7 @@ RULES = (
     Rule(
         "claim 5, accuracy",
         DATED,
-        "accuracy of FSPO minus that of RLOO, GRPO and GSPO, on every set and on the mean of sets",
+        f"accuracy of FSPO minus that of {', '.join(PAPER_BASELINES)}, on every set and on the mean of sets",
         f"{SUPPORTED}: better than each on the mean (Holm) and worse than none on any set (Holm over baselines and "
         f"sets). {NOT_SUPPORTED}: worse than one on the mean or on a set, or shown equal to one within "
         f"{100 * MARGIN:.0f} point on the mean. Else {UNDECIDED}",

@@ -82,7 +82,7 @@ def _clip_panel(axes: Axes, part: pd.DataFrame, colour: str) -> None:
 
 def _write_numbers(axes: Axes, row: Mapping[str, Any]) -> None:
     """LRE, its noise level and the slope, small, in the head-room of a panel."""
-    slope = f"{100 * row['outside_slope']:+.1f} pts / doubling".replace("-", "−")
+    slope = f"clip rate {100 * row['clipped_slope']:+.1f} pts / doubling".replace("-", "−")
     text = f"LRE {row['lre_max']:.2f} (chance {row['lre_noise']:.2f})\n{slope}"
     label = axes.text(0.04, 0.97, text, transform=axes.transAxes, va="top", fontsize=7, color=INK, linespacing=1.35)
     label.set_in_layout(False)
