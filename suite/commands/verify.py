@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ def verify(
     """
     from suite.experiments.layouts import layout_for
     from suite.experiments.local_jobs import run_jobs
-    from suite.experiments.remake import chosen_cells, keep_canary
+    from suite.experiments.remake import chosen_cells, keep_canary, recorded_threads
     from suite.findings.made_again import RULE
     from suite.records.comparison_folder import claim_folder, stored_config
 
@@ -61,7 +62,8 @@ def verify(
         claim_folder(config, place, ["fspo", *sys.argv[1:]], code_of(config))
         keep_canary(folder, place)
         stages = chosen.stages(config, place)
-        run_jobs(stages, layout_for(config.train, max(1, *map(len, stages)), workers), console)
+        layout = layout_for(config.train, max(1, *map(len, stages)), workers)
+        run_jobs(stages, replace(layout, threads=recorded_threads(list(stored.values()), layout.threads)), console)
         found += _compared(config, folder, place, stored)
     for one in found:
         say(_lines(one))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
 from suite.experiments.names import lookup
 from suite.records.result import BASE
 from suite.records.rollout_set import RolloutSet
-from suite.types import UserError
+from suite.types import RunResult, UserError
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ def keep_canary(folder: Path, out: Path) -> None:
     if kept.exists():
         (out / BASE).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(kept, out / BASE / CANARY_FILE)
+
+
+def recorded_threads(results: Sequence[RunResult], otherwise: int) -> int:
+    """Threads of the processes that made these results, the fewest, since their count moves last bits."""
+    return min((int(run.environment["threads"]) for run in results if "threads" in run.environment), default=otherwise)
 
 
 def digest_under(first: RolloutSet, versions: Mapping[str, str]) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from suite.experiments.recipes import recipe
-from suite.experiments.remake import Chosen, chosen_cells, digest_under
+from suite.experiments.remake import Chosen, chosen_cells, digest_under, recorded_threads
 from suite.records.result import read_file, write_result
 from suite.records.rollout_set import RolloutSet
-from suite.types import UserError, Verdict
+from suite.types import RunResult, UserError, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--methods", "grpo", "--steps", "2", "--set", "evaluation.limit=6")
@@ -111,3 +111,9 @@ def test_the_commit_in_the_header_of_rollouts_is_no_difference() -> None:
     here = RolloutSet({"versions": {"commit": "b", "torch": "2"}, "step": 0}, ())
     assert digest_under(here, {"commit": "a", "torch": "1", "system": "x"}) == there.digest
     assert digest_under(here, {"commit": "a"}) != there.digest
+
+
+def test_as_many_threads_as_the_stored_cells_had() -> None:
+    runs = [RunResult(1, "fspo", 0, {}, (), {}, {}, {}, environment) for environment in ({"threads": "3"}, {})]
+    assert recorded_threads(runs, 2) == 3
+    assert recorded_threads(runs[1:], 2) == 2

@@ -20,7 +20,7 @@ from suite.types import UserError
 
 CORES = os.cpu_count() or 1
 DEMO = recipe("demo").train
-VLLM = replace(DEMO, sampler="vllm")
+VLLM = replace(DEMO, sampler="vllm", portable=False)
 
 
 @pytest.fixture

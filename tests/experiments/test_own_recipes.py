@@ -91,6 +91,7 @@ def odd() -> CompareConfig:
         sampler="vllm",
         vllm=vllm,
         deterministic=True,
+        portable=True,
         lora_rank=4,
         lora_alpha=8.0,
         lora_targets="q_proj,v_proj",
