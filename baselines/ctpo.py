@@ -9,7 +9,7 @@ from typing import Self
 
 from baselines.hyper import GroupStd, RootBand, require
 from baselines.rewards import STANDARDISED, standardised
-from suite.arithmetic import pessimistic_clip, token_log_ratio, token_surrogate, with_gradient_of
+from suite.arithmetic import exact_root, pessimistic_clip, token_log_ratio, token_surrogate, with_gradient_of
 from suite.types import Clip, Divisor, Growth, Level, Method, PolicyBatch, State, Surrogate, knob
 
 
@@ -39,7 +39,7 @@ def surrogate(batch: PolicyBatch, hyper: CTPOHyper, state: State) -> Surrogate:
     """
     log_ratio = token_log_ratio(batch)
     log_weight = with_gradient_of(log_ratio.cumsum(dim=1), log_ratio)
-    root = batch.response_mask.to(log_ratio.dtype).cumsum(dim=1).sqrt()
+    root = exact_root(batch.response_mask.to(log_ratio.dtype).cumsum(dim=1))
     dual = None if hyper.c_dual is None else hyper.c_dual * root
     tokens = pessimistic_clip(log_weight, -hyper.c_low * root, hyper.c_high * root, batch.advantages, dual)
     return token_surrogate(log_weight, tokens, batch, Divisor.RESPONSES, mean=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from baselines.gspo import GSPO
 from baselines.hyper import GroupStd, RootBand
 from baselines.rewards import standardised
-from suite.arithmetic import per_token, pessimistic_clip, sequence_log_ratio, sequence_surrogate
+from suite.arithmetic import exact_root, per_token, pessimistic_clip, sequence_log_ratio, sequence_surrogate
 from suite.types import Clip, Growth, Level, Method, PolicyBatch, State, Surrogate, knob
 
 
@@ -25,7 +25,7 @@ def surrogate(batch: PolicyBatch, hyper: GSPOSqrtHyper, state: State) -> Surroga
     S leaves the same band as FSPO's with drift 0; the weight and the gradient are GSPO's. Source: ours.
     """
     lengths = batch.lengths[:, None]
-    root = lengths.clamp(min=1).sqrt()
+    root = exact_root(lengths.clamp(min=1))
     log_ratio = per_token(sequence_log_ratio(batch), lengths)
     clip = pessimistic_clip(log_ratio, -hyper.c_low / root, hyper.c_high / root, batch.advantages)
     return sequence_surrogate(log_ratio, clip)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from suite.arithmetic import (
     drift_per_token,
+    exact_root,
     kl_k3,
     masked,
     sequence_log_ratio,
@@ -87,7 +88,7 @@ def band(lengths: Tensor, hyper: FSPOHyper, state: State) -> tuple[Tensor, Tenso
 
     The cap anchors the band: however far the estimate runs, a response that did not change (S = 0) is not clipped.
     """
-    root = lengths.sqrt()
+    root = exact_root(lengths)
     c_low, c_high = widths(hyper, state)
     middle = lengths * centre(hyper, state)
     if hyper.drift == "kl":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suite.arithmetic import masked
+from suite.arithmetic import exact_root, masked
 
 
 def _group_sums(x: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def group_standardised(rewards: Tensor, group_ids: Tensor, *, ddof: int, eps: fl
     """
     centred = group_centred(rewards, group_ids)
     squares, sizes = _group_sums(centred**2, group_ids)
-    std = (squares / (sizes - ddof).clamp(min=1)).sqrt()
+    std = exact_root(squares / (sizes - ddof).clamp(min=1))
     # Rounding leaves a residue in `centred` when equal rewards have no exact mean; eps = 0 would blow it up.
     _, group = torch.unique(group_ids, return_inverse=True)
     first = torch.zeros_like(rewards).index_copy_(0, group, rewards)
@@ -80,5 +80,5 @@ def whiten(x: Tensor, mask: Tensor, *, ddof: int, eps: float) -> Tensor:
     """x shifted and scaled to mean 0 and std 1 over the counted entries, 0 at padding: (x - mean) / (std + eps)."""
     counted = x[mask]
     mean = counted.mean()
-    std = (((counted - mean) ** 2).sum() / max(counted.numel() - ddof, 1)).sqrt()
+    std = exact_root(((counted - mean) ** 2).sum() / max(counted.numel() - ddof, 1))
     return masked((x - mean) / (std + eps), mask)

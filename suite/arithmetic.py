@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -180,7 +181,7 @@ def drift_per_token(sequence_log_ratios: Tensor, lengths: Tensor) -> Tensor:
 def spread_per_root_token(sequence_log_ratios: Tensor, lengths: Tensor, drift: Tensor | float) -> Tensor:
     """sigma_hat, the spread of S per square root of a token: sqrt(mean_i (S_i - L_i drift)^2 / L_i), over L_i > 0."""
     squares = per_token((sequence_log_ratios - lengths * drift) ** 2, lengths)
-    return squares[lengths > 0].mean().sqrt()
+    return exact_root(squares[lengths > 0].mean())
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
@@ -203,3 +204,16 @@ def kl_k3(log_ratio: Tensor) -> Tensor:
     Source: Schulman, "Approximating KL divergence" (2020).
     """
     return torch.expm1(log_ratio) - log_ratio
+
+
+def exact_root(x: Tensor) -> Tensor:
+    """The square root of x, correctly rounded: the same bits on every processor. Without a gradient.
+
+    On a CPU it is numpy's: the processor's instruction, which IEEE 754 fixes to the last bit. torch.sqrt is MKL's and
+    begins with the processor's own approximation (rsqrtps), and that differs between makers.
+
+    Source: ours.
+    """
+    if x.device.type != "cpu":
+        return x.sqrt()
+    return torch.as_tensor(np.sqrt(x.detach().numpy()), dtype=x.dtype)

@@ -128,8 +128,8 @@ VARIANTS = [
 CREDIT_VARIANTS = STD_VARIANTS
 WITHOUT_PEER = "neither TRL 1.16 nor verl 0.9.1 has it; our plug-ins bring it to both"
 MUTANTS = [
-    Mutant("L for sqrt L", "fspo/band.py", "root = lengths.sqrt()", "root = lengths"),
-    Mutant("constant for sqrt L", "fspo/band.py", "root = lengths.sqrt()", "root = 0 * lengths + 1"),
+    Mutant("L for sqrt L", "fspo/band.py", "root = exact_root(lengths)", "root = lengths"),
+    Mutant("constant for sqrt L", "fspo/band.py", "root = exact_root(lengths)", "root = 0 * lengths + 1"),
     Mutant(
         "drift of the wrong sign",
         "fspo/band.py",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from suite.arithmetic import exact_root
 from suite.config import restored
 from suite.experiments.layouts import Layout, layout_for
 from suite.experiments.local_jobs import run_jobs
@@ -68,6 +71,19 @@ def test_it_is_a_setting_of_the_embedded_recipes_alone_and_old_folders_are_witho
     content = dict(plain_data(recipe("demo")))
     content["train"] = {key: value for key, value in content["train"].items() if key != "portable"}
     assert restored(content).train.portable is False
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_roots_are_the_correctly_rounded_ones(dtype: torch.dtype) -> None:
+    """The root lies between its neighbours' midpoints: ((y + y-) / 2)^2 < x < ((y + y+) / 2)^2, in whole fractions."""
+    x = torch.cat([torch.arange(0.0, 300), torch.rand(700, generator=torch.Generator().manual_seed(0))]).to(dtype)
+    y = exact_root(x)
+    assert (y.dtype, exact_root(x[3]).shape) == (dtype, ())
+    low, high = (torch.nextafter(y, torch.full_like(y, end)) for end in (-math.inf, math.inf))
+    for square, root, below, above in zip(x.tolist(), y.tolist(), low.tolist(), high.tolist(), strict=True):
+        left, right = ((Fraction(root) + Fraction(other)) / 2 for other in (below, above))
+        assert left < 0 or left**2 < Fraction(square)
+        assert Fraction(square) < right**2
 
 
 @here
