@@ -57,7 +57,7 @@ def export(
     data_at_hand = changes.data_dir is not None or all(task.name in EMBEDDED_TASKS for task in _tasks(config))
     reference = model_place(config.train.model).absolute
     problems, prompts = _data(config, reference) if out is not None and data_at_hand else (None, _unknown(config))
-    scripts = _scripts(config, reference, gpus, prompts)
+    scripts = _scripts(config, reference, gpus, prompts, asked_for=methods is not None)
     if out is None:
         for text in scripts.values():
             say(text.splitlines())
@@ -109,7 +109,9 @@ def _data(config: CompareConfig, reference: str) -> tuple[Problems, Prompts]:
     return problems, prompts
 
 
-def _scripts(config: CompareConfig, reference: str, gpus: int, prompts: Prompts) -> dict[str, str]:
+def _scripts(config: CompareConfig, reference: str, gpus: int, prompts: Prompts, asked_for: bool) -> dict[str, str]:
+    """The script of every method. One of the recipe that verl cannot run is left out with a line; asked for by name,
+    it is a UserError."""
     from suite.experiments.names import METHODS, tasks_named
     from suite.experiments.settings import method_in
     from suite.experiments.verl_command import lines_of
@@ -121,6 +123,11 @@ def _scripts(config: CompareConfig, reference: str, gpus: int, prompts: Prompts)
         if name not in METHODS:
             raise UserError(f"{name}: fspo.plugins.verl knows the suite's own methods only: {', '.join(METHODS)}")
         method = method_in(config, name)
+        if method.reads_state(method.hyper) and not asked_for:
+            complaints.print(
+                f"left out: {name} (its running estimates need whole optimizer steps; verl has micro-batches)"
+            )
+            continue
         found[name] = script(config, method, lines_of(config, method, limit, reference, gpus, prompts))
     return found
 

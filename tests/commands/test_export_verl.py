@@ -74,6 +74,8 @@ def arguments(text: str) -> list[str]:
 def test_every_setting_is_mapped_or_listed(name: str) -> None:
     config = recipe(name)
     for method in config.methods:
+        if METHODS[method].reads_state(METHODS[method].hyper):
+            continue
         lines = lines_of(config, METHODS[method], 512, "MODEL", 8)
         named = {line.setting for line in lines}
         assert not settings_named(config) - named - DERIVED - {"methods", "options"}
@@ -163,7 +165,11 @@ def test_a_value_reaches_hydra_through_the_shell(value: object, wanted: str) -> 
     assert said.stdout == wanted
 
 
-@pytest.mark.parametrize("name", METHODS)
+WITHOUT_STATE = [name for name, method in METHODS.items() if not method.reads_state(method.hyper)]
+"""Methods that verl's losses, which see micro-batches, can be."""
+
+
+@pytest.mark.parametrize("name", WITHOUT_STATE)
 def test_a_loss_is_verls_own_or_ours(name: str) -> None:
     found = {line.key: line.value for line in loss_lines(METHODS[name], (), 96)}
     ours = found.get("actor_rollout_ref.model.external_lib") == "fspo.plugins.verl"
@@ -173,10 +179,13 @@ def test_a_loss_is_verls_own_or_ours(name: str) -> None:
 
 
 def test_changed_settings_travel_under_a_name_that_fails_without_them() -> None:
-    changed = ["fspo.c_low=0.05", "fspo.c_high=0.04"]
-    found = {line.key: line.value for line in loss_lines(METHODS["fspo"], changed, 96)}
-    assert found["actor_rollout_ref.actor.policy_loss.loss_mode"] == "fspo_as_set"
-    assert found["+ray_kwargs.ray_init.runtime_env.env_vars.FSPO_SETTINGS"] == "fspo.c_low=0.05 fspo.c_high=0.04"
+    changed = ["fspo_zero_drift.c_low=0.05", "fspo_zero_drift.c_high=0.04"]
+    found = {line.key: line.value for line in loss_lines(METHODS["fspo_zero_drift"], changed, 96)}
+    assert found["actor_rollout_ref.actor.policy_loss.loss_mode"] == "fspo_zero_drift_as_set"
+    assert (
+        found["+ray_kwargs.ray_init.runtime_env.env_vars.FSPO_SETTINGS"]
+        == "fspo_zero_drift.c_low=0.05 fspo_zero_drift.c_high=0.04"
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -184,13 +193,15 @@ def test_the_advantage_rule_is_the_methods(name: str) -> None:
     found = {line.key: line.value for line in advantage_lines(METHODS[name], recipe("demo").train)}
     if "values" in METHODS[name].needs:
         assert found["algorithm.adv_estimator"] == "gae"
-        assert found["critic.optim.lr"] == 5e-4
+        assert found["critic.optim.lr"] == pytest.approx(1.5e-3)
     else:
         assert found == RULES.get(oracle_of(name).credit, {None: None})
 
 
 def test_an_advantage_rule_that_verl_lacks_is_said() -> None:
-    odd = dataclasses.replace(METHODS["fspo"], credit=lambda seen, hyper: Credit(seen.rewards[:, None] ** 2 - 0.3))
+    odd = dataclasses.replace(
+        METHODS["fspo_zero_drift"], credit=lambda seen, hyper: Credit(seen.rewards[:, None] ** 2 - 0.3)
+    )
     (line,) = advantage_lines(odd, recipe("demo").train)
     assert (line.key, line.note) == (None, "no advantage rule of verl gives this method's numbers")
 
@@ -198,8 +209,8 @@ def test_an_advantage_rule_that_verl_lacks_is_said() -> None:
 def test_training_settings() -> None:
     found = keys("grpo", kl_coefficient=0.01, schedule="cosine", warmup_updates=20, lora_rank=8, overlong_buffer=16)
     actor = "actor_rollout_ref.actor"
-    assert found[f"{actor}.ppo_mini_batch_size"] == 2, "16 problems in 8 mini-batches, counted in problems"
-    assert found[f"{actor}.optim.lr_warmup_steps"] == 3, "20 updates, 8 a rollout step"
+    assert found[f"{actor}.ppo_mini_batch_size"] == 1, "16 problems in 16 mini-batches, counted in problems"
+    assert found[f"{actor}.optim.lr_warmup_steps"] == 2, "20 updates, 16 a rollout step"
     assert found[f"{actor}.optim.lr_scheduler_type"] == "cosine"
     assert (found[f"{actor}.use_kl_loss"], found[f"{actor}.kl_loss_coef"]) == (True, 0.01)
     assert (found["actor_rollout_ref.model.lora_rank"], found["actor_rollout_ref.model.lora_alpha"]) == (8, 32)
@@ -228,7 +239,7 @@ def test_what_verl_needs_to_start() -> None:
     assert keys("ppo")["trainer.max_critic_ckpt_to_keep"] == 1
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITHOUT_STATE)
 def test_the_trainers_numbers_are_the_recipes(name: str) -> None:
     """By hand from the recipe: 64 problems in 8 mini-batches of 8 samples each, one epoch, rate 1e-6, temperature 1."""
     lines = lines_of(recipe("qwen3-1.7b-dapo"), METHODS[name], 4096, "MODEL", 8)
@@ -263,7 +274,9 @@ def test_what_verl_cannot_do_is_refused() -> None:
         keys("grpo", mini_batches=32)
     with pytest.raises(UserError, match="--gpus 3: verl deals the 64 responses of a mini-batch evenly"):
         lines_of(recipe("qwen3-1.7b-dapo"), METHODS["grpo"], 96, "MODEL", 3)
-    method = dataclasses.replace(METHODS["fspo"], hyper=dataclasses.replace(METHODS["fspo"].hyper, drift="ema"))
+    method = dataclasses.replace(
+        METHODS["fspo_zero_drift"], hyper=dataclasses.replace(METHODS["fspo_zero_drift"].hyper, drift="ema")
+    )
     with pytest.raises(UserError, match="see micro-batches only"):
         loss_lines(method, ["fspo.drift=ema"], 96)
 
@@ -280,29 +293,42 @@ def test_the_script_runs_verl_once_a_seed_and_what_it_merged_can_be_evaluated(
 ) -> None:
     """With a python3 that writes down its words, and the start model in place of a trained one."""
     out, programs, runs = tmp_path / "a folder", tmp_path / "bin", tmp_path / "runs"
-    words = ["smoke", "--methods", "fspo", "--seeds", "2", "--gpus", "2", "--out", str(out)]
-    exported(*words, "--set", "fspo.c_low=0.05", "fspo.c_high=0.04", "evaluation.limit=2", monkeypatch=monkeypatch)
+    words = ["smoke", "--methods", "fspo_zero_drift", "--seeds", "2", "--gpus", "2", "--out", str(out)]
+    exported(
+        *words,
+        "--set",
+        "fspo_zero_drift.c_low=0.05",
+        "fspo_zero_drift.c_high=0.04",
+        "evaluation.limit=2",
+        monkeypatch=monkeypatch,
+    )
     programs.mkdir()
     (programs / "python3").write_text(FAKE.format(said=tmp_path / "said", model=EMBEDDED_MODEL))
     (programs / "python3").chmod(0o755)
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", "RUNS": str(runs)}
     done = subprocess.run(
-        ["bash", str(out / "fspo.sh")], env=environment, check=True, capture_output=True, text=True, cwd=tmp_path
+        ["bash", str(out / "fspo_zero_drift.sh")],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     said = (tmp_path / "said").read_text().splitlines()
     assert said[0] == str(out / "compute_score.py"), "the grader is looked for before verl starts"
     assert (said.count("verl.trainer.main_ppo"), said.count("verl.model_merger")) == (2, 2)
     assert {"data.seed=0", "data.seed=1", f"data.train_files='{out}/train.parquet'"} <= set(said)
-    assert "trainer.experiment_name=smoke-fspo-seed1" in said
-    assert "+ray_kwargs.ray_init.runtime_env.env_vars.FSPO_SETTINGS='fspo.c_low=0.05 fspo.c_high=0.04'" in said
-    assert said[said.index("--local_dir") + 1] == f"{runs}/fspo-seed0/global_step_3/actor"
+    assert "trainer.experiment_name=smoke-fspo_zero_drift-seed1" in said
+    given = "fspo_zero_drift.c_low=0.05 fspo_zero_drift.c_high=0.04"
+    assert f"+ray_kwargs.ray_init.runtime_env.env_vars.FSPO_SETTINGS='{given}'" in said
+    assert said[said.index("--local_dir") + 1] == f"{runs}/fspo_zero_drift-seed0/global_step_3/actor"
     evaluations = [line for line in done.stdout.splitlines() if line.startswith("fspo evaluate ")]
     assert len(evaluations) == 2
     monkeypatch.setattr(sys, "argv", [*shlex.split(evaluations[1]), "--out", str(tmp_path / "evaluation")])
     main.main()
     assert (tmp_path / "evaluation" / "result.json").is_file()
     (out / "train.parquet").unlink()
-    bare = subprocess.run(["bash", str(out / "fspo.sh")], env=environment, capture_output=True, text=True)
+    bare = subprocess.run(["bash", str(out / "fspo_zero_drift.sh")], env=environment, capture_output=True, text=True)
     assert bare.returncode == 2
     assert "train.parquet is missing: fspo export smoke --data-dir FOLDER" in bare.stderr
 
@@ -310,7 +336,7 @@ def test_the_script_runs_verl_once_a_seed_and_what_it_merged_can_be_evaluated(
 def test_an_adapter_is_folded_into_the_merged_model() -> None:
     config = recipe("demo")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, lora_rank=2))
-    text = script(config, METHODS["fspo"], lines_of(config, METHODS["fspo"], 96, "MODEL", 2))
+    text = script(config, METHODS["fspo_zero_drift"], lines_of(config, METHODS["fspo_zero_drift"], 96, "MODEL", 2))
     assert '--target_dir "$RUNS/$METHOD-seed$SEED/base"' in text
     assert "lora_adapter" in text
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
@@ -319,7 +345,7 @@ def test_an_adapter_is_folded_into_the_merged_model() -> None:
 def test_without_a_folder_the_scripts_are_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exported("qwen3-1.7b-dapo", "--methods", "fspo,grpo", monkeypatch=monkeypatch)
+    exported("qwen3-1.7b-dapo", "--methods", "fspo_zero_drift,grpo", monkeypatch=monkeypatch)
     text = capsys.readouterr().out
     assert text.count("#!/usr/bin/env bash") == 2
     assert "data.max_prompt_length=2048" in text
@@ -334,23 +360,23 @@ def test_an_export_is_written_once_and_over_nothing_else(
     def refused(*more: str) -> str:
         before = {path: path.read_bytes() for path in out.iterdir()}
         with pytest.raises(SystemExit) as stopped:
-            exported(*words, *more, monkeypatch=monkeypatch)
+            exported(*words, "--methods", "grpo,fspo_zero_drift", *more, monkeypatch=monkeypatch)
         assert stopped.value.code == 2
         assert {path: path.read_bytes() for path in out.iterdir()} == before, "nothing is written before the refusal"
         return capsys.readouterr().err
 
-    exported(*words, "--methods", "fspo", monkeypatch=monkeypatch)
+    exported(*words, "--methods", "fspo_zero_drift", monkeypatch=monkeypatch)
     first = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
-    assert set(first) == {"export.json", "compute_score.py", "train.parquet", "eval.parquet", "fspo.sh"}
+    assert set(first) == {"export.json", "compute_score.py", "train.parquet", "eval.parquet", "fspo_zero_drift.sh"}
     (out / "compute_score.py").unlink()
-    exported(*words, monkeypatch=monkeypatch)
+    exported(*words, "--methods", "grpo,fspo_zero_drift", monkeypatch=monkeypatch)
     after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
     assert set(after) == {*first, "grpo.sh"}
     assert all(after[name] == first[name] for name in first if name != "compute_score.py")
     assert after["compute_score.py"][0] == first["compute_score.py"][0]
     assert "export.json: has other content" in refused("--steps", "4")
-    (out / "fspo.sh").write_text("mine")
-    assert "fspo.sh: has other content" in refused()
+    (out / "fspo_zero_drift.sh").write_text("mine")
+    assert "fspo_zero_drift.sh: has other content" in refused()
     shutil.rmtree(out)
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
@@ -365,7 +391,7 @@ def test_an_export_is_written_once_and_over_nothing_else(
         (["demo", "--data-dir", "here"], "--data-dir: needs --out"),
         (["smollm2-svamp", "--data-dir", "nowhere", "--out", "x", "--gpus", "2"], "nowhere/svamp/test.jsonl: no such"),
         (["demo", "--seeds", "0"], "--seeds 0: at least 1"),
-        (["demo", "--methods", "fspo,grpo,mine:METHOD"], "knows the suite's own methods only"),
+        (["demo", "--methods", "fspo_zero_drift,grpo,mine:METHOD"], "knows the suite's own methods only"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -98,8 +98,8 @@ def test_cells_are_drawn_with_a_seed_or_named() -> None:
     cells = len(demo.methods) * len(demo.seeds)
     assert chosen_cells(demo, "3", 7) == chosen_cells(demo, "3", 7) != chosen_cells(demo, "3", 8)
     assert len({*chosen_cells(demo, "999", 0).cells}) == cells
-    assert chosen_cells(demo, "fspo-seed1, base", 0) == Chosen((("fspo", 1),), base=True)
-    assert chosen_cells(demo, "fspo-seed1,gspo-seed1", 0).seeds == (1,)
+    assert chosen_cells(demo, "fspo-seed11, base", 0) == Chosen((("fspo", 11),), base=True)
+    assert chosen_cells(demo, "fspo-seed11,gspo-seed11", 0).seeds == (11,)
     with pytest.raises(UserError, match="unknown cell 'fspo-seed9'; did you mean fspo-seed"):
         chosen_cells(demo, "fspo-seed9", 0)
     with pytest.raises(UserError, match="--cells 0: at least 1"):

@@ -74,7 +74,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> CompareConfig:
     monkeypatch.setitem(tasks.TASKS, "tiny_train", tiny_task("tiny_train", training))
     monkeypatch.setitem(tasks.TASKS, "tiny_eval", tiny_task("tiny_eval", held_out, trainable=False))
     train = TrainConfig(("tiny_train",), problems_per_step=4, mini_batches=2)
-    config = CompareConfig("tiny", ("fspo",), (0,), train, EvalConfig(("tiny_eval",), limit=3))
+    config = CompareConfig("tiny", ("fspo_zero_drift",), (0,), train, EvalConfig(("tiny_eval",), limit=3))
     monkeypatch.setitem(RECIPES, "tiny", lambda: config)
     return config
 
@@ -129,7 +129,7 @@ def test_the_files_hold_what_the_trainer_takes(
     check_rows(found["eval"], tasks.TASKS["tiny_eval"].load("eval", None)[:3], "eval", chat)
     said = capsys.readouterr().out
     assert "left out: 1 training problems of tiny_train stand in the evaluation set tiny_eval" in said
-    text = (tmp_path / "out" / "fspo.sh").read_text()
+    text = (tmp_path / "out" / "fspo_zero_drift.sh").read_text()
     assert "data.val_max_samples=-1" in text, "the limit is in the file"
     assert ("custom_chat_template" in text) != chat
     assert json.loads((tmp_path / "out" / "agent_loop.yaml").read_text().partition("stop: ")[2]) == ["\nProblem:"]
@@ -147,7 +147,15 @@ def test_an_overlap_is_refused_where_the_recipe_says_so(
 @pytest.mark.external
 @pytest.mark.slow
 def test_the_real_files(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["qwen3-1.7b-dapo", "--methods", "fspo", "--data-dir", str(shared / "data"), "--model", str(EMBEDDED_MODEL)]
+    words = [
+        "qwen3-1.7b-dapo",
+        "--methods",
+        "fspo_zero_drift",
+        "--data-dir",
+        str(shared / "data"),
+        "--model",
+        str(EMBEDDED_MODEL),
+    ]
     found = export(tmp_path / "out", monkeypatch, *words)
     config = recipe("qwen3-1.7b-dapo")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, data_dir=(shared / "data").resolve()))

@@ -213,7 +213,7 @@ def test_the_command_writes_the_same_bytes_twice(
     files = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "abc"]
     made = [json.loads(of.pop("made.json")) for of in files]
     assert [one["seed"] for one in made] == [5, 5, 6]
-    assert set(made[0]["cards"]) == {"rloo", "gspo", "fspo"}
+    assert set(made[0]["cards"]) == {"rloo", "gspo", "fspo_zero_drift"}
     assert files[0].keys() == {"theory.csv", "theory.svg", "theory.png"}
     assert files[0] == files[1]
     assert files[0]["theory.csv"] != files[2]["theory.csv"]

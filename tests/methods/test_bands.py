@@ -60,6 +60,8 @@ def edge(method: Method, length: int, side: int, state: dict[str, float] | None 
         return bool(judged(method, batch, state).outside_band.any())
 
     centre = length * (state or {}).get("drift", 0.0)
+    if getattr(method.hyper, "drift", None) == "kl":
+        centre = max(centre, -method.hyper.drift_cap * min(method.hyper.c_low, method.hyper.c_high) * math.sqrt(length))
     near, far = 0.0, 10.0
     assert not outside(centre + side * near)
     assert outside(centre + side * far)

@@ -80,10 +80,10 @@ def test_what_stands_in_the_way_is_said() -> None:
 
 
 def test_hours_are_those_of_rounds_of_cells_and_of_all_devices() -> None:
-    """Twelve cells on eight devices take two rounds; on all devices together they take one after another."""
+    """Fifteen cells on eight devices take two rounds; on all devices together they take one after another."""
     here = plan("qwen3-1.7b-dapo", "h100-80gb", 8)
     apart, together = cell_layouts(here)
-    assert apart.hours == pytest.approx(apart.cell_hours * 2 / 12)
+    assert apart.hours == pytest.approx(apart.cell_hours * 2 / 15)
     assert apart.device_hours == pytest.approx(apart.cell_hours)
     assert together.hours == pytest.approx(together.cell_hours)
     assert together.device_hours == pytest.approx(8 * together.hours)

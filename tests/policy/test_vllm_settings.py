@@ -86,7 +86,7 @@ def test_precision_and_batch_are_the_trainers() -> None:
         (("vllm.side_by_side=4",), r"it follows train\.sampling_batch_size"),
         (("vllm=4",), r"set its fields one by one \(train\.vllm\.prefix_caching, .*train\.vllm\.sleep\)"),
         (("vllm.compilde=true",), r"did you mean compiled\?"),
-        (("vllm.compiled=maybe",), r"'maybe' is not bool or none"),
+        (("vllm.compiled=maybe",), r"'maybe' is not true or false or none"),
         (("vllm.gpu_memory_utilization=1.2",), r"VllmConfig\.gpu_memory_utilization = 1\.2"),
         (("vllm.kv_cache_gib=0",), r"VllmConfig\.kv_cache_gib = 0"),
         (("sampler=transformers", "vllm.compiled=true"), r"train\.vllm\.compiled is set, but train\.sampler is transf"),
