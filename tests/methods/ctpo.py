@@ -52,7 +52,7 @@ MUTANTS = [
     Mutant(
         "L for the position",
         "baselines/ctpo.py",
-        "root = batch.response_mask.to(log_ratio.dtype).cumsum(dim=1).sqrt()",
+        "root = exact_root(batch.response_mask.to(log_ratio.dtype).cumsum(dim=1))",
         "root = batch.lengths[:, None].sqrt()",
     ),
     Mutant(
