@@ -39,6 +39,9 @@ MUTANTS = [
         "-hyper.c_low * root, hyper.c_high * root",
     ),
     Mutant(
-        "L for sqrt L", "baselines/gspo_sqrt.py", "root = exact_root(lengths.clamp(min=1))", "root = lengths.clamp(min=1)"
+        "L for sqrt L",
+        "baselines/gspo_sqrt.py",
+        "root = exact_root(lengths.clamp(min=1))",
+        "root = lengths.clamp(min=1)",
     ),
 ]
