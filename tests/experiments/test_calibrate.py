@@ -24,7 +24,7 @@ from suite.config import CompareConfig, EvalConfig
 from suite.experiments import cells, evaluation_overlap, local_jobs, recipes, record_bank, start
 from suite.experiments.calibrate import calibrate, records_in
 from suite.experiments.recipes import Changes, resolved
-from suite.experiments.settings import method_with, with_options, with_ranges
+from suite.experiments.settings import method_in, method_with, with_options, with_ranges
 from suite.methods.cards import card_digest, setting
 from suite.policy.loading import LoadedModel, model_digest
 from suite.policy.sampling import TransformersSampler
@@ -454,7 +454,8 @@ def test_from_a_comparison_to_one_at_equal_clip_rates(small_world: Path, monkeyp
     assert len(wanted) == 4
     for name in ("rloo", "fspo"):
         result = read_result(small_world / "second" / "cells" / f"{name}-seed0")
-        assert result.digests["card"] == content["methods"][name]["card"]
+        assert result.digests["card"] == card_digest(method_in(stored_config(small_world / "second"), name))
+        assert card_digest(method_with(name, stored["config"]["options"])) == content["methods"][name]["card"]
         assert content["methods"][name]["settings"].items() <= result.config["hyper"].items()
 
     path.unlink()
