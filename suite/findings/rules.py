@@ -189,9 +189,10 @@ def equal_rows_joined(frame: pd.DataFrame) -> pd.DataFrame:
     Texts beside the numbers are those of the first; frames without a range are one range.
     """
     numbers = [name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
-    keys = frame[numbers].round(12).astype(str).agg(" ".join, axis=1) if numbers else frame["method"]
-    if "range" in frame:
-        keys = frame["range"] + keys
+    rounded = frame[numbers].astype(float).round(12).to_numpy()
+    spans = frame["range"] if "range" in frame else [""] * len(frame)
+    texts = [f"{span} {row.tolist()}" for span, row in zip(spans, rounded, strict=True)]
+    keys = pd.Series(texts if numbers else frame["method"].tolist(), index=frame.index)
     names = frame.groupby(keys, sort=False)["method"].transform(" = ".join)
     return frame.assign(method=names).take(np.flatnonzero(~keys.duplicated()))
 

@@ -199,17 +199,17 @@ def sweep_folder(tmp_path: Path, **changes: Any) -> Path:
 def test_a_sweep_that_changes_more_than_the_rate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("suite.findings.stability.load_comparison", lambda config, folder: (None, []))
     with pytest.raises(UserError, match=r"sweep/x: differs from .* in train.steps"):
-        sweep_of(sweep_folder(tmp_path, steps=3, learning_rate=3e-4))
+        sweep_of(sweep_folder(tmp_path, steps=3, learning_rate=1e-4))
 
 
 def test_a_rate_that_is_there_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("suite.findings.stability.load_comparison", lambda config, folder: (None, []))
-    with pytest.raises(UserError, match=r"learning rate 0\.0001 is there twice"):
+    with pytest.raises(UserError, match=r"learning rate 0\.0003 is there twice"):
         sweep_of(sweep_folder(tmp_path))
 
 
 def test_a_sweep_is_ordered_by_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("suite.findings.stability.load_comparison", lambda config, folder: (None, []))
-    assert [part.rate for part in sweep_of(sweep_folder(tmp_path, learning_rate=3e-5))] == [3e-5, 1e-4]
+    assert [part.rate for part in sweep_of(sweep_folder(tmp_path, learning_rate=3e-5))] == [3e-5, 3e-4]
     shutil.rmtree(tmp_path / "sweep")
-    assert [part.rate for part in sweep_of(tmp_path)] == [1e-4]
+    assert [part.rate for part in sweep_of(tmp_path)] == [3e-4]

@@ -258,7 +258,7 @@ def test_a_cell_with_adapters_trains_evaluates_and_leaves_a_plain_model(tmp_path
     from suite.records.packed import read_result
 
     smoke = recipe("smoke")
-    train = dataclasses.replace(smoke.train, steps=1, lora_rank=1, learning_rate=1e-3)
+    train = dataclasses.replace(smoke.train, steps=1, lora_rank=1, learning_rate=1e-3, portable=False)
     config = CompareConfig("x", ("fspo",), (0,), train, EvalConfig(("gcd",), samples=1, limit=2))
     for job in (job for stage in comparison_stages(config, tmp_path) for job in stage):
         job.run()
