@@ -42,7 +42,7 @@ def lengths(ranges: tuple[str, ...] = ("own", "matched"), top: float = 0.4) -> t
                     row |= {key: share, f"{key}_low": 0.9 * share, f"{key}_high": 1.1 * share}
                 rows.append(row)
             summary.append(
-                {"method": method, "range": span, "lre_max": 0.123, "lre_noise": 0.04, "outside_slope": -0.02}
+                {"method": method, "range": span, "lre_max": 0.123, "lre_noise": 0.04, "clipped_slope": -0.02}
             )
     return pd.DataFrame(rows), pd.DataFrame(summary)
 
@@ -212,7 +212,7 @@ def test_clip_panels_show_their_own_method_and_range() -> None:
     np.testing.assert_allclose(solid.get_xdata(), [4, 11, 40])
     np.testing.assert_allclose(dashed.get_ydata(), [0.1, 0.2, 0.3])
     assert (truncated.get_xdata().tolist(), truncated.get_ydata().tolist()) == ([90], [0.4])
-    assert figure.axes[1].texts[0].get_text() == "LRE 0.12 (chance 0.04)\n−2.0 pts / doubling"
+    assert figure.axes[1].texts[0].get_text() == "LRE 0.12 (chance 0.04)\nclip rate −2.0 pts / doubling"
 
 
 @pytest.mark.parametrize("top", [0.0, 0.02, 1.0])
