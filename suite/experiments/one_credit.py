@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-from baselines.rewards import LEAVE_ONE_OUT, STANDARDISED, leave_one_out
+import fspo.objective
+from baselines.rewards import LEAVE_ONE_OUT, STANDARDISED, leave_one_out, standardised
 from suite.advantages import group_standardised
 from suite.config import OWN_CREDIT
 from suite.types import Credit, CreditInput, Method
 
 STD_DDOF, STD_EPS = 1, 1e-4
 """How rewards are standardised for a method that has no setting of its own for it: torch's default and TRL's."""
+
+
+STANDARDISING = (standardised, fspo.objective.credit)
+"""Rules of methods that standardise already, each by settings of its own."""
 
 
 def standardised_alike(seen: CreditInput, hyper: object) -> Credit:
@@ -28,7 +33,8 @@ def with_credit(method: Method, rule: str) -> Method:
         return method
     given = {"standardised": standardised_alike, "leave_one_out": leave_one_out}[rule]
     words = {"standardised": STANDARDISED, "leave_one_out": LEAVE_ONE_OUT}[rule]
-    if method.credit is given or (rule == "standardised" and method.facts["advantage"].startswith(STANDARDISED)):
+    if method.credit is given or (rule == "standardised" and method.credit in STANDARDISING):
         return method
-    facts = {**method.facts, "advantage": f"{words}; set for all methods alike, its own: {method.facts['advantage']}"}
+    own = method.facts.get("advantage", "not said")
+    facts = {**method.facts, "advantage": f"{words}; set for all methods alike, its own: {own}"}
     return dataclasses.replace(method, credit=given, facts=facts)
