@@ -170,6 +170,26 @@ def test_the_update_log_holds_what_the_updates_saw(tmp_path: Path) -> None:
         assert row["clip/outside_band"] == pytest.approx(1 - inside.mean(), abs=1e-6)
 
 
+def test_a_probe_asks_the_same_of_every_method_and_seed_and_changes_nothing(tmp_path: Path) -> None:
+    probed = small_config(steps=3, probe_every=2, probe_problems=3, probe_samples=2)
+    rows = small_trainer(METHODS["fspo"], tmp_path / "probed", probed).run()
+    plain = small_trainer(METHODS["fspo"], tmp_path / "plain", small_config(steps=3)).run()
+    other = small_source(probed, run_seed=1).probe()
+    assert ["probe/reward" in row for row in rows] == [True, False, True]
+    first = {name: x for name, x in rows[0].items() if name.startswith("probe/")}
+    assert first.keys() == {"probe/reward", "probe/length", "probe/truncated"}
+    assert other == first, "the start model answers as the start model, whatever the seed of the run"
+    seconds = ("seconds/", "peak_gib/", "probe/")
+    for row, without in zip(rows, plain, strict=True):
+        kept = {name: x for name, x in row.items() if not name.startswith(seconds)}
+        assert kept == {name: x for name, x in without.items() if not name.startswith(seconds)}
+
+
+def test_the_running_drift_is_logged(tmp_path: Path) -> None:
+    rows = small_trainer(METHODS["fspo"], tmp_path).run()
+    assert all(row["state/drift"] < 0 < row["state/sigma"] for row in rows)
+
+
 def test_with_one_update_per_rollout_no_ratio_is_reported(tmp_path: Path) -> None:
     rows = small_trainer(METHODS["gspo"], tmp_path, small_config(mini_batches=1, steps=1)).run()
     assert not [name for name in rows[0] if name.startswith(("clip/", "ratio/", "kl/old"))]
