@@ -70,7 +70,7 @@ def settings(folder: Path, **changes: Any) -> Any:
 
 
 class Seen(SimpleNamespace):
-    """One call of the loss: TRL's batch, the weights it was taken at, the loss, and the gradient after its backward."""
+    """One call of the loss: TRL's batch, weights and running estimates before it, the loss, the gradient after it."""
 
 
 def trainer_of(args: Any) -> tuple[Any, list[Seen]]:
@@ -84,8 +84,10 @@ def trainer_of(args: Any) -> tuple[Any, list[Seen]]:
         def _compute_loss(self, model: Any, inputs: Any) -> Any:
             held = {name: x.clone() if torch.is_tensor(x) else x for name, x in inputs.items()}
             weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+            before = dict(self.fspo_state)
             loss = super()._compute_loss(model, inputs)
-            seen.append(Seen(batch=held, weights=weights, loss=loss.item(), state=dict(self.fspo_state)))
+            after = dict(self.fspo_state)
+            seen.append(Seen(batch=held, weights=weights, loss=loss.item(), state=before, state_after=after))
             return loss
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Any:
@@ -211,7 +213,8 @@ def test_running_estimates_see_whole_optimizer_steps_and_travel_with_checkpoints
     )
     trainer, seen = trainer_of(args)
     trainer.train()
-    assert [one.state for one in seen[:2]] == [{}, {"drift": 0.0, "sigma": 0.0}], "known at the end of the step only"
+    first, second = (one.state_after for one in seen[:2])
+    assert (first, second) == ({}, {"drift": 0.0, "sigma": 0.0}), "known at the end of the step only"
     rows = []
     for one in seen[2:]:
         model = with_weights(one)
