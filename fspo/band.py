@@ -111,15 +111,16 @@ def read_of(batch: PolicyBatch) -> tuple[Tensor, Tensor, Tensor]:
 def estimates(s: Tensor, kl: Tensor, lengths: Tensor, hyper: FSPOHyper, state: State) -> State:
     """The running estimates after one more optimizer step, from what `read_of` gives of its responses.
 
-    drift = -sum_i sum_t (r_t - 1 - log r_t) / sum_i L_i, minus the estimator k3 of KL(pi_old || pi_theta) per token,
-    decayed by drift_decay: what S loses per token under pi_old. It is never positive. (`batch`: sum S / sum L of this
-    very mini-batch, an estimate of the same that follows the policy; `ema`: that, decayed.) sigma^2 = running mean
-    (sigma_decay) of mean_i (S_i - L_i mu)^2 / L_i. A first observation is taken as it is; responses without tokens say
-    nothing, nor does an estimate that is not finite.
+    drift = -sum_i sum_t (r_t - 1 - log r_t) / sum_i L_i over the responses i inside the band of that step: minus the
+    estimator k3 of KL(pi_old || pi_theta) per token, of what the band accepts, decayed by drift_decay. It is never
+    positive. A few responses outside move so far that a mean over all would hold the band at its cap. (`batch`:
+    sum S / sum L over all responses of this very mini-batch, an estimate that follows the policy; `ema`: that,
+    decayed.) sigma^2 = running mean (sigma_decay) of mean_i (S_i - L_i mu)^2 / L_i over all. A first observation is
+    taken as it is; responses without tokens say nothing, nor does an estimate that is not finite.
     """
     if not lengths.any():
         return state
-    drift = float(drift_per_token(s if hyper.drift in ("batch", "ema") else -kl, lengths))
+    drift = observed_drift(s, kl, lengths, hyper, state)
     if hyper.drift != "batch" and "drift" in state:
         drift = hyper.drift_decay * state["drift"] + (1 - hyper.drift_decay) * drift
     variance = float(spread_per_root_token(s, lengths, centre(hyper, {"drift": drift}))) ** 2
@@ -128,3 +129,14 @@ def estimates(s: Tensor, kl: Tensor, lengths: Tensor, hyper: FSPOHyper, state: S
     if not (math.isfinite(drift) and math.isfinite(variance)):
         return state
     return {"drift": drift, "sigma": math.sqrt(variance)}
+
+
+def observed_drift(s: Tensor, kl: Tensor, lengths: Tensor, hyper: FSPOHyper, state: State) -> float:
+    """What one optimizer step says of the drift, in nats per token; where the band accepts nothing, what was known."""
+    if hyper.drift in ("batch", "ema"):
+        return float(drift_per_token(s, lengths))
+    low, high, _ = band(lengths, hyper, state)
+    accepted = (low <= s) & (s <= high)
+    if not lengths[accepted].any():
+        return state.get("drift", 0.0)
+    return float(drift_per_token(-kl[accepted], lengths[accepted]))

@@ -18,9 +18,9 @@ def credit(seen: CreditInput, hyper: FSPOHyper) -> Credit:
 def surrogate(batch: PolicyBatch, hyper: FSPOHyper, state: State) -> Surrogate:
     """J_i = min(e^S A, e^clip(S, m - c_low sqrt(L), m + c_high sqrt(L)) A), mean over responses.
 
-    m = L mu: mu = 0, a number, or minus the running KL(pi_old || pi_theta) per token of earlier updates (k3, decayed),
-    then m >= -drift_cap min(c_low, c_high) sqrt(L). With c_dual, a response with A < 0 weighs at most
-    e^(m + c_dual sqrt(L)) [ours].
+    m = L mu: mu = 0, a number, or minus the running KL(pi_old || pi_theta) per token of earlier updates (k3 of the
+    responses inside their bands, decayed), then m >= -drift_cap min(c_low, c_high) sqrt(L). With c_dual, a response
+    with A < 0 weighs at most e^(m + c_dual sqrt(L)) [ours].
     Source: arXiv 2509.09177 (mu = 0 by a third party that cites its eq. 3-5; every other drift is ours).
     """
     log_ratio = sequence_log_ratio(batch)
@@ -75,4 +75,24 @@ FSPO_ZERO_DRIFT = dataclasses.replace(
         "band": "S in [-c_low sqrt(L), c_high sqrt(L)]",
         "departures": "advantage, dual clip and target clip rate are ours: the paper's body was not available",
     },
+)
+FSPO_ASYMMETRIC = dataclasses.replace(
+    FSPO,
+    name="fspo_asymmetric",
+    title="FSPO with a band twice as wide above as below",
+    source="arXiv 2509.09177v1, reconstructed; widths of arXiv 2605.07331",
+    hyper=FSPOHyper(c_low=0.025, c_high=0.05),
+    elsewhere={
+        **FSPO.elsewhere,
+        "TRL": "fspo.plugins.trl.FSPOTrainer with FSPOConfig(fspo_c_low=0.025, fspo_c_high=0.05)",
+    },
+)
+FSPO_DUAL_CLIP = dataclasses.replace(
+    FSPO,
+    name="fspo_dual_clip",
+    title="FSPO with a dual clip at twice its upper width",
+    source="arXiv 2509.09177v1, reconstructed; the form of the dual clip is ours",
+    hyper=FSPOHyper(c_dual=0.06),
+    elsewhere={**FSPO.elsewhere, "TRL": "fspo.plugins.trl.FSPOTrainer with FSPOConfig(fspo_c_dual=0.06)"},
+    facts={**FSPO.facts, "dual clip": "weight at most e^(m + c_dual sqrt(L)) for A < 0 [ours]"},
 )

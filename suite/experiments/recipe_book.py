@@ -60,12 +60,12 @@ DEMO: Sources = {
 
 
 def demo_large() -> CompareConfig:
-    """The demo with ten seeds, 30 steps, and LUSPO and CTPO beside its seven methods [ours]. Hours on two cores."""
+    """The demo with ten seeds, 30 steps, and FSPO's variants and relatives [ours]. An hour and a half on two cores."""
     small = demo()
     return dataclasses.replace(
         small,
         name="demo-large",
-        methods=(*SEVEN, "luspo", "ctpo"),
+        methods=(*SEVEN, "luspo", "ctpo", "fspo_asymmetric", "fspo_dual_clip"),
         seeds=tuple(range(10, 20)),
         train=dataclasses.replace(small.train, steps=30),
     )
@@ -73,7 +73,7 @@ def demo_large() -> CompareConfig:
 
 DEMO_LARGE: Sources = {
     **DEMO,
-    "methods": "ours: those of demo, and FSPO's relatives LUSPO and CTPO",
+    "methods": "ours: those of demo, FSPO's relatives LUSPO and CTPO, FSPO with two widths and with a dual clip",
 }
 
 

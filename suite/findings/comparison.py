@@ -20,6 +20,7 @@ from suite.experiments.recipe_book import published
 from suite.experiments.settings import method_in
 from suite.findings import claims, rules, stability
 from suite.findings.costs import gradient_cuts, ledger
+from suite.findings.running_estimates import running_estimates
 from suite.findings.stability import CURVES
 from suite.records.comparison_folder import stored_config
 from suite.records.result import BASE
@@ -174,6 +175,11 @@ class Comparison:
         return gradient_cuts(self.runs)
 
     @cached_property
+    def running_estimates(self) -> pd.DataFrame:
+        """The drift and other running estimates that methods read while they trained."""
+        return running_estimates(self.runs, self.methods)
+
+    @cached_property
     def sweep(self) -> list[stability.RateRuns]:
         """This comparison and those of its learning-rate sweep."""
         return stability.sweep_of(self.out)
@@ -245,6 +251,7 @@ class Comparison:
             "gradient_cuts": self.gradient_cuts,
             "costs": self.costs,
             **noise,
+            **({} if self.running_estimates.empty else {"running_estimates": self.running_estimates}),
         }
         for name, frame in frames.items():
             if "method" in frame:

@@ -16,6 +16,7 @@ from suite.findings import rules
 from suite.findings.claims import claims_table
 from suite.findings.comparison import Comparison
 from suite.findings.costs import cut_sentence, gradient_table, ledger_table
+from suite.findings.running_estimates import SENTENCE, estimates_table
 from suite.findings.stability import RULES_TEXT, stability_summary
 from suite.methods.cards import card_digest, hyper_line
 from suite.records.packed import result_file
@@ -43,6 +44,7 @@ def report_text(report: Comparison) -> str:
         *_clipping(report),
         *_null_update(report),
         *_gradients(report),
+        *_estimates(report),
         *_stability(report),
         *_growth(report),
         *_across_sets(report),
@@ -143,6 +145,18 @@ def _gradients(report: Comparison) -> Iterator[str]:
     yield "## Gradients that were cut"
     yield cut_sentence(report.gradient_cuts, report.config.train.max_grad_norm)
     yield markdown(gradient_table(report.gradient_cuts))
+
+
+def _estimates(report: Comparison) -> Iterator[str]:
+    """The drift and other running estimates that methods read while they trained, where any does."""
+    if report.running_estimates.empty:
+        return
+    yield "## Running estimates that methods read"
+    yield SENTENCE
+    yield markdown(estimates_table(report.running_estimates))
+    yield _bullets(
+        [f"{name}: {report.methods[name].facts['band']}" for name in dict.fromkeys(report.running_estimates["method"])]
+    )
 
 
 def linked(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """FSPO, arXiv 2509.09177: min(e^S A, e^clip(S, m - c_low sqrt L, m + c_high sqrt L) A), mean over responses.
 
-Ours: m = L mu with mu = -KL (k3, decayed) of earlier updates, not below -cap min(c_low, c_high) sqrt L; the dual bound
-e^(m + c_dual sqrt L) for A < 0; the estimator of the scale.
+Ours: m = L mu with mu = -KL (k3 of the accepted responses of earlier updates, decayed), not below -cap min(c_low, c_high)
+sqrt L; the dual bound e^(m + c_dual sqrt L) for A < 0; the estimator of the scale.
 """
 
 from __future__ import annotations
@@ -36,23 +36,34 @@ def widths(hyper: Any, state: State) -> tuple[float, float]:
     return c, c
 
 
+def middle_of(length: int, hyper: Any, state: State) -> float:
+    """m = L mu, the middle of the band of a response of that length."""
+    middle = length * drift_in_use(hyper, state)
+    furthest = -hyper.drift_cap * min(widths(hyper, state)) * math.sqrt(length)
+    return furthest if hyper.drift == "kl" and middle < furthest else middle
+
+
 def response(row: Row, hyper: Any, state: State) -> Response:
     """One number from the whole response."""
     total, advantage, length = log_ratio_sum(row), row.advantages[0], len(counted(row.mask))
-    mu, (c_low, c_high) = drift_in_use(hyper, state), widths(hyper, state)
-    middle, root = length * mu, math.sqrt(length)
-    furthest = -hyper.drift_cap * min(c_low, c_high) * root
-    if hyper.drift == "kl" and middle < furthest:
-        middle = furthest
+    middle, root, (c_low, c_high) = middle_of(length, hyper, state), math.sqrt(length), widths(hyper, state)
     low, high = middle - c_low * root, middle + c_high * root
     dual = None if hyper.c_dual is None else middle + hyper.c_dual * root
     return of_sequence(row, clip_term(total, low, high, dual, advantage))
 
 
-def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
-    """New running estimates: drift = -sum (r - 1 - log r) / sum L over tokens, sigma^2 = mean (S - L mu)^2 / L.
+def is_accepted(row: Row, hyper: Any, state: State) -> bool:
+    """Whether the response lies inside its band."""
+    length, (c_low, c_high) = len(counted(row.mask)), widths(hyper, state)
+    away = log_ratio_sum(row) - middle_of(length, hyper, state)
+    return -c_low * math.sqrt(length) <= away <= c_high * math.sqrt(length)
 
-    Both decayed. "batch": drift = sum S / sum L as it is; "ema": the same, decayed.
+
+def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
+    """New running estimates: drift = -sum (r - 1 - log r) / sum L over accepted tokens, sigma^2 = mean (S - L mu)^2 / L.
+
+    Both decayed. Without an accepted response the drift stays. "batch": drift = sum S / sum L over all responses, as it
+    is; "ema": the same, decayed.
 
     mu is the centre after this observation; for "zero" and a fixed number it stays what it is. A response
     without counted tokens says nothing about either; a step of such responses leaves the estimates alone.
@@ -62,8 +73,10 @@ def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
         return dict(state)
     sums = [log_ratio_sum(row) for row in rows]
     lengths = [len(counted(row.mask)) for row in rows]
-    ratios = [log_ratio(row, t) for row in rows for t in counted(row.mask)]
-    drift = -math.fsum(math.exp(x) - 1 - x for x in ratios) / sum(lengths)
+    ratios = [log_ratio(row, t) for row in rows if is_accepted(row, hyper, state) for t in counted(row.mask)]
+    drift = state.get("drift", 0.0)
+    if ratios:
+        drift = -math.fsum(math.exp(x) - 1 - x for x in ratios) / len(ratios)
     if hyper.drift in ("batch", "ema"):
         drift = math.fsum(sums) / sum(lengths)
     if hyper.drift != "batch" and "drift" in state:
@@ -185,6 +198,25 @@ MUTANTS = [
         "fspo/band.py",
         "kl = masked(kl_k3(token_log_ratio(batch).detach()), batch.response_mask)",
         "kl = masked(-token_log_ratio(batch).detach(), batch.response_mask)",
+    ),
+    Mutant("KL of all responses", "fspo/band.py", "accepted = (low <= s) & (s <= high)", "accepted = lengths > 0"),
+    Mutant(
+        "KL of what is outside",
+        "fspo/band.py",
+        "accepted = (low <= s) & (s <= high)",
+        "accepted = (low > s) | (s > high)",
+    ),
+    Mutant(
+        "tokens of all responses in the divisor",
+        "fspo/band.py",
+        "drift_per_token(-kl[accepted], lengths[accepted])",
+        "drift_per_token(-kl * accepted, lengths)",
+    ),
+    Mutant(
+        "no drift where nothing is accepted",
+        "fspo/band.py",
+        'return state.get("drift", 0.0)\n    return',
+        "return 0.0\n    return",
     ),
     Mutant(
         "weights of the running drift exchanged",
