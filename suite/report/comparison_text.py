@@ -196,11 +196,9 @@ def _across_sets(report: Comparison) -> Iterator[str]:
 
 
 def _clipping(report: Comparison) -> Iterator[str]:
-    fairness = report.fairness
     yield "## Who is clipped, by response length"
-    yield markdown(tables.fairness_table(fairness))
+    yield markdown(tables.fairness_table(rules.equal_rows_joined(report.fairness)))
     yield "![clip by length](clip_by_length.png)\n![acceptance](acceptance.png)"
-    yield _bullets([f"{r['method']}, {r['range']} range: {r['sentence']}" for r in fairness.to_dict("records")])
 
 
 def _null_update(report: Comparison) -> Iterator[str]:

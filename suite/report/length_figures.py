@@ -20,7 +20,8 @@ def clip_figure(
 ) -> Figure:
     """Who is clipped, by response length: one column per method, one row per range.
 
-    Solid: share outside the band, with its 95 % interval. Dashed: clipped share (the side that the min makes active).
+    Solid: clip rate (the side of the band that the min makes active, among responses with a gradient), with its 95 %
+    interval. Dashed: share outside the band, either side.
     The open mark at the right is the truncated responses' own bin. Frames as `suite.replay.fairness.clip_by_length` and
     `fairness_summary` return them; LRE stands in every panel with the level that chance alone would reach.
     """
@@ -43,8 +44,8 @@ def clip_figure(
             _share_axis(grid[i, 0], select(by_length, range=span))
         length_axis(grid[0, 0], numbers_of(by_length, "mean_length"))
         figure.supxlabel(
-            "response length in tokens (log scale).   Solid: share outside the band, with 95 % interval.   "
-            "Dashed: clipped.   Open marks: truncated.",
+            "response length in tokens (log scale).   Solid: clip rate, with 95 % interval.   "
+            "Dashed: share outside the band.   Open marks: clip rate of truncated responses.",
             fontsize=8.5,
             color=SOFT,
         )
@@ -53,7 +54,8 @@ def clip_figure(
 
 def _share_axis(axes: Axes, part: pd.DataFrame) -> None:
     """A row's common axis from 0 to its largest share, in per cent, with head-room for the numbers."""
-    tops = np.concatenate([numbers_of(part, "outside_band_high"), numbers_of(part, "outside_band")])
+    shown = ("clipped_high", "clipped", "outside_band")
+    tops = np.concatenate([numbers_of(part, name) for name in shown])
     highest = max(0.05, float(np.nanmax(tops)))
     axes.set_ylim(0, 1.35 * highest)
     ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, highest)
@@ -64,13 +66,13 @@ def _share_axis(axes: Axes, part: pd.DataFrame) -> None:
 def _clip_panel(axes: Axes, part: pd.DataFrame, colour: str) -> None:
     line, cut = select(part, truncated=False), select(part, truncated=True)
     x = line["mean_length"]
-    axes.fill_between(x, line["outside_band_low"], line["outside_band_high"], color=colour, alpha=0.2, linewidth=0)
-    axes.plot(x, line["outside_band"], "-o", color=colour, linewidth=2, markersize=3.6, clip_on=False)
-    axes.plot(x, line["clipped"], color=colour, linewidth=1.3, linestyle=(0, (3, 2)), clip_on=False)
+    axes.fill_between(x, line["clipped_low"], line["clipped_high"], color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x, line["clipped"], "-o", color=colour, linewidth=2, markersize=3.6, clip_on=False)
+    axes.plot(x, line["outside_band"], color=colour, linewidth=1.3, linestyle=(0, (3, 2)), clip_on=False)
     if len(cut):
         axes.plot(
             cut["mean_length"],
-            cut["outside_band"],
+            cut["clipped"],
             "s",
             color=colour,
             markersize=4.5,

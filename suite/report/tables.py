@@ -17,7 +17,7 @@ from suite.statistics.frames import ABSENT, NOTHING, Number, heading, names_of, 
 from suite.statistics.verdicts import EXPLORATORY, NO_VARIATION, PRIMARY, SETS, UNDECIDED
 from suite.types import EvalResult
 
-FAIRNESS = ("clipped", "clip slope", "outside band", "outside slope", "LRE noise", "LRE max", "LRE mean", "supported")
+FAIRNESS = ("clipped", "clip slope", "outside band", "outside slope", "LRE noise", "LRE max", "LRE mean", "evenness")
 EMPTY = {NOTHING, "not public", NOT_RECORDED}
 """Cells that say nothing: a column of nothing else is left out."""
 

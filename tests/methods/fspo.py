@@ -1,7 +1,7 @@
 """FSPO, arXiv 2509.09177: min(e^S A, e^clip(S, m - c_low sqrt L, m + c_high sqrt L) A), mean over responses.
 
-Ours: m = L mu with mu = -KL (k3 of the accepted responses of earlier updates, decayed), not below -cap min(c_low, c_high)
-sqrt L; the dual bound e^(m + c_dual sqrt L) for A < 0; the estimator of the scale.
+Ours: m = L mu with mu = -KL (k3 of the accepted responses of earlier updates, decayed), not below
+-cap min(c_low, c_high) sqrt L; the dual bound e^(m + c_dual sqrt L) for A < 0; the estimator of the scale.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def is_accepted(row: Row, hyper: Any, state: State) -> bool:
 
 
 def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
-    """New running estimates: drift = -sum (r - 1 - log r) / sum L over accepted tokens, sigma^2 = mean (S - L mu)^2 / L.
+    """New running estimates: drift = -sum (r - 1 - log r) / sum L of what is accepted, sigma^2 = mean (S - L mu)^2 / L.
 
     Both decayed. Without an accepted response the drift stays. "batch": drift = sum S / sum L over all responses, as it
     is; "ema": the same, decayed.

@@ -38,8 +38,8 @@ def lengths(ranges: tuple[str, ...] = ("own", "matched"), top: float = 0.4) -> t
             for i, length in enumerate([4.0, 11.0, 40.0, 90.0]):
                 share = top * (i + 1) / 4 if method == "rloo" else top / 2
                 row = {"method": method, "range": span, "mean_length": length, "truncated": i == 3}
-                for key in ("outside_band", "clipped", "relative_acceptance"):
-                    row |= {key: share, f"{key}_low": 0.9 * share, f"{key}_high": 1.1 * share}
+                for key, value in (("outside_band", 1.2 * share), ("clipped", share), ("relative_acceptance", share)):
+                    row |= {key: value, f"{key}_low": 0.9 * value, f"{key}_high": 1.1 * value}
                 rows.append(row)
             summary.append(
                 {"method": method, "range": span, "lre_max": 0.123, "lre_noise": 0.04, "clipped_slope": -0.02}
@@ -210,7 +210,7 @@ def test_clip_panels_show_their_own_method_and_range() -> None:
     solid, dashed, truncated = figure.axes[1].lines
     np.testing.assert_allclose(solid.get_ydata(), [0.1, 0.2, 0.3])
     np.testing.assert_allclose(solid.get_xdata(), [4, 11, 40])
-    np.testing.assert_allclose(dashed.get_ydata(), [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(dashed.get_ydata(), [0.12, 0.24, 0.36])
     assert (truncated.get_xdata().tolist(), truncated.get_ydata().tolist()) == ([90], [0.4])
     assert figure.axes[1].texts[0].get_text() == "LRE 0.12 (chance 0.04)\nclip rate −2.0 pts / doubling"
 

@@ -182,7 +182,7 @@ def test_fairness_table_is_golden() -> None:
         "LRE noise": "0.030",
         "LRE max": "0.100 [0.090, 0.110]",
         "LRE mean": "0.050 [0.045, –]",
-        "supported": "outside-band share rises with length",
+        "evenness": "outside-band share rises with length",
     }
 
 
