@@ -115,8 +115,9 @@ DPPO_TV = Method(
         "advantage": CENTRED,
         "kl": "none; train.kl_coefficient adds k3 to the start for every method alike",
         "dual clip": "none",
-        "departures": "divergence of the sampled token against all others, the paper's binary form; the advantage rule "
-        "is ours (verl's example for it centres too, and sets the cap to 10000)",
+        "departures": "the divergence is taken from pi_old as the trainer scores it, where the paper takes the "
+        "sampler's own probabilities; binary form of the paper; the advantage rule is ours (verl's example for it "
+        "centres too, and sets the cap to 10000)",
     },
 )
 DPPO_KL = dataclasses.replace(

@@ -30,7 +30,7 @@ def surrogate(batch: PolicyBatch, hyper: RLOOHyper, state: State) -> Surrogate:
 RLOO = Method(
     name="rloo",
     title="RLOO, sequence ratio with a fixed band",
-    source="arXiv 2402.14740v2",
+    source="arXiv 2402.14740v2 (advantage); ratio and clip of TRL's RLOOTrainer",
     hyper=RLOOHyper(),
     credit=leave_one_out,
     surrogate=surrogate,
@@ -50,6 +50,6 @@ RLOO = Method(
         "advantage": LEAVE_ONE_OUT,
         "kl": "none in the reward; train.kl_coefficient adds k3 to the start for every method alike",
         "dual clip": "none",
-        "departures": "no KL term in the reward",
+        "departures": "the paper has neither ratio nor clip; TRL's trainer has, and a KL term in the reward besides",
     },
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import sem, t, ttest_1samp
+from scipy.stats import ttest_1samp
 
 from suite.config import MEAN
 from suite.experiments.names import PAPER_BASELINES
@@ -21,8 +21,8 @@ from suite.findings import rules
 from suite.findings.rules import NOT_TESTABLE, OURS
 from suite.findings.stability import seed_spread
 from suite.replay.update_directions import ROUNDING
-from suite.statistics.compare import ALPHA
 from suite.statistics.frames import NOTHING, names_of, numbers_of, p_text, percent, records, select
+from suite.statistics.intervals import t_interval
 from suite.types import Level, Method
 
 MATCHED, OWN_CELLS = "matched", "default, own cells"
@@ -147,19 +147,6 @@ def bound_summary(bounds: pd.DataFrame, methods: Mapping[str, Method]) -> pd.Dat
             | {"median_shortfall": float(np.median(short)) if len(short) else 0.0}
         )
     return pd.DataFrame(rows)
-
-
-def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % t interval of the mean of independent values; nan for fewer than two.
-
-    >>> [round(x, 3) for x in t_interval(np.array([0.1, 0.2, 0.3]))]
-    [-0.048, 0.448]
-    """
-    if len(values) < 2:
-        return math.nan, math.nan
-    middle, error = float(np.mean(values)), float(sem(values))
-    low, high = (middle, middle) if error == 0 else t.interval(1 - ALPHA, len(values) - 1, middle, error)
-    return float(low), float(high)
 
 
 def bounding(summary: pd.DataFrame, runs: str) -> Claim:

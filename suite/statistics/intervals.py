@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.special import stdtrit
+from scipy.stats import sem, t
 
 from suite.statistics.variance import LEVEL
 
@@ -61,3 +64,16 @@ def wilson_limits(value: float, trials: float, df: float = float("inf")) -> tupl
     t = stdtrit(df, (1 + LEVEL) / 2)
     middle, half = value + t**2 / (2 * trials), t * np.sqrt(value * (1 - value) / trials + (t / trials) ** 2 / 4)
     return float((middle - half) / (1 + t**2 / trials)), float((middle + half) / (1 + t**2 / trials))
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % t interval of the mean of independent values; nan for fewer than two.
+
+    >>> [round(x, 3) for x in t_interval(np.array([0.1, 0.2, 0.3]))]
+    [-0.048, 0.448]
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    middle, error = float(np.mean(values)), float(sem(values))
+    low, high = (middle, middle) if error == 0 else t.interval(LEVEL, len(values) - 1, middle, error)
+    return float(low), float(high)
