@@ -1,4 +1,4 @@
-"""Ranges at which methods clip one and the same mean share of recorded responses, by bisection."""
+"""Ranges at which methods clip one and the same mean share of recorded responses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from suite.types import Method, UserError
 WIDEST = 1e6
 TOLERANCE = 1e-3
 
-NARROWEST = 1e-6  # relative width of a bracket that holds nothing but a jump of the measured rate
+NARROWEST = 1e-6
+"""Relative width of a bracket that holds nothing but a jump of the measured rate."""
+STEP = 4.0
+"""By how much the widths grow or shrink while no bracket is known."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ def recorded_updates(cells: Sequence[Path]) -> UpdateLog:
 
 def common_rate(methods: Mapping[str, Method], log: UpdateLog, reference: str | None) -> float:
     """The clipped share that ranges are matched to: the reference's where it takes part, else the median."""
-    rates = {name: clip_rate(method, log, {}) for name, method in methods.items()}
-    return rates.get(reference or "", float(np.median(list(rates.values()))))
+    if reference is not None and reference in methods:
+        return clip_rate(methods[reference], log, {})
+    return float(np.median([clip_rate(method, log, {}) for method in methods.values()]))
 
 
 def matched_ranges(
@@ -61,7 +65,7 @@ def matched_ranges(
     found, reasons = {}, {}
     for name, method in methods.items():
         try:
-            factor = match_clip_rate(
+            point = matching_point(
                 lambda k, method=method: clip_rate(method.scaled(k), log, {}),
                 rate,
                 lower=1 / WIDEST,
@@ -71,42 +75,76 @@ def matched_ranges(
         except UserError as reason:
             reasons[name] = str(reason)
         else:
-            scaled = method.scaled(factor)
-            found[name] = Matched(scaled, factor, clip_rate(scaled, log, {}))
+            found[name] = Matched(method.scaled(point.factor), point.factor, point.rate)
     return found, reasons
 
 
-def match_clip_rate(
+@dataclass(frozen=True)
+class Point:
+    """A factor on the widths, and the clipped share that was measured with it."""
+
+    factor: float
+    rate: float
+
+    @classmethod
+    def at(cls, measure: Callable[[float], float], factor: float) -> Self:
+        """Measured there; UserError where no response has a gradient."""
+        rate = measure(factor)
+        if math.isnan(rate):
+            raise UserError("clip rate cannot be matched: no recorded response has a gradient; record more steps")
+        return cls(factor, rate)
+
+
+def _bracket(
+    measure: Callable[[float], float], target: float, lower: float, upper: float, tolerance: float
+) -> tuple[Point, Point]:
+    """Two points of [lower, upper], the narrower first, between which the target lies; twice one that has it."""
+    point = Point.at(measure, min(max(1.0, lower), upper))
+    too_narrow, end = point.rate > target, upper if point.rate > target else lower
+    step = STEP if too_narrow else 1 / STEP
+    while abs(point.rate - target) > tolerance:
+        if point.factor == end:
+            other = Point.at(measure, lower if too_narrow else upper)
+            narrow, wide = (other, point) if too_narrow else (point, other)
+            raise UserError(
+                f"clip rate {target:.4g} is out of reach: widths times {lower:g} to {upper:g} give {narrow.rate:.4g} "
+                f"to {wide.rate:.4g}; choose a target between them"
+            )
+        before, point = point, Point.at(measure, min(max(point.factor * step, lower), upper))
+        if (point.rate > target) != too_narrow and abs(point.rate - target) > tolerance:
+            return (before, point) if too_narrow else (point, before)
+    return point, point
+
+
+def matching_point(
     measure: Callable[[float], float], target: float, *, lower: float, upper: float, tolerance: float
-) -> float:
+) -> Point:
     """The factor k in [lower, upper] on a method's clip widths at which its mean clipped share is the target.
 
-    Bisection in log k; `measure(k)` must fall or stay as k grows. The share of finitely many responses moves in jumps:
-    where one jump passes over the target by more than the tolerance, the side of the jump that is nearer is returned,
-    so print the measured share beside the target. Raises UserError where the target lies beyond both ends of the range.
+    Returned with the share that was measured there. `measure(k)` must fall or stay as k grows. From k = 1 the search
+    steps out by powers of 4 until the target is bracketed, then closes the bracket in log k, by secants and, where
+    they are slow, by halves. The share of finitely many responses moves in jumps: where one jump passes over the
+    target by more than the tolerance, the side of the jump that is nearer is returned. Raises UserError where the
+    target lies beyond both ends of the range.
 
-    >>> round(match_clip_rate(lambda k: 1 / (1 + k), 0.2, lower=0.1, upper=100, tolerance=1e-6), 3)
-    4.0
+    >>> point = matching_point(lambda k: 1 / (1 + k), 0.2, lower=0.1, upper=100, tolerance=1e-6)
+    >>> round(point.factor, 3), round(point.rate, 3)
+    (4.0, 0.2)
 
     Source: ours.
     """
     if not 0 < lower < upper:
         raise ValueError(f"0 < lower < upper is needed, not {lower} and {upper}")
-    rates = {lower: measure(lower), upper: measure(upper)}
-    if any(math.isnan(rate) for rate in rates.values()):
-        raise UserError("clip rate cannot be matched: no recorded response has a gradient; record more steps")
-    if not rates[upper] - tolerance <= target <= rates[lower] + tolerance:
-        raise UserError(
-            f"clip rate {target:.4g} is out of reach: widths times {lower:g} to {upper:g} give {rates[lower]:.4g} to "
-            f"{rates[upper]:.4g}; choose a target between them"
-        )
-    for factor in (lower, upper):
-        if abs(rates[factor] - target) <= tolerance:
-            return factor
-    while upper > lower * (1 + NARROWEST):
-        middle = math.sqrt(lower * upper)
-        rates[middle] = measure(middle)
-        if abs(rates[middle] - target) <= tolerance:
-            return middle
-        lower, upper = (middle, upper) if rates[middle] > target else (lower, middle)
-    return min((lower, upper), key=lambda factor: abs(rates[factor] - target))
+    narrow, wide = _bracket(measure, target, lower, upper, tolerance)
+    halve = False
+    while wide.factor > narrow.factor * (1 + NARROWEST):
+        nearest = min((narrow, wide), key=lambda point: abs(point.rate - target))
+        if abs(nearest.rate - target) <= tolerance:
+            return nearest
+        share = 0.5 if halve else (narrow.rate - target) / (narrow.rate - wide.rate)
+        share = min(max(share, 0.02), 0.98)
+        between = Point.at(measure, narrow.factor * (wide.factor / narrow.factor) ** share)
+        width = math.log(wide.factor / narrow.factor)
+        narrow, wide = (between, wide) if between.rate > target else (narrow, between)
+        halve = math.log(wide.factor / narrow.factor) > width / 2
+    return min((narrow, wide), key=lambda point: abs(point.rate - target))

@@ -54,10 +54,15 @@ class Arena:
     @cached_property
     def frames(self) -> dict[tuple[str, str], pd.DataFrame]:
         """One row a response, by (method, range), ranges `default` and `matched`."""
+        default = {name: replay(method, self.log, {}) for name, method in self.methods.items()}
+        matched = {
+            name: default[name] if method.hyper == self.methods[name].hyper else replay(method, self.log, {})
+            for name, method in self.matched.items()
+        }
         return {
-            (name, span): replay(method, self.log, {}).assign(method=name, range=span)
-            for span, methods in (("default", self.methods), ("matched", self.matched))
-            for name, method in methods.items()
+            (name, span): frame.assign(method=name, range=span)
+            for span, frames in (("default", default), ("matched", matched))
+            for name, frame in frames.items()
         }
 
     @cached_property

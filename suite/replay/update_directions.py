@@ -242,14 +242,21 @@ def per_length_updates(space: Space, method: Method, state: State, bins: Tensor)
         yield gradient(method, batch, state)
 
     found, batch = space.vectors(weights, count + 1)
+    responses, acceptance = _acceptance(method, batch, state, bins[order], count)
+    return LengthUpdates(responses, acceptance, found[:-1], found[-1])
+
+
+def _acceptance(
+    method: Method, batch: PolicyBatch, state: State, bins: Tensor, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`responses` and `acceptance` of `LengthUpdates`; bins [n] of the batch's responses."""
     clipped = judged(method, batch, state).clipped
     share = clipped.sum(dim=1) / (1 if clipped.shape[1] == 1 else batch.lengths)
     teaches = ((batch.advantages != 0) & batch.response_mask).any(dim=1).cpu().numpy()
-    where = bins[order].numpy()[teaches]
+    where = bins.numpy()[teaches]
     responses = np.bincount(where, minlength=count)
     with np.errstate(invalid="ignore"):
-        acceptance = np.bincount(where, 1 - share.double().cpu().numpy()[teaches], count) / responses
-    return LengthUpdates(responses, acceptance, found[:-1], found[-1])
+        return responses, np.bincount(where, 1 - share.double().cpu().numpy()[teaches], count) / responses
 
 
 def length_statement(updates: LengthUpdates) -> dict[str, float]:
@@ -269,9 +276,17 @@ def length_statement(updates: LengthUpdates) -> dict[str, float]:
 
     Source: arXiv 2509.09177 states that a small LRE bounds the cosine; these bounds are ours.
     """
-    used = np.flatnonzero(updates.responses)
-    share, a = updates.responses[used] / updates.responses.sum(), updates.acceptance[used]
-    products = gram(torch.cat([updates.unclipped[used.tolist()], updates.clipped[None]]))
+    return _statement(
+        updates.responses, updates.acceptance, gram(torch.cat([updates.unclipped, updates.clipped[None]]))
+    )
+
+
+def _statement(responses: np.ndarray, acceptance: np.ndarray, products: np.ndarray) -> dict[str, float]:
+    """`length_statement` from the inner products [B + 1, B + 1] of the updates of the bins and, last, the whole one."""
+    used = np.flatnonzero(responses)
+    share, a = responses[used] / responses.sum(), acceptance[used]
+    kept = np.append(used, len(responses))
+    products = products[np.ix_(kept, kept)]
     bins, own = products[:-1, :-1], products[-1, -1]
     with np.errstate(divide="ignore", invalid="ignore"):
         lre = np.abs(a / (share @ a) - 1).max() if len(used) else np.nan
@@ -300,7 +315,27 @@ def log_prob_bounds(methods: Mapping[str, Method], log: UpdateLog, states: State
     bins = torch.from_numpy(np.where(log.truncated, len(edges) - 1, where))
 
     def measure(rows: np.ndarray, batch: PolicyBatch, now: States) -> pd.DataFrame:
-        of = {name: per_length_updates(LogProbSpace(batch), m, now[name], bins[rows]) for name, m in methods.items()}
-        return pd.DataFrame([{"method": name} | length_statement(updates) for name, updates in of.items()])
+        mine = bins[rows]
+        of = {name: log_prob_products(method, batch, now[name], mine) for name, method in methods.items()}
+        return pd.DataFrame([{"method": name} | _statement(*parts) for name, parts in of.items()])
 
     return _every_step(methods, log, states, measure)
+
+
+def log_prob_products(
+    method: Method, batch: PolicyBatch, state: State, bins: Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Responses and acceptance by length bin, and the inner products [B + 1, B + 1] that a statement is made of.
+
+    The same as `per_length_updates` in log-prob space, without its vectors: bins share no token there, so that the
+    product of two bins is 0, and the others are sums over responses.
+    """
+    count = int(bins.max()) + 1
+    whole, clipped = (gradient(method, batch, state, column).double() for column in ("unclipped", "objective"))
+    by_row = torch.stack([(whole * whole).sum(1), (whole * clipped).sum(1), (clipped * clipped).sum(1)])
+    squares, across, own = torch.zeros(3, count, dtype=torch.float64).index_add_(1, bins, by_row)
+    products = torch.zeros(count + 1, count + 1, dtype=torch.float64)
+    products[range(count), range(count)] = squares
+    products[-1, :-1] = products[:-1, -1] = across
+    products[-1, -1] = own.sum()
+    return *_acceptance(method, batch, state, bins, count), products.numpy()

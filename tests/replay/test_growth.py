@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 import baselines
@@ -25,7 +27,7 @@ from suite.replay.growth import (
     sqrt_band,
     standard_scores,
 )
-from suite.replay.matched_ranges import match_clip_rate
+from suite.replay.matched_ranges import Point, matching_point
 from suite.replay.one_method import replay
 from suite.types import UserError
 
@@ -189,28 +191,53 @@ def test_matching_hits_the_target_on_recorded_responses() -> None:
     def measure(factor: float) -> float:
         return float(replay(method.scaled(factor), log, {})["clipped"].mean())
 
-    factor = match_clip_rate(measure, 0.2, lower=0.01, upper=100, tolerance=0.002)
+    factor = matching_point(measure, 0.2, lower=0.01, upper=100, tolerance=0.002).factor
     assert measure(factor) == pytest.approx(0.2, abs=0.002)
-    assert match_clip_rate(measure, measure(1.0), lower=1.0, upper=9.0, tolerance=1e-9) == 1.0
+    assert matching_point(measure, measure(1.0), lower=1.0, upper=9.0, tolerance=1e-9).factor == 1.0
 
 
 def test_matching_returns_the_nearer_side_of_a_jump() -> None:
     def steps(factor: float) -> float:
         return 0.6 if factor < 2 else 0.3
 
-    assert match_clip_rate(steps, 0.35, lower=0.1, upper=10, tolerance=0.01) == pytest.approx(2, rel=1e-5)
-    assert steps(match_clip_rate(steps, 0.35, lower=0.1, upper=10, tolerance=0.01)) == 0.3
-    assert steps(match_clip_rate(steps, 0.55, lower=0.1, upper=10, tolerance=0.01)) == 0.6
+    assert matching_point(steps, 0.35, lower=0.1, upper=10, tolerance=0.01).factor == pytest.approx(2, rel=1e-5)
+    assert steps(matching_point(steps, 0.35, lower=0.1, upper=10, tolerance=0.01).factor) == 0.3
+    assert steps(matching_point(steps, 0.55, lower=0.1, upper=10, tolerance=0.01).factor) == 0.6
+
+
+@given(st.floats(-3, 3), st.floats(0.2, 8), st.floats(0.02, 0.98))
+def test_matching_a_smooth_rate_takes_few_replays(place: float, sharpness: float, target: float) -> None:
+    tried = []
+
+    def measure(factor: float) -> float:
+        tried.append(factor)
+        return 1 / (1 + (factor / 10**place) ** sharpness)
+
+    point = matching_point(measure, target, lower=1e-12, upper=1e12, tolerance=1e-3)
+    assert abs(point.rate - target) <= 1e-3
+    assert point.rate == measure(point.factor)
+    assert len(tried) <= 40
+
+
+def test_a_range_that_matches_as_it_is_is_measured_once() -> None:
+    tried = []
+
+    def measure(factor: float) -> float:
+        tried.append(factor)
+        return 1 / (1 + factor)
+
+    assert matching_point(measure, 0.5, lower=0.1, upper=9, tolerance=1e-3) == Point(1.0, 0.5)
+    assert tried == [1.0]
 
 
 def test_matching_says_what_is_out_of_reach() -> None:
     for target in (0.9, 0.0001):
         with pytest.raises(UserError, match=r"out of reach.*0\.5.*0\.01"):
-            match_clip_rate(lambda k: 1 / (1 + k), target, lower=1, upper=99, tolerance=1e-6)
+            matching_point(lambda k: 1 / (1 + k), target, lower=1, upper=99, tolerance=1e-6)
     with pytest.raises(UserError, match="gradient"):
-        match_clip_rate(lambda k: math.nan, 0.1, lower=1, upper=2, tolerance=1e-6)
+        matching_point(lambda k: math.nan, 0.1, lower=1, upper=2, tolerance=1e-6)
     with pytest.raises(ValueError, match="lower"):
-        match_clip_rate(lambda k: 0.0, 0.1, lower=2, upper=1, tolerance=1e-6)
+        matching_point(lambda k: 0.0, 0.1, lower=2, upper=1, tolerance=1e-6)
 
 
 # --- sentences and quantiles --------------------------------------------------------------------------
