@@ -116,9 +116,10 @@ def estimates(s: Tensor, kl: Tensor, lengths: Tensor, hyper: FSPOHyper, state: S
     positive. A few responses outside move so far that a mean over all would hold the band at its cap. (`batch`:
     sum S / sum L over all responses of this very mini-batch, an estimate that follows the policy; `ema`: that,
     decayed.) sigma^2 = running mean (sigma_decay) of mean_i (S_i - L_i mu)^2 / L_i over all. A first observation is
-    taken as it is; responses without tokens say nothing, nor does an estimate that is not finite.
+    taken as it is; responses without tokens say nothing, nor does an estimate that is not finite, nor, where the width
+    comes from sigma, a step in which no response has moved: its band would close.
     """
-    if not lengths.any():
+    if not lengths.any() or (hyper.target_clip_rate is not None and not s.any()):
         return state
     drift = observed_drift(s, kl, lengths, hyper, state)
     if hyper.drift != "batch" and "drift" in state:

@@ -13,6 +13,7 @@ from typing import Any
 
 import tasks
 from suite.config import FOLLOWS, MEAN, CompareConfig, EvalConfig, TrainConfig
+from suite.experiments.names import PAPER_BASELINES
 from suite.policy.loading import has_fast_bfloat16
 
 Sources = Mapping[str, str]
@@ -344,4 +345,8 @@ def primary_sentence(config: CompareConfig) -> str:
     sets = ", ".join(config.evaluation.tasks)
     several = len(config.evaluation.tasks) > 1
     what = config.primary if config.primary != MEAN else f"the mean over {sets}" if several else sets
-    return f"Primary outcome: avg@{config.evaluation.samples} on {what}, FSPO against each of the paper's baselines."
+    rivals = ", ".join(name for name in PAPER_BASELINES if name in config.methods)
+    return (
+        f"Primary outcome: avg@{config.evaluation.samples} on {what}, FSPO against each of the paper's baselines"
+        f"{f' ({rivals})' if rivals else ''}."
+    )

@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_1samp
 
-from suite.config import MEAN
 from suite.experiments.names import PAPER_BASELINES
 from suite.findings import rules
 from suite.findings.rules import NOT_TESTABLE, OURS
 from suite.findings.stability import seed_spread
 from suite.replay.update_directions import ROUNDING
-from suite.statistics.frames import NOTHING, names_of, numbers_of, p_text, percent, records, select
+from suite.statistics.frames import NOTHING, heading, names_of, numbers_of, p_text, percent, records, select
 from suite.statistics.intervals import t_interval
+from suite.statistics.verdicts import PRIMARY
 from suite.types import Level, Method
 
 MATCHED, OWN_CELLS = "matched", "default, own cells"
@@ -68,13 +68,14 @@ def flattening(fairness: pd.DataFrame, methods: Mapping[str, Method], runs: str)
 def clip_text(fairness: pd.DataFrame, names: Sequence[str]) -> str:
     """The words of some methods at matched ranges with what they rest on, then those in own cells; equal rows are one.
 
-    Slopes are per doubling of the length, in points and as a share of the method's clip rate with the interval that
-    decides.
+    Slopes are per doubling of the length, in points and as a share of the method's clip rate with its 90 % interval,
+    which decides about `flat` together with the limit of the farthest bin; p is that of neither slope nor bend.
     """
     matched, own = (_rows(fairness, names, span) for span in (MATCHED, OWN_CELLS))
     parts = [
-        f"{row['method']} {rules.clip_word(row)} (slope {_slope(row)}, {p_text_of(row['p_even'])}; with truncated "
-        f"responses {_slope(row, 'all_')}; by chance LRE would be {row['lre_noise']:.3f}, it is {row['lre_max']:.3f})"
+        f"{row['method']} {rules.clip_word(row)} (slope {_slope(row)}{_farthest(row)}, {p_text_of(row['p_even'])}; "
+        f"with truncated responses {_slope(row, 'all_')}{_farthest(row, 'all_')}; LRE {row['lre_max']:.3f}, by chance "
+        f"{row['lre_noise']:.3f})"
         for row in matched
     ]
     text = "; ".join(parts)
@@ -94,9 +95,11 @@ def p_text_of(p: float) -> str:
 
 
 def _words(fairness: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
-    """The word of every named method that has a matched range, in the order of the names."""
+    """The word of every named method, in the order of the names; undecided with one seed or without a matched range."""
     rows = {row["method"]: row for row in records(select(fairness, range=MATCHED))}
-    return {name: rules.clip_word(rows[name]) for name in names if name in rows}
+    there = set(names_of(fairness, "method"))
+    judged = {name: name in rows and rows[name]["seeds"] > 1 for name in names if name in there}
+    return {name: rules.clip_word(rows[name]) if known else rules.UNDECIDED for name, known in judged.items()}
 
 
 def _rows(fairness: pd.DataFrame, names: Sequence[str], span: str) -> list[dict[str, Any]]:
@@ -108,15 +111,24 @@ def _rows(fairness: pd.DataFrame, names: Sequence[str], span: str) -> list[dict[
 
 
 def _slope(row: Mapping[str, Any], part: str = "") -> str:
-    """A slope in points, and as a share of the clip rate with its 95 % interval.
+    """A slope in points, and as a share of the clip rate with its 90 % interval.
 
-    >>> _slope({"clipped_slope": -0.018, "relative_slope": -0.24, "relative_slope_low": -0.42,
-    ... "relative_slope_high": -0.06})
-    '-1.8 points, -24 [-42, -6] % of its clip rate'
+    >>> _slope({"clipped_slope": -0.018, "relative_slope": -0.24, "relative_slope_low_90": -0.42,
+    ... "relative_slope_high_90": -0.06})
+    '-1.8 points, -24.0 [-42.0, -6.0] % of its clip rate'
     """
-    middle, low, high = (100 * row[f"{part}relative_slope{end}"] for end in ("", "_low", "_high"))
-    share = NOTHING if math.isnan(middle) else f"{middle:+.0f} [{low:+.0f}, {high:+.0f}]"
+    share = percent(*(row[f"{part}relative_slope{end}"] for end in ("", "_low_90", "_high_90")), sign=True)
     return f"{percent(row[f'{part}clipped_slope'], sign=True)} points, {share} % of its clip rate"
+
+
+def _farthest(row: Mapping[str, Any], part: str = "") -> str:
+    """How far a length bin may be off the mean clip rate; nothing where that is not known.
+
+    >>> _farthest({"largest_deviation_high": 0.47})
+    ', a bin off by at most 47 % of it'
+    """
+    limit = row[f"{part}largest_deviation_high"]
+    return "" if math.isnan(limit) else f", a bin off by at most {percent(limit).split('.')[0]} % of it"
 
 
 # --- the bound ------------------------------------------------------------------------------------
@@ -125,15 +137,17 @@ def _slope(row: Mapping[str, Any], part: str = "") -> str:
 def bound_summary(bounds: pd.DataFrame, methods: Mapping[str, Method]) -> pd.DataFrame:
     """Real clips beside the bound of LRE, one row a method: `bounds` as `update_directions.log_prob_bounds` returns it.
 
-    updates; with_bound: those with K LRE < 1; scaled_below: of these, updates scaled by length that lie below their
-    bound (0 by algebra); below: share of real ones that do, the mean over seeds of each seed's share, with its t
-    interval over seeds (nan for one seed); largest_shortfall, median_shortfall: how far below, of those below;
+    updates; with_bound: those that the method clips and for which K LRE < 1; scaled_below: of these, updates scaled by
+    length that lie below their bound (0, by algebra); below: mean over seeds of each seed's share that the method's own
+    clip puts below it, with its t interval over seeds (nan for one seed, and where all have one share);
+    largest_shortfall, median_shortfall: how far below, of those below;
     `sequence`: whether the method is what the theorem is about.
     """
     rows = []
     for method in names_of(bounds, "method"):
         mine = select(bounds, method=method)
-        said = mine.take(np.flatnonzero(mine["bound"].notna()))
+        cuts = (mine["lre"] > 0) | (mine["cosine"] < 1 - ROUNDING)
+        said = mine.take(np.flatnonzero(mine["bound"].notna() & cuts))
         shares = np.array([numbers_of(select(said, seed=s), "violated").mean() for s in dict.fromkeys(said["seed"])])
         short = (numbers_of(said, "bound") - numbers_of(said, "cosine"))[numbers_of(said, "violated") > 0]
         low, high = t_interval(shares)
@@ -142,7 +156,7 @@ def bound_summary(bounds: pd.DataFrame, methods: Mapping[str, Method]) -> pd.Dat
             | {"with_bound": len(said), "seeds": len(shares)}
             | {"scaled_below": int(np.sum(numbers_of(said, "scaled") < numbers_of(said, "bound") - ROUNDING))}
             | {"below": float(shares.mean()) if len(shares) else math.nan}
-            | {"below_low": max(low, 0.0), "below_high": min(high, 1.0)}
+            | {"below_low": float(np.maximum(low, 0.0)), "below_high": float(np.minimum(high, 1.0))}
             | {"largest_shortfall": float(short.max()) if len(short) else 0.0}
             | {"median_shortfall": float(np.median(short)) if len(short) else 0.0}
         )
@@ -154,19 +168,20 @@ def bounding(summary: pd.DataFrame, runs: str) -> Claim:
 
     `summary` as `bound_summary` returns it; the form of the bound is ours.
     """
-    text = "A small LRE bounds the cosine between the clipped and the true update from below"
+    text = "A small LRE bounds the cosine between the clipped and the true update from below (bound of ours)"
     mine = select(summary, method=OURS)
     if mine.empty or mine["seeds"].iloc[0] < 2:
         return _untestable(text, f"needs {OURS}, and two seeds of updates with K LRE < 1")
     rows = rules.equal_rows_joined(select(summary, sequence=True))
     rows = sorted(records(rows), key=lambda row: OURS not in row["method"].split(" = "))
-    head = "holds for updates scaled by length (algebra, not evidence)"
+    head = "the bound holds for updates scaled by length (algebra, not evidence)"
     parts = [
-        f"{row['method']} {percent(row['below'], row['below_low'], row['below_high'])} % of {row['with_bound']}, by at "
-        f"most {row['largest_shortfall']:.2f}, median {row['median_shortfall']:.2f}"
+        f"{row['method']} {percent(row['below'], row['below_low'], row['below_high'])} % (a mean over "
+        f"{row['seeds']} seeds, {row['with_bound']} updates; their cosine is short of it by "
+        f"{row['median_shortfall']:.2f} in the median, {row['largest_shortfall']:.2f} at most)"
         for row in rows
     ]
-    measured = f"{head}; real clips, which choose within a length, lie below it in {'; '.join(parts)}"
+    measured = f"{head}; real clips, which choose within a length, lie below it in these shares: {'; '.join(parts)}"
     verdict = rules.bound_verdict(float(mine["below_low"].iloc[0]), float(mine["below_high"].iloc[0]))
     return Claim(text, measured, runs, verdict)
 
@@ -185,9 +200,11 @@ def steadiness(stability: pd.DataFrame, runs: str) -> Claim:
     if not rivals:
         return _untestable(text, f"needs {OURS} and one of {', '.join(PAPER_BASELINES)}")
     names = [OURS, *(rival.rival for rival in rivals)]
+    missing = _missing(names)
     fallen = ", ".join(f"{name} {int(numbers_of(select(stability, method=name), 'collapsed').sum())}" for name in names)
     counts = {name: len(select(stability, method=name)) for name in names}
-    measured = f"runs that end below the base model: {fallen} of {max(counts.values())}"
+    measured = f"collapsed runs (final accuracy below the base model's with its whole interval): {fallen} of "
+    measured += str(max(counts.values()))
     spreads = [f"{name} {spread_text(select(stability, method=name))}" for name in names]
     measured += f"; spread of final accuracy over seeds, points: {', '.join(spreads)}"
     if any(math.isnan(rival.fall) for rival in rivals):
@@ -196,9 +213,24 @@ def steadiness(stability: pd.DataFrame, runs: str) -> Claim:
         falls = ", ".join(f"{r.rival} {percent(r.fall, r.low, r.high, sign=True)}" for r in rivals)
         own = float(np.mean(numbers_of(select(stability, method=OURS), "probe_fall")))
         measured = (
-            f"largest fall on the probe set {percent(own)} points; of the rivals minus FSPO's: {falls}; {measured}"
+            f"largest fall on the probe set, in points: FSPO {percent(own)}, rival minus FSPO: {falls}; {measured}"
         )
-    return Claim(text, measured, runs, rules.steadiness_verdict(rivals))
+    return Claim(text, measured + missing, runs, _unless(missing, rules.steadiness_verdict(rivals)))
+
+
+def _missing(names: Sequence[str]) -> str:
+    """Which of the paper's baselines are not among those, as the end of a sentence; nothing where all are.
+
+    >>> _missing(["rloo", "grpo", "gspo"])
+    '; not run: gspo_wide'
+    """
+    left_out = [name for name in PAPER_BASELINES if name not in names]
+    return f"; not run: {', '.join(left_out)}" if left_out else ""
+
+
+def _unless(missing: str, verdict: str) -> str:
+    """A verdict about all baselines: what speaks against the claim stays, but some of them cannot support it."""
+    return rules.UNDECIDED if missing and verdict == rules.SUPPORTED else verdict
 
 
 def _beside(stability: pd.DataFrame, rival: str) -> rules.Steadier:
@@ -251,21 +283,19 @@ def superiority(differences: pd.DataFrame, runs: str) -> Claim:
     rows = [row for row in rows if row["rival"] in PAPER_BASELINES]
     if not rows:
         return _untestable(text, f"needs {OURS} and one of {', '.join(PAPER_BASELINES)}")
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    last = MEAN if MEAN in tasks else tasks[-1]
-    means, sets = [r for r in rows if r["task"] == last], [r for r in rows if r["task"] != last]
+    means, sets = ([r for r in rows if (r["family"] == PRIMARY) == first] for first in (True, False))
+    missing = _missing([row["rival"] for row in means])
     ahead = ", ".join(
         f"{r['rival']} {percent(r['ahead'], r['low'], r['high'], sign=True)} ({r['said']})" for r in means
     )
-    where = "mean of sets" if last == MEAN else last
-    measured = f"{where}, points ahead of {ahead}"
+    measured = f"{heading(means[0]['task'])}, points ahead of {ahead}"
     decided = [r for r in sets if r["word"] != rules.UNDECIDED]
     if sets:
         measured += "; single sets: " + (
             ", ".join(f"{r['task']} {r['said']} against {r['rival']}" for r in decided) or "all undecided"
         )
     verdict = rules.superiority_verdict([r["word"] for r in means], [r["word"] for r in sets])
-    return Claim(text, measured, runs, verdict)
+    return Claim(text, measured + missing, runs, _unless(missing or ("" if sets else "several sets"), verdict))
 
 
 def _from_fspos_side(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,7 +309,13 @@ def _from_fspos_side(row: Mapping[str, Any]) -> dict[str, Any]:
     p = row.get("p_equal_holm" if word == rules.EQUAL else "p_holm", math.nan)
     shown = "equal within 1 point" if word == rules.EQUAL else word
     said = f"{shown}, {p_text_of(p)}" if pd.notna(p) else shown
-    return {"rival": rival, "task": row["task"], "ahead": sign * row["difference"], "low": low, "high": high} | {
+    return {
+        "rival": rival,
+        "task": row["task"],
+        "family": row["family"],
+        "ahead": sign * row["difference"],
+        "low": low,
+        "high": high,
         "word": word,
         "said": said,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ PHASES = ("sample", "score", "update", "evaluate")
 MISSING = float("nan")
 NOT_RECORDED = "not recorded"
 """What older results lack."""
-OFTEN = 0.95
+OFTEN = 0.9
+"""Share of its updates from which on a method's gradient counts as cut nearly always."""
 
 
 def ledger(runs: Sequence[RunResult], differences: pd.DataFrame) -> pd.DataFrame:
@@ -25,9 +27,11 @@ def ledger(runs: Sequence[RunResult], differences: pd.DataFrame) -> pd.DataFrame
 
     Columns: runs, tokens (sampled for training), seconds_PHASE, seconds (their sum), peak_gib_PHASE (largest over the
     runs; nan where results do not hold it), points (gained on the base model on the mean of sets, per cent) and
-    seconds_per_point (nan unless points are gained). `differences` as `compare.compare` returns them.
+    seconds_per_point (nan unless the gain's whole interval is above 0). `differences` as `compare.compare` returns
+    them.
     """
     gained = _gained(differences)
+    certain = {method for method, row in _against_base(differences).items() if row["low"] > 0}
     rows = []
     for method in dict.fromkeys(run.method for run in runs):
         costs = [run.costs for run in runs if run.method == method]
@@ -39,17 +43,22 @@ def ledger(runs: Sequence[RunResult], differences: pd.DataFrame) -> pd.DataFrame
             | {f"seconds_{phase}": x for phase, x in seconds.items()}
             | {"seconds": total}
             | {f"peak_gib_{phase}": x for phase, x in peaks.items()}
-            | {"points": points, "seconds_per_point": total / points if points > 0 else MISSING}
+            | {"points": points, "seconds_per_point": total / points if method in certain else MISSING}
         )
     return pd.DataFrame(rows)
 
 
 def _gained(differences: pd.DataFrame) -> dict[str, float]:
     """Points that each method gained on the base model, on the mean of sets or on the only set."""
+    return {method: 100 * row["difference"] for method, row in _against_base(differences).items()}
+
+
+def _against_base(differences: pd.DataFrame) -> dict[str, Mapping[Any, Any]]:
+    """Each method's difference to the base model, on the mean of sets or on the only set."""
     found = {}
     for row in differences.to_dict("records"):
         if row["reference"] == BASE and (row["task"] == MEAN or row["method"] not in found):
-            found[str(row["method"])] = 100 * row["difference"]
+            found[str(row["method"])] = row
     return found
 
 
@@ -105,12 +114,8 @@ def cut_sentence(cuts: pd.DataFrame, limit: float) -> str:
         means = {str(r["method"]): float(r["norm"]) for r in cuts.to_dict("records")}
         above = ", ".join(name for name, norm in means.items() if norm > limit) or "none"
         return f"{words}how many were is not recorded in these runs; the mean norm is above the limit for: {above}."
-    groups = {
-        "on at least 95 % of the updates of": [name for name, share in shares.items() if share >= OFTEN],
-        "on some of": [f"{name} ({percent(share)} %)" for name, share in shares.items() if 1 - OFTEN < share < OFTEN],
-        "on at most 5 % of": [name for name, share in shares.items() if share <= 1 - OFTEN],
-    }
-    return words + "it acts " + "; ".join(f"{where} {', '.join(who)}" for where, who in groups.items() if who) + "."
+    mostly = ", ".join(f"{name} ({percent(share)} %)" for name, share in shares.items() if share >= OFTEN)
+    return words + (f"here {mostly}." if mostly else "here none.")
 
 
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:

@@ -55,10 +55,10 @@ RULES = (
         DATED,
         "`clipped`: the share of responses with a gradient whose gradient the clip cuts, by length, at ranges matched "
         "to one clip rate on the same recorded responses; own cells stand beside it",
-        f"{FLAT}: the 90 % interval of the slope per doubling lies within {100 * SLOPE_MARGIN:.0f} % of the clip rate, "
-        "and no length bin can be off the mean by more than a third of it (one-sided 95 %), with and without truncated "
-        f"responses. {UNEVEN}: not flat, and p < .05 that finished responses have neither slope nor bend. Else "
-        f"{UNDECIDED}",
+        f"{FLAT}: the 90 % interval of the slope per doubling lies within {100 * SLOPE_MARGIN:.0f} % of the clip rate "
+        "(of the acceptance, where that is smaller), and no length bin can be off the mean by more than a third of it "
+        f"(one-sided 95 %), with and without truncated responses. {UNEVEN}: not flat, and p < .05 that finished "
+        f"responses have neither slope nor bend. Else {UNDECIDED}",
         "Flat has to be shown, so it is an equivalence test. A slope is blind to a U, so every bin is bounded too; a "
         "third is about where a slope at its margin ends, three doublings from the mean. Ratios outside the band also "
         "count where the min ignores them, so they do not decide. How long a truncated response would have become is "
@@ -69,27 +69,29 @@ RULES = (
         DATED,
         "the words of all methods that clip a whole response in a fixed range: a sequence ratio whose band is constant "
         "in L (on S) or linear in L (on S / L)",
-        f"{SUPPORTED}: every one is {UNEVEN}. {NOT_SUPPORTED}: one is {FLAT}. Else {UNDECIDED}",
+        f"{SUPPORTED}: every one is {UNEVEN}. {NOT_SUPPORTED}: one is {FLAT}. Else {UNDECIDED}, as with one seed, or "
+        "where one has no matched range",
         "The claim is about fixed ranges as such; which methods have one is read off their declared growth, not their "
         "names",
     ),
     Rule(
         "claim 2, the bound",
         DATED,
-        "the share of FSPO's updates with K LRE < 1 whose cosine lies below the bound of LRE, seed by seed",
+        "FSPO replayed on all recorded updates: of those that it clips and for which K LRE < 1, the share whose cosine "
+        "lies below the bound of LRE, seed by seed",
         f"{SUPPORTED}: its 95 % t interval over seeds ends below {100 * BELOW_BOUND:.0f} %. {NOT_SUPPORTED}: it begins "
-        f"above {100 * BELOW_BOUND:.0f} %. Else {UNDECIDED}",
-        "Updates of one seed are not independent, so seeds count. Methods are not pooled, and token ratios are not "
-        "what the theorem is about. For updates scaled by length the bound is algebra, not evidence. Our lemma assumes "
-        "that a clip only scales; the paper's theorem has a further assumption (bounded correlation) that is not "
-        "public, so a real clip below the bound speaks against our form",
+        f"above {100 * BELOW_BOUND:.0f} %. Else {UNDECIDED}, as where all seeds have one and the same share",
+        "Updates of one seed are not independent, so seeds count. One that nothing clips lies on its bound. Methods "
+        "are not pooled, and token ratios are not what the theorem is about. For updates scaled by length the bound is "
+        "algebra, not evidence. Our lemma assumes that a clip only scales; the paper's theorem has a further "
+        "assumption (bounded correlation) that is not public, so a real clip below the bound speaks against our form",
     ),
     Rule(
         "claim 3, flat clip rates",
         DATED,
         "the words of FSPO and of the methods of claim 1",
         f"{SUPPORTED}: FSPO is {FLAT} and every fixed range is {UNEVEN}. {NOT_SUPPORTED}: FSPO is {UNEVEN} or a fixed "
-        f"range is {FLAT}. Else {UNDECIDED}",
+        f"range is {FLAT}. Else {UNDECIDED}, as in claim 1",
         "A band flattens clip rates if they are flat with it and not flat without it; a slope smaller than a rival's "
         "is not flat",
     ),
@@ -98,10 +100,11 @@ RULES = (
         DATED,
         f"FSPO against {', '.join(PAPER_BASELINES)}, paired by seed, the mean over learning rates: the largest fall of "
         "the reward on the probe set below its earlier maximum; and collapsed runs, whose final accuracy on the mean "
-        "of sets lies below the base model's with its whole 95 % interval",
+        "of sets lies below the base model's with its whole 95 % interval, or whose reward or gradient norm is no "
+        "number",
         f"{SUPPORTED}: FSPO falls less than each of them (95 % t interval over seeds) and has no more collapsed runs. "
         f"{NOT_SUPPORTED}: it falls deeper than one (Holm), or collapses more often than one in significantly more "
-        f"seeds (sign test, Holm). Else {UNDECIDED}; without probes {NOT_TESTABLE}",
+        f"seeds (sign test, Holm). Else {UNDECIDED}, as where one of them was not run; without probes {NOT_TESTABLE}",
         "The reward of a training step depends on which problems were drawn, so its falls are mostly noise; the probe "
         "set and its noise are the same at every step and for every method. Runs of one seed at several rates are not "
         "independent. The spread over seeds is shown and not judged: few seeds do not determine a variance",
@@ -109,10 +112,12 @@ RULES = (
     Rule(
         "claim 5, accuracy",
         DATED,
-        f"accuracy of FSPO minus that of {', '.join(PAPER_BASELINES)}, on every set and on the mean of sets",
-        f"{SUPPORTED}: better than each on the mean (Holm) and worse than none on any set (Holm over baselines and "
-        f"sets). {NOT_SUPPORTED}: worse than one on the mean or on a set, or shown equal to one within "
-        f"{100 * MARGIN:.0f} point on the mean. Else {UNDECIDED}",
+        f"accuracy of FSPO minus that of {', '.join(PAPER_BASELINES)}, on the primary outcome (the mean of sets, "
+        "unless a recipe declares another) and on every other",
+        f"{SUPPORTED}: better than each on the primary outcome (Holm) and worse than none on another (Holm over "
+        f"baselines and outcomes). {NOT_SUPPORTED}: worse than one on any, or shown equal to one within "
+        f"{100 * MARGIN:.0f} point on the primary outcome. Else {UNDECIDED}, as with a single set, or where one of "
+        "them was not run",
         "The claim is about all baselines and several sets, and a mean of sets can hide opposite effects. The family "
         "is the paper's baselines; other methods are shown, not judged",
     ),
@@ -234,7 +239,7 @@ def steadiness_verdict(rivals: Sequence[Steadier]) -> str:
     signs = holm([float(binomtest(r.more, r.more + r.less).pvalue) if r.more > r.less else 1.0 for r in rivals]) < ALPHA
     if any((d and r.high < 0) or s for r, d, s in zip(rivals, deeper, signs, strict=True)):
         return NOT_SUPPORTED
-    if any(math.isnan(r.low) for r in rivals):
+    if any(math.isnan(r.fall) for r in rivals):
         return NOT_TESTABLE
     return SUPPORTED if all(r.low > 0 and r.collapsed <= r.rivals_collapsed for r in rivals) else UNDECIDED
 

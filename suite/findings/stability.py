@@ -102,7 +102,8 @@ def run_stability(curves: Mapping[str, Sequence[float | None]]) -> dict[str, flo
 
     broken         1 when a reward or gradient norm is not a number, else 0
     probe_fall     largest fall of the reward on the probe set below its earlier maximum; nan with fewer than two probes
-    spike_share    share of steps whose largest gradient norm, before the cut, exceeds 5 times the run's median
+    spike_share    share of steps whose largest gradient norm, before the cut, exceeds 5 times the run's median; nan
+                   where one is not a number
     entropy_drift  mean entropy of the last three steps minus that of the first three, nats a token
     length_ratio   mean response length of the last three steps over that of the first three
     """
@@ -113,7 +114,7 @@ def run_stability(curves: Mapping[str, Sequence[float | None]]) -> dict[str, flo
     return {
         "broken": float(not (np.isfinite(reward).all() and np.isfinite(norm).all())),
         "probe_fall": float(np.max(np.maximum.accumulate(probe) - probe)) if len(probe) > 1 else np.nan,
-        "spike_share": float(np.mean(norm > SPIKE * np.median(norm))),
+        "spike_share": float(np.mean(norm > SPIKE * np.median(norm))) if np.isfinite(norm).all() else np.nan,
         "entropy_drift": float(entropy[-WINDOW:].mean() - entropy[:WINDOW].mean()),
         "length_ratio": float(length[-WINDOW:].mean() / length[:WINDOW].mean()),
     }

@@ -57,11 +57,12 @@ def evenness(sums: Sums, seeds: np.ndarray) -> dict[str, np.ndarray]:
     `sums` per (seed, problem) cluster, over responses with a gradient: gradients, clipped, doublings (sums of log2 L)
     [..., clusters, bins]; n, x, xx, y, xy [..., clusters] with x = log2 L and y = clipped. `seeds` [clusters].
 
-    relative_slope      least-squares slope of `clipped` per doubling of the length, divided by the clip rate; with its
-                        95 % interval (_low, _high) and its 90 % interval (_low_90, _high_90), t from `Spread`
-    largest_deviation   max over length bins of |p(l) / p - 1|; _high: the largest upper limit of a bin, each one-sided
-                        95 %. All bins below a margin by these limits is a test of level 5 % that all are, since the
-                        farthest one alone must pass it (intersection-union)
+    relative_slope      least-squares slope of `clipped` per doubling of the length, divided by the clip rate p, or by
+                        1 - p where that is smaller; with its 95 % interval (_low, _high) and its 90 % interval
+                        (_low_90, _high_90), t from `Spread`
+    largest_deviation   max over length bins of |p(l) - p| / min(p, 1 - p); _high: the largest upper limit of a bin,
+                        each one-sided 95 %. All bins below a margin by these limits is a test of level 5 % that all
+                        are, since the farthest one alone must pass it (intersection-union)
     p_slope, p_bend     two-sided p of the slope, and of the parabola in log2 L through the bins' rates that is
                         orthogonal to the straight line: the slope is blind to a U, the bend is not
     p_even              min(1, 2 min(p_slope, p_bend)): Bonferroni over the two
@@ -76,9 +77,10 @@ def evenness(sums: Sums, seeds: np.ndarray) -> dict[str, np.ndarray]:
         influence = (sums["y"] - rate[..., None] * sums["n"]) / n[..., None]
         clipped_clusters = rarer * n**2 / (sums["n"] ** 2).sum(-1)
         slope, of_slope = _slope(sums)
-        relative = slope / rate
+        relative = slope / rarer
+        sign = np.where(rate <= 0.5, 1.0, -1.0)
         error, df = spread.errors(
-            (of_slope - relative[..., None] * influence) / rate[..., None], clipped_clusters=clipped_clusters
+            (of_slope - (sign * relative)[..., None] * influence) / rarer[..., None], clipped_clusters=clipped_clusters
         )
         found = {"relative_slope": relative}
         for name, level in (("", (1 + LEVEL) / 2), ("_90", ONE_SIDED)):
@@ -113,18 +115,21 @@ def _slope(sums: Sums) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _deviations(sums: Sums, rate: np.ndarray, influence: np.ndarray, spread: Spread) -> dict[str, np.ndarray]:
-    """The largest |p(l) / p - 1| over the bins, and the largest one-sided upper limit of one."""
+    """The largest |p(l) - p| / min(p, 1 - p) over the bins, and the largest one-sided upper limit of one."""
     n, y = sums["gradients"].sum(-2), sums["clipped"].sum(-2)
-    share, largest, highest = y / n / rate[..., None], np.zeros(rate.shape), np.zeros(rate.shape)
+    rarer = np.minimum(rate, 1 - rate)
+    off, largest, highest = (y / n - rate[..., None]) / rarer[..., None], np.zeros(rate.shape), np.zeros(rate.shape)
+    sign = np.where(rate <= 0.5, 1.0, -1.0)[..., None]  # how min(p, 1 - p) moves with p
     for i in range(n.shape[-1]):
         mine = sums["clipped"][..., i] - (y / n)[..., i, None] * sums["gradients"][..., i]
-        own = (mine / n[..., i, None] - share[..., i, None] * influence) / rate[..., None]
+        own = (mine / n[..., i, None] - influence - sign * off[..., i, None] * influence) / rarer[..., None]
         independent = n[..., i] ** 2 / (sums["gradients"][..., i] ** 2).sum(-1)
-        error, df = spread.errors(own, independent * np.minimum(rate, 1 - rate))
-        size = np.abs(share[..., i] - 1)
+        error, df = spread.errors(own, independent * rarer)
+        size = np.abs(off[..., i])
         used = n[..., i] > 0
         largest = np.where(used, np.fmax(largest, size), largest)
-        highest = np.where(used, np.fmax(highest, size + stdtrit(df, ONE_SIDED) * error), highest)
+        half = np.where(error > 0, stdtrit(df, ONE_SIDED) * error, 0.0)  # a bin without a spread is as far off as it is
+        highest = np.where(used, np.fmax(highest, size + half), highest)
     return {"largest_deviation": largest, "largest_deviation_high": highest}
 
 

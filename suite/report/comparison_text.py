@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -50,7 +49,9 @@ def report_text(report: Comparison) -> str:
         *_across_sets(report),
         "## What it cost",
         "Means over the runs of a method; peak memory of sampling / scoring / update / evaluation, the largest over "
-        "its runs. A point is one per cent of accuracy gained on the base model.",
+        "its runs. Seconds are the wall clock's, with whatever else the machine did: compare tokens and memory. A "
+        "point is one percentage point of accuracy gained on the base model; seconds a point stand where the gain's "
+        "interval lies above 0.",
         markdown(ledger_table(report.costs)),
         *_how_it_was_made(report),
         *_runs(report),
@@ -95,7 +96,11 @@ def _declared(report: Comparison) -> Iterator[str]:
     if set(tables.declared_rows(differences)["method"]) != {REFERENCE}:
         yield "None of those pairs was run here: all pairs of methods stand in their place."
     yield markdown(linked(tables.declared_table(differences)))
-    yield _bullets(tables.verdict_lines(differences))
+    yield _bullets([line for line in tables.verdict_lines(differences) if line.startswith("single sets")])
+    yield (
+        "All methods had one learning rate and one limit on the norm of a gradient, which acts on some methods at "
+        "nearly every update and on others rarely (see `Gradients that were cut`): differences are of whole recipes."
+    )
 
 
 def _claims(report: Comparison) -> Iterator[str]:
@@ -116,7 +121,7 @@ def _accuracies(report: Comparison) -> Iterator[str]:
         f"In per cent, avg@{config.evaluation.samples}, 95 % intervals over seeds and problems"
         f"{few_seeds(len(config.seeds))}. {CHECKPOINT_RULE} Beside the mean, over the sets: the mean length of a "
         "response in tokens, and the shares of responses cut at the token limit and without an answer, in per cent. "
-        "Every cell leads to the runs behind it."
+        "A row's first number leads to the list of its runs."
     )
     yield markdown(linked(accuracies_of(report)))
     notes = [f"`published`: {source}" for source in report.published_sources] + report.canary_lines
@@ -160,15 +165,12 @@ def _estimates(report: Comparison) -> Iterator[str]:
 
 
 def linked(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with every number a link to the runs of its row's method, the first word of the first column."""
-
-    def linked_cell(value: Any, anchor: str) -> Any:
-        return replace(value, link=anchor) if isinstance(value, Number) and value != ABSENT else value
-
+    """The table with the first number of each row a link to the runs of its method, which its first word names."""
     rows = []
     for row in table.to_dict("records"):
         anchor = slug(f"Runs of {str(next(iter(row.values()))).split()[0]}")
-        rows.append({name: linked_cell(value, anchor) for name, value in row.items()})
+        first = next((name for name, cell in row.items() if isinstance(cell, Number) and cell != ABSENT), None)
+        rows.append({name: replace(cell, link=anchor) if name == first else cell for name, cell in row.items()})
     return pd.DataFrame(rows, columns=table.columns)
 
 
@@ -197,6 +199,17 @@ def _across_sets(report: Comparison) -> Iterator[str]:
 
 def _clipping(report: Comparison) -> Iterator[str]:
     yield "## Who is clipped, by response length"
+    yield (
+        "All methods are replayed on the same recorded responses. `clipped` is the share of responses with a gradient "
+        "whose gradient the clip cuts, in per cent (the side of the band that the min makes active); `slope` its "
+        "change in points when the length doubles, over finished responses; `slope, all` takes truncated ones in, at "
+        "the length at which they were cut. `evenness` is the word of the rules: `flat` is shown by an equivalence "
+        "test, `uneven` by a test of slope and bend whose errors are the larger of two, over problems and over seeds; "
+        "the intervals of the slopes here are over problems. LRE, length reweighting error, is the largest relative "
+        "deviation of a length bin's acceptance from the mean one; beside it stands what chance alone would show. "
+        "`outside band` counts both sides, "
+        "and responses without a gradient. More in docs/reading-a-report.md."
+    )
     yield markdown(tables.fairness_table(rules.equal_rows_joined(report.fairness)))
     yield "![clip by length](clip_by_length.png)\n![acceptance](acceptance.png)"
 
@@ -208,8 +221,14 @@ def _null_update(report: Comparison) -> Iterator[str]:
     yield "## The null update"
     yield (
         "The start model scores the same responses twice, in micro-batches of other sizes: every log ratio is "
-        "noise, in nats. The largest share of responses that this puts outside a method's band is the column `null "
-        "update` of the accuracy table, which is left out where it is 0.0 for every method."
+        "noise, in nats. "
+        + (
+            "It puts no response outside the band of any method."
+            if not any(report.null_outside.values())
+            else "The largest share of responses that this puts outside a method's band is the column `null update` of "
+            "the accuracy table."
+        )
+        + " `sigma` is what the noise adds to the spread of S, in nats per square root of a token."
     )
     yield markdown(tables.noise_cells(noise_by_change(report.null_log)))
 
@@ -227,7 +246,13 @@ def _stability(report: Comparison) -> Iterator[str]:
 
 def _growth(report: Comparison) -> Iterator[str]:
     yield "## Is S what the theory says?"
-    yield markdown(report.arena.growth.round(5))
+    yield (
+        "S is the sequence log ratio of a response, in nats. The theory behind a band that grows as sqrt(L): its mean "
+        "is L times a drift, its variance L sigma^2, and it is Gaussian. `mean slope`, of S on L, is then the drift; "
+        "`variance slope`, of (S - L drift)^2 on L, is sigma^2; skewness and excess kurtosis are 0. `all` has the "
+        "responses without a gradient (A = 0), too."
+    )
+    yield markdown(tables.growth_table(report.arena.growth))
     yield "![growth](growth.png)"
     yield _bullets(report.growth_lines)
 

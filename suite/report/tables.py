@@ -17,7 +17,7 @@ from suite.statistics.frames import ABSENT, NOTHING, Number, heading, names_of, 
 from suite.statistics.verdicts import EXPLORATORY, NO_VARIATION, PRIMARY, SETS, UNDECIDED
 from suite.types import EvalResult
 
-FAIRNESS = ("clipped", "clip slope", "outside band", "outside slope", "LRE noise", "LRE max", "LRE mean", "evenness")
+FAIRNESS = ("clipped", "slope", "slope, all", "evenness", "LRE", "LRE by chance", "outside band", "its slope")
 EMPTY = {NOTHING, "not public", NOT_RECORDED}
 """Cells that say nothing: a column of nothing else is left out."""
 
@@ -200,14 +200,27 @@ def verdict_lines(differences: pd.DataFrame) -> list[str]:
         for r in sets
         if r["verdict"] not in (UNDECIDED, NO_VARIATION)
     ]
-    smallest = min((r["minimum_detectable"] for r in sets if not math.isnan(r["minimum_detectable"])), default=math.nan)
-    best = " on the best set" if smallest <= 1 else ""
-    said = "; ".join(decided) or f"no difference survives the correction; {detectable_words(smallest)}{best}"
+    found = [r["minimum_detectable"] for r in sets if not math.isnan(r["minimum_detectable"])]
+    said = "; ".join(decided) or f"no difference survives the correction; {detectable_words(*spanned(found))}"
     return [*lines, f"single sets, a family of {len(sets)}: {said}"]
 
 
-def detectable_words(points: float) -> str:
-    """What the design could have found, or that one seed cannot say it."""
+def spanned(values: Sequence[float]) -> tuple[float, ...]:
+    """The smallest and the largest, once where they are shown alike; nan alone for nothing.
+
+    >>> spanned([0.2, 0.1, 0.3]), spanned([0.101, 0.1]), spanned([])
+    ((0.1, 0.3), (0.1,), (nan,))
+    """
+    low, high = min(values, default=math.nan), max(values, default=math.nan)
+    return (low,) if not values or percent(low) == percent(high) else (low, high)
+
+
+def detectable_words(points: float, most: float | None = None) -> str:
+    """What the design could have found, or that one seed cannot say it; `most` on the set that needs most."""
+    if most is not None and most <= 1:
+        return (
+            f"a true difference of {percent(points)} to {percent(most)} points, by set, would be found with 80 % power"
+        )
     if math.isnan(points):
         return "one seed does not show how much seeds differ"
     if points > 1:
@@ -230,28 +243,51 @@ def _seeds(count: int) -> str:
 
 def fairness_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Rows method and range: clipped and outside-band share in per cent, each with its slope in points per doubling of
-    length, LRE, sentence.
+    length, the word of the rules, LRE.
 
-    `summary` as `suite.replay.fairness.fairness_summary` returns it. LRE cells are no percentages; "LRE noise" is what
-    equal acceptance would show by chance.
+    `summary` as `suite.findings.rules.with_words` returns it. LRE cells are no percentages; "LRE by chance" is what
+    equal acceptance would show.
     """
     rows = []
     for r in records(summary):
         row = {"method": r["method"], "range": r["range"]}
         if not r.get("band", True):
-            rows.append(row | dict.fromkeys(FAIRNESS[:-1], ABSENT) | {FAIRNESS[-1]: "no band"})
+            rows.append(row | dict.fromkeys(FAIRNESS, ABSENT) | {"evenness": "no band"})
             continue
         cells = (
             _share(r, "mean_clipped"),
             _share(r, "clipped_slope", sign=True),
+            _share(r, "all_clipped_slope", sign=True),
+            r["word"],
+            _plain(r, "lre_max"),
+            Number.of(r["lre_noise"], ".3f"),
             _share(r, "mean_outside_band"),
             _share(r, "outside_slope", sign=True),
-            Number.of(r["lre_noise"], ".3f"),
-            _plain(r, "lre_max"),
-            _plain(r, "lre_mean"),
-            r["sentence"].split(":")[0],
         )
         rows.append(row | dict(zip(FAIRNESS, cells, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def growth_table(growth: pd.DataFrame) -> pd.DataFrame:
+    """Rows the signs of the advantage: drift, sigma and the slopes of mean and variance with intervals, shape of S.
+
+    `growth` as `suite.replay.growth.growth_summary` returns it.
+    """
+
+    def cell(row: Mapping[str, Any], name: str) -> Number:
+        value, low, high = (Number.of(row[f"{name}{end}"], ".3g") for end in ("", "_low", "_high"))
+        return Number(f"{value} [{low}, {high}]")
+
+    rows = [
+        {"sign": r["sign"], "responses": r["responses"], "drift": cell(r, "drift"), "mean slope": cell(r, "mean_slope")}
+        | {
+            "sigma": cell(r, "sigma"),
+            "sigma^2": Number.of(r["sigma"] ** 2, ".3g"),
+            "variance slope": cell(r, "var_slope"),
+        }
+        | {"skewness": Number.of(r["skewness"], ".1f"), "excess kurtosis": Number.of(r["excess_kurtosis"], ".1f")}
+        for r in records(growth)
+    ]
     return pd.DataFrame(rows)
 
 

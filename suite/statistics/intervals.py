@@ -26,11 +26,12 @@ MEASURED_FAMILY = (
 
 
 def few_seeds(seeds: int) -> str:
-    """ ", few seeds (measured coverage .92)" for at most 5 seeds, "" for more; one seed has no coverage to speak of."""
+    """ ", few seeds (they covered .92 when measured)" for at most 5 seeds, "" for more; one seed has no coverage."""
     if seeds > FEW_SEEDS:
         return ""
     measured = MEASURED_COVERAGE.get(seeds)
-    return ", few seeds" + ("" if measured is None else f" (measured coverage {measured:.2f})".replace("0.", "."))
+    said = "" if measured is None else f" (they covered {measured:.2f} when measured)".replace("0.", ".")
+    return f", few seeds{said}"
 
 
 def exact_limits(value: float, problems: int) -> tuple[float, float]:
@@ -67,13 +68,15 @@ def wilson_limits(value: float, trials: float, df: float = float("inf")) -> tupl
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % t interval of the mean of independent values; nan for fewer than two.
+    """95 % t interval of the mean of independent values; nan for fewer than two, or for values that do not differ.
+
+    Equal values do not show how far others would lie apart.
 
     >>> [round(x, 3) for x in t_interval(np.array([0.1, 0.2, 0.3]))]
     [-0.048, 0.448]
     """
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) == 0:
         return math.nan, math.nan
     middle, error = float(np.mean(values)), float(sem(values))
-    low, high = (middle, middle) if error == 0 else t.interval(LEVEL, len(values) - 1, middle, error)
+    low, high = t.interval(LEVEL, len(values) - 1, middle, error)
     return float(low), float(high)

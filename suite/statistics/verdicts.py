@@ -6,8 +6,9 @@
     undecided              else; always said with the difference that the design finds with 80 % power
     exploratory            outside the declared families: unadjusted intervals, no verdict
 
-Families: the declared pairs on the primary outcome; the declared pairs times all other outcomes (single sets). Each
-error, a false "better" or "worse" anywhere in a family, and a false "equal" anywhere in it, is held to 5 %.
+Families: the declared pairs on the primary outcome; the declared pairs times all other outcomes (single sets). A pair
+without a p-value (no variation, one seed) counts in its family, whose size the data do not decide. Each error, a false
+"better" or "worse" anywhere in a family, and a false "equal" anywhere in it, is held to 5 %.
 
 Reasons. The rule before this one called an interval around 0 "no difference found" or "under-powered" by the power
 that the same data were estimated to have: [-1.09, +0.21] was the first, [-1.0, +0.9] the second. Observed power is a
@@ -48,15 +49,15 @@ def equal_words(margin: float = MARGIN) -> str:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values adjusted for testing several methods at once (Holm's step-down); nan stays nan and does not count.
+    """p-values adjusted for testing several methods at once (Holm's step-down); nan stays nan, and counts as a test.
 
-    >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
-    [0.03, 0.06, 0.06]
+    >>> holm([0.01, 0.04, 0.03]).round(2).tolist(), holm([0.01, float("nan")]).round(2).tolist()
+    ([0.03, 0.06, 0.06], [0.02, nan])
     """
     p = np.asarray(p_values, float)
     adjusted = np.full_like(p, np.nan)
     order = [i for i in np.argsort(p, kind="stable") if not np.isnan(p[i])]
-    steps = [(len(order) - rank) * p[i] for rank, i in enumerate(order)]
+    steps = [(len(p) - rank) * p[i] for rank, i in enumerate(order)]
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if order else []
     return adjusted
 
@@ -98,14 +99,13 @@ def by_the_rule(
     made = [_alone(row, declared, primary, margin) for row in rows]
     for family in (PRIMARY, SETS):
         part = [row for row in made if row["family"] == family]
-        tests = sum(not np.isnan(row["p"]) for row in part)
         adjusted = zip(part, holm([r["p"] for r in part]), holm([r["p_equal"] for r in part]), strict=True)
         for row, p_holm, p_equal_holm in adjusted:
             row |= {"p_holm": float(p_holm), "p_equal_holm": float(p_equal_holm)}
             row["verdict"] = verdict(row["difference"], row["low"], p_holm, p_equal_holm, margin)
         for task in dict.fromkeys(row["task"] for row in part):
             outcome = [row for row in part if row["task"] == task and not np.isnan(row["p"])]
-            found = _detectable(outcome, tests)
+            found = _detectable(outcome, len(part))
             for row in outcome:
                 row["minimum_detectable"] = found
     others = [name for name in (made[0] if made else {}) if name not in COLUMNS]

@@ -81,8 +81,9 @@ def test_flattening(words: dict[str, str], verdict: str) -> None:
 
 def test_what_was_measured_has_the_interval_that_decides_and_lre_after_its_noise() -> None:
     found = reweighting(fairness(rloo=UNEVEN, gspo=UNEVEN), METHODS, "replays of 2 cells")
-    assert "rloo uneven (slope -5.0 points, -50 [-55, -45] % of its clip rate, p < .0001;" in found.measured
-    assert "by chance LRE would be 0.040, it is 0.060" in found.measured
+    assert "rloo uneven (slope -5.0 points, -50.0 [-55.0, -45.0] % of its clip rate, a bin off by" in found.measured
+    assert "a bin off by at most 20 % of it, p < .0001; with truncated" in found.measured
+    assert "LRE 0.060, by chance 0.040" in found.measured
     assert found.runs == "replays of 2 cells"
     assert "seeds" not in found.measured
 
@@ -94,7 +95,7 @@ def test_few_seeds_and_own_cells_are_named_and_equal_rows_are_one() -> None:
     assert text.startswith("gspo = luspo uneven (")
     assert "seeds: 2, which says little of others" in text
     assert text.endswith(
-        "Own ranges in own cells: gspo = luspo flat (slope +0.1 points, +1 [-4, +6] % of its clip rate)"
+        "Own ranges in own cells: gspo = luspo flat (slope +0.1 points, +1.0 [-4.0, +6.0] % of its clip rate)"
     )
 
 
@@ -131,6 +132,14 @@ def test_the_first_demo_large_does_not_support_flat_clip_rates() -> None:
     assert reweighting(frame, METHODS, "x").verdict == SUPPORTED
 
 
+def test_one_seed_and_a_range_that_could_not_be_matched_decide_nothing() -> None:
+    words = fairness(fspo=FLAT, rloo=UNEVEN, gspo=UNEVEN)
+    assert flattening(words, METHODS, "x").verdict == SUPPORTED
+    assert flattening(words.assign(seeds=1), METHODS, "x").verdict == UNDECIDED
+    unmatched = words[(words["method"] != "gspo") | (words["range"] != "matched")]
+    assert reweighting(unmatched, METHODS, "x").verdict == UNDECIDED
+
+
 def test_fspos_lre_was_no_smaller_than_rloos() -> None:
     for runs in ("demo", "demo-large"):
         row = first_runs(runs).set_index("method")
@@ -147,7 +156,13 @@ def bounds(shares: dict[str, list[int]], updates: int = 100, silent: int = 10) -
         for seed, below in enumerate(by_seed):
             for i in range(updates + silent):
                 short = i < below
-                row = {"method": method, "seed": seed, "bound": 0.5 if i < updates else math.nan, "scaled": 0.9}
+                row = {
+                    "method": method,
+                    "seed": seed,
+                    "bound": 0.5 if i < updates else math.nan,
+                    "scaled": 0.9,
+                    "lre": 0.1,
+                }
                 rows.append(row | {"violated": float(short), "cosine": 0.4 - 0.01 * i if short else 0.8})
     return pd.DataFrame(rows)
 
@@ -158,7 +173,7 @@ def bounds(shares: dict[str, list[int]], updates: int = 100, silent: int = 10) -
         ([1, 2, 3, 2], SUPPORTED),
         ([20, 22, 21, 20], NOT_SUPPORTED),
         ([3, 6, 4, 5], UNDECIDED),
-        ([1, 1], SUPPORTED),
+        ([1, 1], UNDECIDED),  # equal shares do not show how far others would lie apart
         ([2, 30], UNDECIDED),
         ([1], NOT_TESTABLE),
     ],
@@ -178,10 +193,18 @@ def test_bounding_has_a_row_a_method_and_leaves_token_ratios_out() -> None:
     assert row["largest_shortfall"] == pytest.approx(0.14)
     assert row["median_shortfall"] == pytest.approx(np.median([0.1, 0.11, 0.12, 0.1, 0.11, 0.12, 0.13, 0.14]))
     measured = bounding(found, "x").measured
-    assert measured.startswith("holds for updates scaled by length (algebra, not evidence); real clips")
-    assert "in fspo 4.0 [0.0, 16.7] % of 200, by at most 0.14, median 0.11; gspo 30.0" in measured
+    assert measured.startswith("the bound holds for updates scaled by length (algebra, not evidence); real clips")
+    assert "fspo 4.0 [0.0, 16.7] % (a mean over 2 seeds, 200 updates; their cosine is short of it by" in measured
+    assert "by 0.11 in the median, 0.14 at most); gspo 30.0" in measured
     assert "ppo" not in measured
     assert found["sequence"].tolist() == [False, False, True, True]
+
+
+def test_updates_that_nothing_clips_are_no_evidence_for_the_bound() -> None:
+    frame = bounds({"fspo": [30, 31]})
+    trivial = bounds({"fspo": [0, 0]}, updates=900).assign(lre=0.0, cosine=1.0, bound=1.0, violated=0.0)
+    both = bound_summary(pd.concat([frame, trivial]), METHODS).iloc[0]
+    assert (both["with_bound"], both["below"]) == (200, pytest.approx(0.305))
 
 
 def test_bounding_is_silent_without_bounds() -> None:
@@ -206,10 +229,15 @@ def trained(seeds: int = 8, rates: int = 3, probes: bool = True, **means: float)
     return pd.DataFrame(rows)
 
 
+FALLS = {"fspo": 0.1, "rloo": 0.2, "grpo": 0.25, "gspo": 0.15, "gspo_wide": 0.3}
+
+
 @pytest.mark.parametrize(
     ("means", "verdict"),
     [
-        ({"fspo": 0.1, "rloo": 0.2, "gspo": 0.15, "ppo": 0.01}, SUPPORTED),  # PPO is not the paper's
+        (FALLS | {"ppo": 0.01}, SUPPORTED),  # PPO is not the paper's
+        ({name: FALLS[name] for name in ("fspo", "rloo", "gspo")}, UNDECIDED),  # two of four say nothing of all
+        (FALLS | {"gspo": 0.05}, NOT_SUPPORTED),
         ({"fspo": 0.1, "rloo": 0.2, "gspo": 0.05}, NOT_SUPPORTED),
         ({"fspo": 0.1, "rloo": 0.2, "gspo": 0.1}, UNDECIDED),
         ({"rloo": 0.2, "gspo": 0.1}, NOT_TESTABLE),
@@ -226,14 +254,21 @@ def test_steadiness_counts_a_seed_once_whatever_its_rates() -> None:
     # Gaps of .105 and .095: 12.7 standard errors of .005 about .1.
     assert steadiness(two, "x").measured.startswith("largest fall on the probe set")
     assert "rloo +10.0 [+3.6, +16.4]" in steadiness(two, "x").measured
-    assert steadiness(trained(1, fspo=0.1, rloo=0.2), "x").verdict == NOT_TESTABLE
+    assert steadiness(trained(1, fspo=0.1, rloo=0.2), "x").verdict == UNDECIDED
+
+
+@pytest.mark.parametrize("ours", [0.1, 0.5])
+def test_equal_gaps_of_all_seeds_decide_nothing(ours: float) -> None:
+    frame = trained(2, 1, **FALLS)
+    frame["probe_fall"] = frame["method"].map({**FALLS, "fspo": ours})
+    assert steadiness(frame, "x").verdict == UNDECIDED
 
 
 def test_steadiness_without_probes_still_counts_collapses() -> None:
     frame = trained(probes=False, fspo=0.1, rloo=0.2)
     found = steadiness(frame, "x")
     assert found.verdict == NOT_TESTABLE
-    assert "runs that end below the base model: fspo 0, rloo 0 of 24" in found.measured
+    assert "with its whole interval): fspo 0, rloo 0 of 24" in found.measured
     assert "falls on the probe set are not testable here" in found.measured
     assert "spread of final accuracy over seeds, points: fspo 2.4 [1.6, 5.0]" in found.measured
     fallen = frame.assign(collapsed=(frame["method"] == "fspo").astype(float))
@@ -243,12 +278,12 @@ def test_steadiness_without_probes_still_counts_collapses() -> None:
 # --- accuracy -------------------------------------------------------------------------------------
 
 
-def differences(*rows: tuple[str, str, str, str], **columns: float) -> pd.DataFrame:
-    """(method, reference, set, verdict)."""
+def differences(*rows: tuple[str, str, str, str], primary: str = "mean", **columns: float) -> pd.DataFrame:
+    """(method, reference, outcome, verdict)."""
     return pd.DataFrame(
         [
             {"method": m, "reference": r, "task": task, "difference": -0.03, "low": -0.04, "high": -0.02}
-            | {"verdict": verdict}
+            | {"verdict": verdict, "family": "primary" if task == primary else "sets"}
             | columns
             for m, r, task, verdict in rows
         ]
@@ -259,20 +294,28 @@ def against(rivals: dict[str, str], task: str = "mean") -> list[tuple[str, str, 
     return [("fspo", rival, task, verdict) for rival, verdict in rivals.items()]
 
 
-BETTER_THAN_ALL = {"rloo": "better", "grpo": "better", "gspo": "better, few seeds (measured coverage .92)"}
+BETTER_THAN_ALL = {
+    "rloo": "better",
+    "grpo": "better",
+    "gspo_wide": "better",
+    "gspo": "better, few seeds (said of them)",
+}
+GCD = ("fspo", "rloo", "gcd", "undecided")
 
 
 @pytest.mark.parametrize(
     ("rows", "verdict"),
     [
-        (against(BETTER_THAN_ALL), SUPPORTED),
+        ([GCD, *against(BETTER_THAN_ALL)], SUPPORTED),
+        (against(BETTER_THAN_ALL), UNDECIDED),  # a single set is not several
+        ([GCD, *against(dict.fromkeys(("rloo", "grpo", "gspo"), "better"))], UNDECIDED),  # three of four
         (against(BETTER_THAN_ALL | {"gspo": "better before Holm's correction"}), UNDECIDED),
         (against(BETTER_THAN_ALL | {"gspo": "undecided"}), UNDECIDED),
         (against(BETTER_THAN_ALL | {"gspo": "equal within 1 point"}), NOT_SUPPORTED),
         (against({"gspo": "worse"}, "gcd") + against(BETTER_THAN_ALL), NOT_SUPPORTED),
         (against({"gspo": "equal within 1 point"}, "gcd") + against(BETTER_THAN_ALL), SUPPORTED),
-        (against(BETTER_THAN_ALL | {"luspo": "worse", "ppo": "worse", "base": "worse"}), SUPPORTED),
-        ([("grpo", "fspo", "mean", "worse")], SUPPORTED),
+        ([GCD, *against(BETTER_THAN_ALL | {"luspo": "worse", "ppo": "worse", "base": "worse"})], SUPPORTED),
+        ([GCD, *((rival, "fspo", "mean", "worse") for rival in BETTER_THAN_ALL)], SUPPORTED),
         ([("grpo", "fspo", "mean", "better")], NOT_SUPPORTED),
         ([("fspo", "base", "mean", "better"), ("rloo", "grpo", "mean", "better")], NOT_TESTABLE),
     ],
@@ -288,11 +331,18 @@ def test_superiority_is_signed_from_fspos_side_and_prints_holms_p() -> None:
     found = superiority(frame, "x")
     assert found.measured == (
         "mean of sets, points ahead of grpo +3.0 [+2.0, +4.0] (better, p < .0001); single sets: add worse, p < .0001 "
-        "against grpo"
+        "against grpo; not run: rloo, gspo, gspo_wide"
     )
     assert found.verdict == NOT_SUPPORTED
-    alone = superiority(differences(("fspo", "grpo", "add", "equal within 1 point"), p_equal_holm=0.01), "x")
-    assert alone.measured == "add, points ahead of grpo -3.0 [-4.0, -2.0] (equal within 1 point, p .0100)"
+    alone = differences(("fspo", "grpo", "add", "equal within 1 point"), primary="add", p_equal_holm=0.01)
+    said = "add, points ahead of grpo -3.0 [-4.0, -2.0] (equal within 1 point, p .0100); not run"
+    assert superiority(alone, "x").measured.startswith(said)
+
+
+def test_superiority_judges_the_primary_outcome_that_was_declared() -> None:
+    rows = [*against(BETTER_THAN_ALL, "gcd"), *against(dict.fromkeys(BETTER_THAN_ALL, "undecided"))]
+    assert superiority(differences(*rows, primary="gcd"), "x").verdict == SUPPORTED
+    assert superiority(differences(*rows), "x").verdict == UNDECIDED
 
 
 def test_the_table_numbers_the_claims() -> None:

@@ -31,9 +31,9 @@ def test_one_run_that_lacks_the_share_leaves_it_unknown() -> None:
 @pytest.mark.parametrize(
     ("shares", "words"),
     [
-        ((1.0, 0.3, 0.0), "it acts on at least 95 % of the updates of a; on some of b (30.0 %); on at most 5 % of c."),
-        ((0.95, 0.96, 1.0), "it acts on at least 95 % of the updates of a, b, c."),
-        ((0.0, 0.05, 0.051), "it acts on some of c (5.1 %); on at most 5 % of a, b."),
+        ((1.0, 0.3, 0.0), "their direction alone: here a (100.0 %)."),
+        ((0.9, 0.96, 0.899), "here a (90.0 %), b (96.0 %)."),
+        ((0.0, 0.05, 0.5), "here none."),
     ],
 )
 def test_the_sentence_says_on_whom_it_acts(shares: tuple[float, ...], words: str) -> None:

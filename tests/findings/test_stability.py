@@ -156,7 +156,7 @@ def run(method: str, seed: int, **costs: float) -> RunResult:
 
 def differences(**points: float) -> pd.DataFrame:
     rows = [
-        {"method": m, "reference": "base", "task": task, "difference": x / 100 * scale}
+        {"method": m, "reference": "base", "task": task, "difference": x / 100 * scale, "low": x / 100 * scale - 0.02}
         for m, x in points.items()
         for task, scale in (("add", 9), ("mean", 1))
     ]
@@ -172,13 +172,13 @@ def test_the_ledger_adds_phases_and_divides_by_points() -> None:
         run("a", 1, **costs, **{**peaks, f"{PEAK}update": 2.0}),
         run("b", 0, **costs),
     ]
-    found = ledger(runs, differences(a=5.0, b=-1.0)).set_index("method")
+    found = ledger(runs, differences(a=5.0, b=1.0)).set_index("method")
     assert found.loc["a", "seconds"] == pytest.approx(10)
     assert found.loc["a", "tokens"] == pytest.approx(150)
     assert found.loc["a", "seconds_per_point"] == pytest.approx(2)
     assert found.loc["a", "peak_gib_update"] == 2.0
     assert np.isnan(found.loc["b", "peak_gib_update"])
-    assert np.isnan(found.loc["b", "seconds_per_point"])  # nothing was gained
+    assert np.isnan(found.loc["b", "seconds_per_point"])  # its interval reaches below 0
     shown = ledger_table(found.reset_index()).set_index("method")
     assert str(shown.loc["b", "peak, GiB"]) == "– / – / – / –"
     assert str(shown.loc["a", "s a point"]) == "2.0"

@@ -72,6 +72,8 @@ def observe(rows: Sequence[Row], hyper: Any, state: State) -> dict[str, float]:
     if not rows:
         return dict(state)
     sums = [log_ratio_sum(row) for row in rows]
+    if hyper.target_clip_rate is not None and not any(sums):
+        return dict(state)
     lengths = [len(counted(row.mask)) for row in rows]
     ratios = [log_ratio(row, t) for row in rows if is_accepted(row, hyper, state) for t in counted(row.mask)]
     drift = state.get("drift", 0.0)
@@ -198,6 +200,12 @@ MUTANTS = [
         "fspo/band.py",
         "kl = masked(kl_k3(token_log_ratio(batch).detach()), batch.response_mask)",
         "kl = masked(-token_log_ratio(batch).detach(), batch.response_mask)",
+    ),
+    Mutant(
+        "a width of 0 from a step that moved nothing",
+        "fspo/band.py",
+        "if not lengths.any() or (hyper.target_clip_rate is not None and not s.any()):",
+        "if not lengths.any():",
     ),
     Mutant("KL of all responses", "fspo/band.py", "accepted = (low <= s) & (s <= high)", "accepted = lengths > 0"),
     Mutant(

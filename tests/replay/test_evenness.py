@@ -131,3 +131,21 @@ def test_worlds_side_by_side_are_the_worlds_alone() -> None:
     for i, part in enumerate(parts):
         for name, value in evenness(part, seeds).items():
             assert together[name][i] == pytest.approx(float(value), rel=1e-9), name
+
+
+def test_what_is_said_of_clipping_is_said_of_accepting() -> None:
+    """Shares are of the rarer of the two: y and 1 - y have mirrored slopes, and equal deviations, limits and p."""
+    data = made()
+    one, other = (evenness(sums_of(part), data["seed"]) for part in (data, {**data, "y": 1 - data["y"]}))
+    assert other["relative_slope"] == pytest.approx(-one["relative_slope"], rel=1e-9)
+    assert other["relative_slope_high_90"] == pytest.approx(-one["relative_slope_low_90"], rel=1e-9)
+    for name in ("largest_deviation", "largest_deviation_high", "p_slope", "p_bend", "p_even"):
+        assert other[name] == pytest.approx(one[name], rel=1e-9), name
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_bin_in_which_nothing_is_clipped_is_as_far_off_as_it_is(seeds: int) -> None:
+    data = made(seeds=seeds, rate=lambda x: np.where((x >= 3) & (x < 5), 0.0, 0.36))
+    found = evenness(sums_of(data), data["seed"])
+    assert found["largest_deviation"] == 1.0
+    assert found["largest_deviation_high"] >= 1.0

@@ -36,9 +36,9 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p: list[float]) -> No
         assert {i for i in range(len(p)) if adjusted[i] <= level} == rejected
 
 
-def test_holm_leaves_nan_out_of_the_count() -> None:
+def test_holm_counts_what_has_no_p_value() -> None:
     adjusted = holm([0.02, math.nan, 0.03])
-    assert adjusted[[0, 2]].tolist() == [0.04, 0.04]
+    assert adjusted[[0, 2]].tolist() == [0.06, 0.06]
     assert math.isnan(adjusted[1])
 
 
