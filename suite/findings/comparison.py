@@ -208,9 +208,11 @@ class Comparison:
     @cached_property
     def claims(self) -> list[claims.Claim]:
         """The five claims of the paper's abstract, each with what these runs say of it."""
-        replays = f"replays of {len(replayed_cells(self.config, self.out))} cells"
-        trained = f"{len(self.runs)} cells"
-        swept = trained if len(self.sweep) == 1 else f"{len(self.stability)} cells at {len(self.sweep)} learning rates"
+        replays = f"replays of {len(replayed_cells(self.config, self.out))} runs"
+        judged = (REFERENCE, *PAPER_BASELINES)
+        trained = f"{sum(run.method in judged for run in self.runs)} runs"
+        at_all_rates = sum(name in judged for name in self.stability["method"])
+        swept = trained if len(self.sweep) == 1 else f"{at_all_rates} runs at {len(self.sweep)} learning rates"
         return [
             claims.reweighting(self.fairness, self.methods, replays),
             claims.bounding(self.bound_summary, replays),
@@ -221,17 +223,12 @@ class Comparison:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every tidy table, by file name; rows of methods carry the digest of the method's card."""
-        arena, stats = self.arena, self.statistics
-        noise = (
-            {}
-            if self.null_log is None
-            else {
-                "null_update": noise_by_change(self.null_log),
-                "null_update_clips": noise_clips(self.methods, self.null_log),
-            }
-        )
+        return self.tables_of_results() | self.tables_of_replays()
+
+    def tables_of_results(self) -> dict[str, pd.DataFrame]:
+        """The tables that need the results of the runs alone, not what their updates saw."""
+        stats = self.statistics
         frames = {
-            "claims": claims.claims_table(self.claims),
             "accuracy": stats.accuracies,
             "differences": stats.differences,
             "by_seed": stats.by_seed,
@@ -239,6 +236,20 @@ class Comparison:
             "interquartile_means": self.profiles[0],
             "profiles": self.profiles[1],
             "curves": self.curves,
+            "stability": self.stability,
+            "learning_rates": self.gains,
+            "gradient_cuts": self.gradient_cuts,
+            "costs": self.costs,
+        }
+        if not self.running_estimates.empty:
+            frames["running_estimates"] = self.running_estimates
+        return self._with_cards(frames)
+
+    def tables_of_replays(self) -> dict[str, pd.DataFrame]:
+        """The tables that replay methods on the update logs. UserError where a cell keeps none."""
+        arena = self.arena
+        frames = {
+            "claims": claims.claims_table(self.claims),
             "clip_by_length": arena.by_length,
             "clip_by_length_and_sign": arena.by_length_and_sign,
             "fairness": self.fairness,
@@ -246,17 +257,20 @@ class Comparison:
             "growth": arena.growth,
             "growth_by_length": arena.growth_bins,
             "growth_quantiles": arena.quantiles,
-            "stability": self.stability,
-            "learning_rates": self.gains,
-            "gradient_cuts": self.gradient_cuts,
-            "costs": self.costs,
-            **noise,
-            **({} if self.running_estimates.empty else {"running_estimates": self.running_estimates}),
         }
-        for name, frame in frames.items():
-            if "method" in frame:
-                frames[name] = frame.assign(card=[self.cards.get(method) for method in frame["method"]])
-        return frames
+        if self.null_log is not None:
+            frames["null_update"] = noise_by_change(self.null_log)
+            frames["null_update_clips"] = noise_clips(self.methods, self.null_log)
+        return self._with_cards(frames)
+
+    def _with_cards(self, frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        """The tables, those with a method with the digest of its card."""
+        return {
+            name: frame.assign(card=[self.cards.get(method) for method in frame["method"]])
+            if "method" in frame
+            else frame
+            for name, frame in frames.items()
+        }
 
 
 def as_trained(method: Method, stored: Mapping[str, Any]) -> Method:

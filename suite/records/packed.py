@@ -81,7 +81,10 @@ def read_updates(cell: Path) -> UpdateLog:
     """
     paths = update_files(cell)
     if not paths:
-        raise UserError(f"{cell}: no recorded updates; give the --out folder of a finished fspo compare")
+        raise UserError(
+            f"{cell}: its update logs are not here, so no method can be replayed on it; the command in the folder's "
+            "comparison.json makes them again, into another --out folder"
+        )
     if paths[0].name == UPDATES:
         return UpdateLog.from_table(pq.read_table(paths[0]))
     return UpdateLog.concat([UpdateLog.load(path) for path in paths])
