@@ -2,8 +2,8 @@
 
 A few-shot start is common to all prompts, a problem's prompt to all of its responses. As a tree of nodes (common
 start, rest of a prompt, response), laid one behind the other in a row, every token attends to the nodes on its path
-and, causally, to its own: the same hidden states as sequence by sequence, from a fraction of the tokens. Prefix sharing is
-known from inference engines and, in training, from Prefix Grouper (arXiv 2506.05433); this layout is ours.
+and, causally, to its own: the same hidden states as sequence by sequence, from a fraction of the tokens. Prefix sharing
+is known from inference engines and, in training, from Prefix Grouper (arXiv 2506.05433); this layout is ours.
 """
 
 from __future__ import annotations
