@@ -97,7 +97,7 @@ $(RAY): pyproject.toml $(CONSTRAINTS) | $(CORE)
 	@$(call install,.[ray])
 	@touch $@
 
-demo: $(CORE)  ## train five methods on identical rollouts and print the comparison (under 10 minutes)
+demo: $(CORE)  ## train seven methods from the same rollouts and print the comparison (about 6 minutes on two cores)
 	$(BIN)/fspo compare demo --out $(OUT)
 	@echo; echo "The table is in $(OUT)/report.md, its CSV files and figures beside it."
 

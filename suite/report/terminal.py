@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WIDE = 180
 LINES, COLUMNS = 40, 100
 """The screen that a comparison ends with."""
-CANARIES, VERDICTS = 2, 9
+CANARIES, VERDICTS = 2, 10
 """Lines of a kind on that screen."""
 
 
