@@ -34,8 +34,8 @@ def _tail(count: int, mean: int) -> list[int]:
 
 
 FEW_SHOT: Mapping[str, tuple[int, int]] = {"fewshot": (235, 42), "fewshot-long": (455, 61)}
-"""Tokens of a prompt that all problems have in common, and of the problem's own, on average: as the recipes ask svamp and
-gsm8k of SmolLM2, four worked examples and the question."""
+"""Tokens of a prompt that all problems have in common, and of the problem's own, on average: as the recipes ask svamp
+and gsm8k of SmolLM2, four worked examples and the question."""
 MIXES: Mapping[str, Callable[[int, int], list[int]]] = {
     "equal": _equal,
     "spread": _spread,

@@ -16,8 +16,9 @@ from suite.types import Rollout
 
 SHORTEST = 8
 """Fewest tokens that are worth a node of their own: random words in common would cut prompts into crumbs."""
-SAVING = 0.2
-"""Share of the tokens that a tree must save to be used; the layout of sequences is simpler and has fewer calls."""
+SAVING = 0.4
+"""Share of the tokens that a tree must save to be used: few-shot prompts save more, bare questions less, for which the
+layout of sequences is simpler and takes fewer calls."""
 
 Tokens = tuple[int, ...]
 

@@ -160,22 +160,3 @@ def test_a_path_longer_than_a_window_is_refused() -> None:
     packed_attention(None, *states, None, packing=batch.packing, sliding_window=batch.packing.longest)
     with pytest.raises(UserError, match="attention window"):
         packed_attention(None, *states, None, packing=batch.packing, sliding_window=batch.packing.longest - 1)
-
-
-def test_the_kernel_attends_to_paths_as_the_nodes_do(cuda) -> None:
-    """One call of the kernel for variable lengths in half precision, against the CPU's float32, with gradients."""
-    from suite.policy.packed_attention import packed_attention
-
-    batch, draw = pack_tree(some(), range(12), "cuda"), torch.Generator().manual_seed(0)
-    on_cpu, tokens = pack_tree(some(), range(12), "cpu"), batch.input_ids.shape[1]
-    rounded = [torch.randn(1, heads, tokens, 16, generator=draw).bfloat16() for heads in (4, 2, 2)]
-    slope = torch.randn(1, tokens, 4, 16, generator=draw).bfloat16()
-    plain, there = [x.float().requires_grad_() for x in rounded], [x.cuda().requires_grad_() for x in rounded]
-    wanted, _ = packed_attention(None, *plain, None, packing=on_cpu.packing)
-    with cuda.counting() as counts:
-        found, _ = packed_attention(None, *there, None, packing=batch.packing)
-    assert counts.launches["_varlen_attn"] == 1
-    torch.testing.assert_close(found.float().cpu(), wanted, rtol=2**-7, atol=1e-2)
-    expected = torch.autograd.grad(wanted, plain, slope.float())
-    for mine, theirs in zip(torch.autograd.grad(found, there, slope.cuda()), expected, strict=True):
-        torch.testing.assert_close(mine.float().cpu(), theirs, rtol=2**-4, atol=0.1)
