@@ -92,8 +92,8 @@ RULES = (
         "the words of FSPO and of the methods of claim 1",
         f"{SUPPORTED}: FSPO is {FLAT} and every fixed range is {UNEVEN}. {NOT_SUPPORTED}: FSPO is {UNEVEN} or a fixed "
         f"range is {FLAT}. Else {UNDECIDED}, as in claim 1",
-        "A band flattens clip rates if they are flat with it and not flat without it; a slope smaller than a rival's "
-        "is not flat",
+        "`Flattens` is read as `makes flat`: flat with the band and not flat without it. A slope smaller than a "
+        "rival's is not flat",
     ),
     Rule(
         "claim 4, stability",

@@ -208,7 +208,7 @@ def verdict_lines(differences: pd.DataFrame) -> list[str]:
 def spanned(values: Sequence[float]) -> tuple[float, ...]:
     """The smallest and the largest, once where they are shown alike; nan alone for nothing.
 
-    >>> spanned([0.2, 0.1, 0.3]), spanned([0.101, 0.1]), spanned([])
+    >>> spanned([0.2, 0.1, 0.3]), spanned([0.1001, 0.1]), spanned([])
     ((0.1, 0.3), (0.1,), (nan,))
     """
     low, high = min(values, default=math.nan), max(values, default=math.nan)
