@@ -33,8 +33,17 @@ def _tail(count: int, mean: int) -> list[int]:
     return [max(1, round(mean * np.exp(TAIL * z - TAIL**2 / 2))) for z in quantiles]
 
 
-MIXES: Mapping[str, Callable[[int, int], list[int]]] = {"equal": _equal, "spread": _spread, "tail": _tail}
-"""Lengths of `count` responses of about `mean` tokens: all equal, spread over a factor of 5, with a heavy tail."""
+FEW_SHOT: Mapping[str, tuple[int, int]] = {"fewshot": (235, 42), "fewshot-long": (455, 61)}
+"""Tokens of a prompt that all problems have in common, and of the problem's own, on average: as the recipes ask svamp
+and gsm8k of SmolLM2, four worked examples and the question."""
+MIXES: Mapping[str, Callable[[int, int], list[int]]] = {
+    "equal": _equal,
+    "spread": _spread,
+    "tail": _tail,
+    **dict.fromkeys(FEW_SHOT, _spread),
+}
+"""Lengths of `count` responses of about `mean` tokens: all equal, spread over a factor of 5, with a heavy tail; spread
+behind few-shot prompts."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +84,19 @@ class Material:
 
 
 def material(mix: str, vocabulary: Sequence[int], prompts: int, samples: int, prompt: int, mean: int) -> Material:
-    """Random tokens of a mix's lengths, the same for the same arguments; prompts of `prompt` tokens, some half as long.
+    """Random tokens of a mix's lengths, the same for the same arguments; prompts of `prompt` tokens, some half as long,
+    or few-shot prompts of their own lengths.
 
     About half of each group is rewarded, never all and never none.
     """
     draw = random.Random(f"{mix} {prompts} {samples} {prompt} {mean}")
     lengths = MIXES[mix](prompts * samples, mean)
     draw.shuffle(lengths)
+    common, own = FEW_SHOT.get(mix, (0, prompt))
+    start = draw.choices(vocabulary, k=common)
+    longest = own if mix not in FEW_SHOT else own * 4 // 3
     asked = [
-        draw.choices(vocabulary, k=prompt if mix == "equal" else draw.randint(prompt // 2, prompt))
+        start + draw.choices(vocabulary, k=own if mix == "equal" else draw.randint(longest // 2, longest))
         for _ in range(prompts)
     ]
     rewards: list[float] = []

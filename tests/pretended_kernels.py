@@ -80,17 +80,17 @@ def _cast(name: str, operator: Any, kind: type[Tensor]) -> Callable[..., Any]:
 # --- attention over sequences of many lengths -----------------------------------------------------
 
 
-def _by_sequence(ends: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
-    """Each sequence's part of tensors [N, heads, e], as float32 [heads, tokens, e]."""
-    sizes = ends.diff().tolist()
-    for parts in zip(*(x.float().split(sizes) for x in tensors), strict=True):
+def _by_sequence(*tensors: tuple[Tensor, Tensor]) -> Iterator[list[Tensor]]:
+    """Each sequence's part of (tensor [N, heads, e], its ends), as float32 [heads, tokens, e]."""
+    for parts in zip(*(x.float().split(ends.diff().tolist()) for x, ends in tensors), strict=True):
         yield [x.transpose(0, 1) for x in parts]
 
 
 def _weights(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T) [heads, tokens, tokens] over what lies not behind each token."""
+    """softmax(scale q k^T) [heads, queries, keys] over what lies not behind each token; the last two are one token."""
     scores = scale * query @ key.transpose(1, 2)
-    return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
+    behind = torch.ones_like(scores, dtype=torch.bool).triu(1 + key.shape[1] - query.shape[1])
+    return scores.masked_fill(behind, -torch.inf).softmax(-1)
 
 
 def _demand(query: Tensor, key: Tensor, ends: Tensor, window: Sequence[int] | None) -> None:
@@ -115,15 +115,19 @@ def _forward(
     key: Tensor,
     value: Tensor,
     cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
     scale: float | None = None,
     window_size: Sequence[int] | None = None,
     **rest: Any,
 ) -> tuple[Tensor, ...]:
-    """Causal attention of each sequence to itself: P v with P of `_weights`."""
+    """Causal attention of each sequence's queries to its keys: P v with P of `_weights`."""
     _demand(query, key, cu_seq_q, window_size)
+    if int(cu_seq_k[-1]) != len(key):
+        raise RuntimeError(f"the last sequence of keys ends at {int(cu_seq_k[-1])} of {len(key)} tokens")
     scale, group = scale or query.shape[-1] ** -0.5, query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
-    found = [_weights(q, k, scale) @ v for q, k, v in _by_sequence(cu_seq_q, query, key, value)]
+    parts = _by_sequence((query, cu_seq_q), (key, cu_seq_k), (value, cu_seq_k))
+    found = [_weights(q, k, scale) @ v for q, k, v in parts]
     states = torch.cat(found, dim=1).transpose(0, 1).to(query.dtype)
     return states.contiguous(), torch.zeros(query.shape[1], len(query)), torch.zeros(2, dtype=torch.uint64)
 
@@ -134,6 +138,7 @@ def _backward(
     key: Tensor,
     value: Tensor,
     cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
     scale: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, ...]:
@@ -141,7 +146,7 @@ def _backward(
     scale, group = scale or query.shape[-1] ** -0.5, query.shape[1] // key.shape[1]
     wide = [x.repeat_interleave(group, dim=1) for x in (key, value)]
     slopes: list[list[Tensor]] = []
-    for q, k, v, do in _by_sequence(cu_seq_q, query, *wide, grad_out):
+    for q, k, v, do in _by_sequence((query, cu_seq_q), *((x, cu_seq_k) for x in wide), (grad_out, cu_seq_q)):
         p, dp = _weights(q, k, scale), do @ v.transpose(1, 2)
         ds = p * (dp - (p * dp).sum(dim=-1, keepdim=True))
         slopes.append([scale * ds @ k, scale * ds.transpose(1, 2) @ q, p.transpose(1, 2) @ do])

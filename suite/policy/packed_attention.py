@@ -1,8 +1,9 @@
-"""Attention over sequences that lie one behind the other in a single row, without padding and without a mask.
+"""Attention over pieces of text that lie one behind the other in a single row, without padding.
 
-Registered with transformers under the name PACKED. Where a forward pass says how long its sequences are
-(`sizes=...`), each attends causally to itself alone; every other call, such as decoding with a cache, is
-transformers' own scaled dot-product attention.
+Registered with transformers under the name PACKED. Where a forward pass says what its pieces are (`packing=...`), each
+attends causally to itself and to what it follows: to nothing where the pieces are whole sequences, to the nodes on its
+path where they are the nodes of a tree. Every other call, such as decoding with a cache, is transformers' own scaled
+dot-product attention.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -31,18 +33,47 @@ HALF = (torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Packing:
-    """How long the n sequences of a row are: `sizes` on the host; `ends` [n + 1] int32, 0 and their running sum, on the
-    device, made once for all layers.
+    """How long the n pieces of a row are: `sizes` on the host; `ends` [n + 1] int32, 0 and their running sum, on the
+    device, made once for all layers. `paths` is None where the pieces are whole sequences.
     """
 
     sizes: tuple[int, ...]
     ends: Tensor
+    paths: Paths | None = None
 
     @classmethod
     def of(cls, sizes: Sequence[int], device: torch.device | str) -> Packing:
         """The packing of sequences of those sizes."""
-        ends = torch.tensor([0, *sizes]).cumsum(0).to(torch.int32)
-        return cls(tuple(sizes), ends.to(device))
+        return cls(tuple(sizes), _ends(sizes, device))
+
+    @classmethod
+    def of_tree(cls, paths: Sequence[Tensor], sizes: Sequence[int], device: torch.device | str) -> Packing:
+        """The packing of nodes of those sizes, from the places in the row of the tokens on the path of each, itself
+        at the end. Nodes of one size and path length that are neighbours are computed together.
+        """
+        lengths = tuple(map(len, paths))
+        known = Paths(lengths, torch.cat(list(paths)).to(device), _ends(lengths, device))
+        return cls(tuple(sizes), _ends(sizes, device), known)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.sizes if self.paths is None else self.paths.sizes)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What the nodes of a tree attend to: `sizes`, tokens on each path; `places`, where they lie in the row, one path
+    behind the other; `ends` as in `Packing`.
+    """
+
+    sizes: tuple[int, ...]
+    places: Tensor
+    ends: Tensor
+
+
+def _ends(sizes: Sequence[int], device: torch.device | str) -> Tensor:
+    return torch.tensor([0, *sizes]).cumsum(0).to(torch.int32).to(device)
 
 
 def packed_attention(
@@ -65,7 +96,7 @@ def packed_attention(
         if query.shape[2] == 1 and attention_mask is not None and key.shape[1] != query.shape[1]:
             return _one_token(query, key, value, attention_mask, scaling), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    if sliding_window is not None and (longest := max(packing.sizes)) > sliding_window:
+    if sliding_window is not None and (longest := packing.longest) > sliding_window:
         raise UserError(
             f"a sequence of {longest} tokens is longer than the model's attention window of {sliding_window}; "
             "packed scoring has no windows: take shorter responses or a model with full attention"
@@ -75,6 +106,8 @@ def packed_attention(
     half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
     if query.is_cuda and half in HALF:
         return _by_kernel(query.to(half), key.to(half), value.to(half), packing, scaling), None
+    if packing.paths is not None:
+        return _by_node(query, key, value, packing.sizes, packing.paths, scaling), None
     return _by_sequence(query, key, value, packing.sizes, scaling), None
 
 
@@ -98,10 +131,7 @@ def _by_sequence(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int]
     """
     runs = [(size, len(list(run))) for size, run in groupby(sizes)]
     widths = [size * count for size, count in runs]
-    shared = key.shape[1] != query.shape[1]
-    if shared and query.is_cuda:
-        each = query.shape[1] // key.shape[1]
-        key, value, shared = key.repeat_interleave(each, dim=1), value.repeat_interleave(each, dim=1), False
+    key, value, shared = _for_every_head(query, key, value)
     outputs = []
     for (size, count), *states in zip(runs, *(x.split(widths, dim=2) for x in (query, key, value)), strict=True):
         if count > 1:
@@ -111,12 +141,49 @@ def _by_sequence(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int]
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
+def _for_every_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Keys and values, and whether query heads still share them; on a GPU they are copied (`_by_sequence` says why)."""
+    shared = key.shape[1] != query.shape[1]
+    if shared and query.is_cuda:
+        each = query.shape[1] // key.shape[1]
+        return key.repeat_interleave(each, dim=1), value.repeat_interleave(each, dim=1), False
+    return key, value, shared
+
+
+def _by_node(
+    query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], paths: Paths, scaling: float | None
+) -> Tensor:
+    """One call for each run of neighbours of one size and path length: their queries, the keys of their paths."""
+    key, value, shared = _for_every_head(query, key, value)
+    outputs, start, place = [], 0, 0
+    for (size, path), run in groupby(zip(sizes, paths.sizes, strict=True)):
+        count = len(list(run))
+        own, seen = slice(start, start + size * count), paths.places[place : place + path * count]
+        start, place = own.stop, place + path * count
+        states = [query[0, :, own].unflatten(1, (count, size)).transpose(0, 1)]
+        states += [x[0, :, seen].unflatten(1, (count, path)).transpose(0, 1) for x in (key, value)]
+        mask = None if size == path else _after_a_path(size, path, query.device)
+        found = scaled_dot_product_attention(
+            *states, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=shared
+        )
+        outputs.append(found.transpose(0, 1).flatten(1, 2)[None])
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+@lru_cache(maxsize=512)
+def _after_a_path(size: int, path: int, device: torch.device) -> Tensor:
+    """Which of a path's tokens a node at its end may see, [size, path]: all before it, and its own causally."""
+    return torch.ones(size, path, dtype=torch.bool, device=device).tril(path - size)
+
+
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None) -> Tensor:
     """One call of torch's kernel for sequences of many lengths, which takes half precision on a GPU alone."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    longest, shared = max(packing.sizes), key.shape[1] != query.shape[1]
+    shared, seen_ends = key.shape[1] != query.shape[1], packing.ends
+    if packing.paths is not None:  # the kernel aligns the last query with the last key
+        k, v, seen_ends = k[packing.paths.places], v[packing.paths.places], packing.paths.ends
     options = {"scale": scaling, "window_size": (-1, 0), **kernel_options(varlen_attn, shared)}
-    found = varlen_attn(q, k, v, packing.ends, packing.ends, longest, longest, **options)
+    found = varlen_attn(q, k, v, packing.ends, seen_ends, max(packing.sizes), packing.longest, **options)
     assert isinstance(found, Tensor)
     return found[None]
 

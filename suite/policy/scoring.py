@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from suite.policy.packed_attention import NO_MASK, Packing, use_packed_attention
+from suite.policy.prefix_tree import grouped_by_tree, tree_of
 from suite.policy.vocabulary_tiles import log_probs_of
 from suite.types import Policy, Rollout
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Prompt and response of n rollouts, one behind the other: N tokens in one row, none of them padding.
+    """Prompt and response of n rollouts in one row of N tokens, none of them padding: one rollout behind the other, or
+    as a tree in which common starts stand once (`suite.policy.prefix_tree`).
 
-    rows: which rollouts of the step these are; input_ids and positions [1, N]; packing: tokens of each rollout;
+    rows: which rollouts of the step these are; input_ids and positions [1, N]; packing: what the pieces of the row are;
     response_mask [n, T] bool; of its K counted tokens, in row-major order: places [K] in the flattened mask, source [K]
     the place among the N tokens whose hidden state predicts each, targets [K] the tokens themselves.
 
@@ -69,13 +71,53 @@ def pack(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.device 
     return MicroBatch(tuple(rows), ids, positions, Packing.of(sizes.tolist(), device), *columns)
 
 
+def pack_tree(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.device | str) -> MicroBatch:
+    """The micro-batch of the given rows as a tree: the same scores as `pack` gives, common starts computed once."""
+    chosen = [rollouts[i] for i in rows]
+    tree = tree_of(chosen)
+    starts, places_of, here = {}, {}, 0
+    for node in tree.nodes:
+        starts[id(node)] = here
+        before = [] if node.parent is None else [places_of[id(node.parent)]]
+        here += len(node.tokens)
+        places_of[id(node)] = torch.cat([*before, torch.arange(starts[id(node)], here)])
+    tokens = torch.tensor([token for node in tree.nodes for token in node.tokens])
+    positions = torch.cat([torch.arange(node.depth, node.path) for node in tree.nodes])
+    source: list[int] = []
+    for rollout, prompt, response in zip(chosen, tree.prompts, tree.responses, strict=True):
+        if rollout.response_ids:
+            source.append(starts[id(prompt)] + len(prompt.tokens) - 1)
+        if response is not None:
+            source += range(starts[id(response)], starts[id(response)] + len(response.tokens))
+    counts = torch.tensor([len(r.response_ids) for r in chosen])
+    mask = torch.arange(int(counts.max())) < counts[:, None]
+    targets = torch.tensor([token for r in chosen for token in r.response_ids], dtype=torch.long)
+    given = (
+        tokens[None],
+        positions[None],
+        mask,
+        mask.flatten().nonzero()[:, 0],
+        torch.tensor(source, dtype=torch.long),
+        targets,
+    )
+    ids, positions, *columns = (x.to(device) for x in given)
+    packing = Packing.of_tree(
+        [places_of[id(node)] for node in tree.nodes], [len(node.tokens) for node in tree.nodes], device
+    )
+    return MicroBatch(tuple(rows), ids, positions, packing, *columns)
+
+
 def micro_batches(
     rollouts: Sequence[Rollout], rows: Sequence[int], tokens: int, device: torch.device | str
 ) -> list[MicroBatch]:
-    """The rows of one optimizer step, sorted by length and cut so that no micro-batch exceeds `tokens`.
+    """The rows of one optimizer step, cut so that no micro-batch computes more than `tokens` tokens.
 
-    A row longer than `tokens` gets a micro-batch of its own.
+    As trees where these save enough, with common starts side by side, else as sequences, sorted by length. A row longer
+    than `tokens` gets a micro-batch of its own.
     """
+    trees = grouped_by_tree(rollouts, rows, tokens)
+    if trees is not None:
+        return [pack_tree(rollouts, group, device) for group in trees]
     size = {i: len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in rows}
     groups: list[list[int]] = []
     taken = 0

@@ -201,6 +201,34 @@ def test_the_kernel_attends_as_its_definition_says(shared: int, cuda: PretendedC
         torch.testing.assert_close(mine.float().cpu(), theirs, rtol=2**-6, atol=2**-8)
 
 
+def test_the_kernel_attends_to_paths_as_scaled_dot_products_do(cuda: PretendedCuda) -> None:
+    """The nodes of a tree, queries against the keys of their paths, with gradients, up to rounding."""
+    sizes, draw = (
+        (5, 3, 2, 4),
+        torch.Generator().manual_seed(0),
+    )  # a start, two prompts behind it, a response behind one
+    starts = (0, 5, 8, 10)
+    here = [torch.arange(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+    paths = [here[0], torch.cat(here[:2]), torch.cat([here[0], here[2]]), torch.cat([here[0], here[2], here[3]])]
+    rounded = [torch.randn(1, heads, sum(sizes), 16, generator=draw).bfloat16() for heads in (4, 2, 2)]
+    slope = torch.randn(1, sum(sizes), 4, 16, generator=draw).bfloat16()
+    plain, there = [x.float().requires_grad_() for x in rounded], [x.cuda().requires_grad_() for x in rounded]
+    outputs = []
+    for own, path in zip(here, paths, strict=True):  # each path as a sequence of its own, of which the node is the end
+        states = [x[:, :, path] for x in plain]
+        outputs.append(scaled_dot_product_attention(*states, is_causal=True, enable_gqa=True)[:, :, -len(own) :])
+    wanted = torch.cat(outputs, dim=2).transpose(1, 2)
+    with cuda.counting() as counts:
+        found, _ = packed_attention(None, *there, None, packing=Packing.of_tree(paths, sizes, "cuda"))
+    assert counts.launches["_varlen_attn"] == 1
+    torch.testing.assert_close(found.float().cpu(), wanted, rtol=2**-7, atol=2**-8)
+    on_cpu, _ = packed_attention(None, *plain, None, packing=Packing.of_tree(paths, sizes, "cpu"))
+    torch.testing.assert_close(on_cpu, wanted, rtol=1e-5, atol=1e-6)
+    expected = torch.autograd.grad(wanted, plain, slope.float())
+    for mine, theirs in zip(torch.autograd.grad(found, there, slope.cuda()), expected, strict=True):
+        torch.testing.assert_close(mine.float().cpu(), theirs, rtol=2**-5, atol=2**-5)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
