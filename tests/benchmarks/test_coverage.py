@@ -85,4 +85,4 @@ def test_verdicts_quote_the_lowest_coverage_of_the_committed_simulation() -> Non
         int(count): round(float(ours[seeds == count].min()), 2) for count in sorted(set(seeds)) if count <= FEW_SEEDS
     }
     assert measured == MEASURED_COVERAGE
-    assert few_seeds(3) == f", few seeds (measured coverage {MEASURED_COVERAGE[3]:.2f})".replace("0.", ".")
+    assert few_seeds(3) == f", few seeds (they covered {MEASURED_COVERAGE[3]:.2f} when measured)".replace("0.", ".")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cycles, duel, training_step
-from benchmarks.material import MIXES, Material, as_json, deal, material
+from benchmarks.material import FEW_SHOT, MIXES, Material, as_json, deal, material
 from benchmarks.our_side import loaded_model
 from benchmarks.planned import PlannedSampler, planned_lengths
 from suite.policy import sampling
@@ -76,7 +76,7 @@ def test_a_mix_has_its_lengths_and_every_group_a_signal(mix: str) -> None:
     if mix == "equal":
         assert shape == (1, 1)
         assert {len(prompt) for prompt in rows.prompts} == {12}
-    elif mix == "spread":
+    elif mix == "spread" or mix in FEW_SHOT:
         assert shape[0] == pytest.approx(5, rel=0.05)
     else:
         assert shape[1] > 4
@@ -84,6 +84,15 @@ def test_a_mix_has_its_lengths_and_every_group_a_signal(mix: str) -> None:
         assert 0 < sum(rows.rewards[start : start + 8]) < 8
         assert len({tuple(prompt) for prompt in rows.prompts[start : start + 8]}) == 1
     assert {token for response in rows.responses for token in response} <= set(range(5, 20))
+
+
+@pytest.mark.parametrize("mix", FEW_SHOT)
+def test_few_shot_prompts_agree_in_their_start_alone(mix: str) -> None:
+    common, own = FEW_SHOT[mix]
+    prompts = {tuple(prompt) for prompt in material(mix, range(5, 500), 32, 2, 12, 20).prompts}
+    assert len({prompt[:common] for prompt in prompts}) == 1
+    assert len({prompt[common : common + 8] for prompt in prompts}) == len(prompts) == 32
+    assert mean(len(prompt) - common for prompt in prompts) == pytest.approx(own, rel=0.1)
 
 
 def test_both_sides_deal_the_rows_in_one_order() -> None:
