@@ -159,7 +159,7 @@ def call(*words: str) -> str:
 def test_the_null_update_is_small_in_float32_and_a_column_only_where_it_is_not_0(whole: Path) -> None:
     text = (whole / "report.md").read_text()
     assert "| null update |" not in sections(text)["Accuracy"]
-    assert "left out where it is 0.0 for every method" in sections(text)["The null update"]
+    assert "It puts no response outside the band of any method." in sections(text)["The null update"]
     table = pd.read_csv(whole / "null_update.csv").set_index("change")
     assert table.loc["again", "token_max"] == 0
     assert table["token_max"].max() < 1e-4

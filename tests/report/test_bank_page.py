@@ -22,7 +22,8 @@ FACTS = {"driver": {"method": "no_clip", "card": "c"}, "digests": {"model": "m"}
 
 
 def made_bank(folder: Path, heavy_short: bool) -> Bank:
-    """Three updates of 240 responses whose S has variance L sigma^2; `heavy_short` widens the short ones fivefold."""
+    """Three updates of 120 responses of each of two seeds, whose S has variance L sigma^2; `heavy_short` widens the
+    short ones fivefold."""
     rng = np.random.default_rng(3)
     lengths = np.tile(rng.integers(2, 200, 240), 4)
     scale = np.where(heavy_short & (lengths < 20), 0.1, 0.02)
@@ -32,7 +33,7 @@ def made_bank(folder: Path, heavy_short: bool) -> Bank:
     old = np.full(len(noise), -1.0)
     log = UpdateLog(
         problem_ids=np.array([f"p{i // 4}" for i in range(960)]),
-        seed=0,
+        seed=np.tile(np.arange(240) // 4 % 2, 4),
         step=0,
         update=update,
         reward=np.tile([0, 1], 480),
