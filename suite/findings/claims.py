@@ -26,6 +26,8 @@ from suite.statistics.verdicts import PRIMARY
 from suite.types import Level, Method
 
 MATCHED, OWN_CELLS = "matched", "default, own cells"
+DIGITS = 5
+"""Of a difference of cosines, whose later digits are those of a processor's float32 kernels."""
 FEW_SEEDS = 3
 """With fewer seeds the spread between seeds is hardly known (`suite.replay.evenness.Spread`)."""
 
@@ -157,8 +159,8 @@ def bound_summary(bounds: pd.DataFrame, methods: Mapping[str, Method]) -> pd.Dat
             | {"scaled_below": int(np.sum(numbers_of(said, "scaled") < numbers_of(said, "bound") - ROUNDING))}
             | {"below": float(shares.mean()) if len(shares) else math.nan}
             | {"below_low": float(np.maximum(low, 0.0)), "below_high": float(np.minimum(high, 1.0))}
-            | {"largest_shortfall": float(short.max()) if len(short) else 0.0}
-            | {"median_shortfall": float(np.median(short)) if len(short) else 0.0}
+            | {"largest_shortfall": round(float(short.max()), DIGITS) if len(short) else 0.0}
+            | {"median_shortfall": round(float(np.median(short)), DIGITS) if len(short) else 0.0}
         )
     return pd.DataFrame(rows)
 
