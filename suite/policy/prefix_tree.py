@@ -119,15 +119,8 @@ def grouped_by_tree(rollouts: Sequence[Rollout], rows: Sequence[int], tokens: in
     if tree_of([rollouts[i] for i in rows]).tokens > (1 - SAVING) * plain:
         return None
     groups: list[list[int]] = []
-    taken, before = 0, ()
     for i in sorted(rows, key=lambda i: (rollouts[i].prompt_ids, len(rollouts[i].response_ids), i)):
-        prompt = rollouts[i].prompt_ids
-        response = max(len(rollouts[i].response_ids) - 1, 0)
-        agreeing = _agreeing(before, prompt) if before != prompt else len(prompt)
-        cost = response + len(prompt) - (agreeing if agreeing >= SHORTEST or before == prompt else 0)
-        if not groups or taken + cost > tokens:
+        if not groups or tree_of([rollouts[j] for j in (*groups[-1], i)]).tokens > tokens:
             groups.append([])
-            taken, cost = 0, response + len(prompt)
         groups[-1].append(i)
-        taken, before = taken + cost, prompt
     return groups

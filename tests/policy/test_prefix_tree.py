@@ -138,6 +138,14 @@ def test_micro_batches_keep_what_is_shared_and_hold_to_their_budget() -> None:
     assert alone.rows == (0,)
 
 
+@settings(max_examples=100)
+@given(rollout_sets(), st.integers(1, 60))
+def test_no_group_computes_more_than_its_budget(rollouts: list[Rollout], tokens: int) -> None:
+    groups = grouped_by_tree(rollouts, range(len(rollouts)), tokens)
+    for group in groups or []:
+        assert len(group) == 1 or tree_of([rollouts[i] for i in group]).tokens <= tokens
+
+
 def test_entropy_critic_and_checkpointing_are_the_same(model) -> None:
     rollouts = some()
     batches = [packed(rollouts, range(len(rollouts)), "cpu") for packed in (pack, pack_tree)]
