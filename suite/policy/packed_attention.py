@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -170,7 +169,6 @@ def _by_node(
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
-@lru_cache(maxsize=512)
 def _after_a_path(size: int, path: int, device: torch.device) -> Tensor:
     """Which of a path's tokens a node at its end may see, [size, path]: all before it, and its own causally."""
     return torch.ones(size, path, dtype=torch.bool, device=device).tril(path - size)
