@@ -1,9 +1,11 @@
 """P1: one training step on the same recorded rollouts, the suite against TRL's GRPOTrainer.
 
-    python -m benchmarks.training_step --out results/bench/training_step.json [--model embedded|smollm2] [--quick]
+    python -m benchmarks.training_step [--out results/bench/training_step.json] [--model embedded|smollm2] [--quick]
 
 A step scores old log-probs, forms advantages and takes four updates of GRPO (AdamW, constant rate, no KL term). Both
 sides get the same prompts, responses and rewards, deal them to the same updates, and start from the same weights.
+Behind few-shot prompts a third side plays: the suite without trees of common starts, in which every response carries
+its whole prompt.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import tyro
@@ -34,12 +36,15 @@ from suite.types import UserError
 
 SCHEMA = "fspo-bench-training-step-1"
 SIDES = {"ours": "benchmarks.our_side", "trl": "benchmarks.trl_side"}
+UNTREED = {"untreed": "benchmarks.untreed_side"}
 LEAST_ROUNDS = 3
 SHARE = 0.9
 """Of what leaving out all padding would give, 1 / (1 - padding share), this much is asked for."""
 TAIL_LIMIT = 2.0
 FEW_SHOT_LIMIT = 5.0
 """What is asked for behind few-shot prompts, which the suite computes once."""
+TREE_LIMITS = {"fewshot": 4.0}
+"""What is asked for there of the suite with trees against the suite without."""
 HALF = "bfloat16" if has_fast_bfloat16() else "float32"
 """Without hardware for it bfloat16 is many times slower than float32."""
 
@@ -64,6 +69,8 @@ SETUPS = {
     "embedded": Setup("embedded", "float32", prompts=8, samples=8, prompt=12, response=40, micro_tokens=4096),
     "smollm2": Setup("smollm2", HALF, prompts=4, samples=8, prompt=48, response=64, micro_tokens=1024),
 }
+FEW_SHOT_CHANGES: Mapping[str, Any] = {"prompts": 8, "response": 40, "micro_tokens": 2048}
+"""Of a step behind few-shot prompts: answers to svamp have 20 to 60 tokens, and an update sees 16 of them."""
 
 
 def vocabulary(model: str) -> list[int]:
@@ -108,19 +115,21 @@ def measured(setup: Setup, mix: str, rounds: int, threads: int) -> dict[str, Any
         "material": as_json(rows),
     }
     with tempfile.TemporaryDirectory() as folder:
-        said = duel(SIDES, task, Path(folder), rounds)
+        said = duel({**SIDES, **(UNTREED if mix in FEW_SHOT else {})}, task, Path(folder), rounds)
     ours, theirs = said["ours"], said["trl"]
     speed = {name: ratio([rows.tokens / s for s in seconds(one)], [1.0]) for name, one in said.items()}
     padding = theirs["unseen"]["padding"]
     gained = ratio(seconds(theirs), seconds(ours))
     return {
         "mix": mix,
+        "setup": asdict(setup),
         "material": {"digest": rows.digest, "tokens": rows.tokens, "longest_response": longest},
         "padding_share_of_trl": padding,
         "seconds": {name: seconds(one) for name, one in said.items()},
         "cpu_seconds": {name: seconds(one, "cpu_seconds") for name, one in said.items()},
         "tokens_per_second": {name: one["of_medians"] for name, one in speed.items()},
         "speed_ratio": gained,
+        **({"tree_ratio": ratio(seconds(said["untreed"]), seconds(ours))} if "untreed" in said else {}),
         "cpu_ratio": ratio(seconds(theirs, "cpu_seconds"), seconds(ours, "cpu_seconds")),
         "required": required(padding, mix),
         "peak_gib": {name: one["peak_gib"] for name, one in said.items()},
@@ -141,6 +150,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "ours tok/s": f"{one['tokens_per_second']['ours']:.0f}",
             "TRL tok/s": f"{one['tokens_per_second']['trl']:.0f}",
             "ratio": f"{one['speed_ratio']['of_medians']:.2f}",
+            "to no trees": f"{one['tree_ratio']['of_medians']:.2f}" if "tree_ratio" in one else "",
             "of minima": f"{one['speed_ratio']['of_minima']:.2f}",
             "of CPU s": f"{one['cpu_ratio']['of_minima']:.2f}",
             "asked": f"{one['required']:.2f}",
@@ -152,14 +162,18 @@ def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def ratios_of(model: str, one: Mapping[str, Any]) -> tuple[Ratio, Ratio]:
+def ratios_of(model: str, one: Mapping[str, Any]) -> tuple[Ratio, ...]:
     """What the table of all benchmarks shows of one mix."""
     name, padding = f"step, {model}, {one['mix']}", one["padding_share_of_trl"]
     memory = one["peak_gib"]["ours"] / one["peak_gib"]["trl"]
-    return (
+    rows = (
         Ratio(name, "tokens/s, ours / TRL", one["speed_ratio"]["of_medians"], one["required"], "higher", padding),
         Ratio(name, "peak memory, ours / TRL", memory, 1.0, "lower", padding),
     )
+    if "tree_ratio" not in one:
+        return rows
+    goal = TREE_LIMITS.get(one["mix"])
+    return (*rows, Ratio(name, "tokens/s, with trees / without", one["tree_ratio"]["of_medians"], goal, "higher"))
 
 
 def peer_versions() -> dict[str, str]:
@@ -171,10 +185,11 @@ def peer_versions() -> dict[str, str]:
 
 
 def run(
-    out: Path,
+    out: Path | None = None,
     model: str = "embedded",
-    mixes: tuple[str, ...] = ("equal", "spread", "tail"),
+    mix: tuple[str, ...] = ("equal", "spread", "tail"),
     rounds: int = 15,
+    dtype: Literal["float32", "bfloat16"] | None = None,
     micro_tokens: int | None = None,
     prompts: int | None = None,
     threads: int | None = None,
@@ -183,10 +198,11 @@ def run(
     """Time a training step of both sides on every length mix, print the ratios and write everything as JSON.
 
     Args:
-        out: The JSON file.
+        out: The JSON file; without it the times are only printed.
         model: embedded (float32) or smollm2 (bfloat16 where the machine multiplies it in hardware; fetch it first).
-        mixes: Length mixes: equal, spread, tail; fewshot and fewshot-long, behind prompts as of svamp and gsm8k.
+        mix: Length mixes: equal, spread, tail; fewshot and fewshot-long, behind prompts as of svamp and gsm8k.
         rounds: Rounds in which the two sides work in turn, after one unseen.
+        dtype: Number format of weights and arithmetic instead of the model's default.
         micro_tokens: Our micro-batch instead of the model's default, in tokens.
         prompts: Groups of a step instead of the model's default.
         threads: Threads of each side; default all cores.
@@ -194,34 +210,36 @@ def run(
     """
     if model not in SETUPS:
         raise UserError(f"--model {model!r}: one of {', '.join(SETUPS)}")
-    if unknown := set(mixes) - set(MIXES):
-        raise UserError(f"--mixes {sorted(unknown)[0]!r}: of {', '.join(MIXES)}")
+    if unknown := set(mix) - set(MIXES):
+        raise UserError(f"--mix {sorted(unknown)[0]!r}: of {', '.join(MIXES)}")
     if rounds < LEAST_ROUNDS:
         raise UserError(f"--rounds {rounds}: at least {LEAST_ROUNDS}; to try the script, --quick")
-    changes = {"micro_tokens": micro_tokens, "prompts": prompts}
-    setup = replace(SETUPS[model], **{name: x for name, x in changes.items() if x is not None})
+    given: dict[str, Any] = {"micro_tokens": micro_tokens, "prompts": prompts, "dtype": dtype}
     if quick:
-        setup, rounds, mixes = replace(setup, prompts=2, samples=4, prompt=8, response=10), 2, mixes[-1:]
+        given |= {"prompts": 2, "samples": 4, "prompt": 8, "response": 10}
+        rounds, mix = 2, mix[-1:]
+    given = {name: x for name, x in given.items() if x is not None}
+    setups = [replace(SETUPS[model], **{**(FEW_SHOT_CHANGES if one in FEW_SHOT else {}), **given}) for one in mix]
     threads = threads or os.cpu_count() or 1
     packages, load_before = peer_versions(), os.getloadavg()
-    found = [measured(setup, mix, rounds, threads) for mix in mixes]
+    found = [measured(setup, one, rounds, threads) for setup, one in zip(setups, mix, strict=True)]
     content = {
         "schema": SCHEMA,
         "command": ["python", "-m", "benchmarks.training_step", *sys.argv[1:]],
         "quick": quick,
         "rounds": rounds,
         "threads": threads,
-        "setup": asdict(setup),
         "environment": {**packages, **machine()},
         "load_average": {"before": load_before, "after": os.getloadavg()},
         "ratios": [asdict(row) for one in found for row in ratios_of(model, one)],
         "measurements": found,
     }
-    write_atomically(out, json.dumps(content, indent=1) + "\n")
-    show(
-        table(found), f"{model}: a step of {setup.prompts * setup.samples} responses, {rounds} rounds in turn", console
-    )
-    say([f"load average {load_before[0]:.2f} before, {os.getloadavg()[0]:.2f} after; all times: {out}"])
+    if out is not None:
+        write_atomically(out, json.dumps(content, indent=1) + "\n")
+    sizes = " or ".join(sorted({str(setup.prompts * setup.samples) for setup in setups}))
+    show(table(found), f"{model}: a step of {sizes} responses, {rounds} rounds in turn", console)
+    kept = f"; all times: {out}" if out else ""
+    say([f"load average {load_before[0]:.2f} before, {os.getloadavg()[0]:.2f} after{kept}"])
 
 
 if __name__ == "__main__":

@@ -98,8 +98,9 @@ class TrainConfig:
     """Compute precision; weights, log-softmax and sums stay float32 (bfloat16 is autocast)."""
     float32_head: bool = False
     """In bfloat16, multiply by the output head in float32: less noise in log-probs, a slower head."""
-    sampler: Literal["transformers", "vllm"] = "transformers"
-    """What draws responses, in training and in the evaluation after it; old log-probs are the trainer's either way."""
+    sampler: Literal["transformers", "vllm", "auto"] = "transformers"
+    """What draws responses, in training and in the evaluation after it; old log-probs are the trainer's either way.
+    auto: the engine that draws more tokens per second, measured before the first cell, the same for all cells."""
     vllm: VllmConfig = VllmConfig()
     """How vLLM runs where it draws: `--set train.vllm.FIELD=value`; `dtype` and `side_by_side` follow from the rest."""
     deterministic: bool = False
@@ -169,6 +170,8 @@ class EvalConfig:
     """Responses per problem: accuracy is avg@samples."""
     limit: int | None = None
     """Use only the first `limit` problems of each set."""
+    limits: tuple[str, ...] = ()
+    """Limits of single sets in the place of `limit`, each TASK=N."""
     seed: int = 0
     """Seed of the decoding noise."""
     temperature: float = 1.0
@@ -184,9 +187,18 @@ class EvalConfig:
         require(len(self.tasks) > 0, self, "tasks", "at least one task")
         require(self.samples >= 1, self, "samples", "at least 1")
         require(self.limit is None or self.limit >= 1, self, "limit", "at least 1")
+        for one in self.limits:
+            name, _, count = one.partition("=")
+            good = name in self.tasks and count.isascii() and count.isdigit() and int(count) >= 1
+            require(good, self, "limits", "TASK=N each, of evaluation tasks and whole numbers of at least 1")
         require(self.temperature >= 0, self, "temperature", "0 or more")
         require(self.batch_size >= 1, self, "batch_size", "at least 1")
         require(self.max_new_tokens is None or self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
+
+    def limit_of(self, task: str) -> int | None:
+        """How many of a set's problems are used at most; None for all of them."""
+        single = dict(one.split("=") for one in self.limits)
+        return int(single[task]) if task in single else self.limit
 
 
 @dataclass(frozen=True)

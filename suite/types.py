@@ -80,6 +80,7 @@ class Task:
     `grade(pairs)` maps (response text, problem) pairs to verdicts, in order, and never raises for a response.
     `answer(response, problem)` is the final answer in one spelling, for votes; None where there is none.
     `panel` holds further graders, which nothing is rewarded by, under their names.
+    `kind(problem)` names a problem's kind, by which accuracy is shown too; None where the set has one kind.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Task:
     trainable: bool = True
     answer: Callable[[str, Problem], str | None] = lambda response, problem: response.strip() or None
     panel: Mapping[str, Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]] = field(default_factory=dict)
+    kind: Callable[[Problem], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tasks import (
     minerva_math,
     olympiadbench,
     svamp,
+    word_problems,
 )
 
 REAL_SETS = (
@@ -30,7 +31,10 @@ REAL_SETS = (
     deepmath,
 )
 """The modules of the sets that people wrote; each has a SHEET and a TASK."""
-TASKS: dict[str, Task] = {task.name: task for task in (*embedded_tasks.TASKS, *(module.TASK for module in REAL_SETS))}
+_GENERATED = (*embedded_tasks.TASKS, *word_problems.TASKS)
+TASKS: dict[str, Task] = {task.name: task for task in (*_GENERATED, *(module.TASK for module in REAL_SETS))}
+GENERATED_TASKS = tuple(task.name for task in _GENERATED)
+"""The sets that are made from a seed: they are here without a download, and no other set shares a problem with them."""
 EMBEDDED_TASKS = tuple(task.name for task in embedded_tasks.TASKS)
 """The generated sets that the embedded model was warmed up for; one of them is for evaluation only."""
 EMBEDDED_MODEL = Path(__file__).parent / "embedded"

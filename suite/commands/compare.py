@@ -60,7 +60,7 @@ def compare(
         workers = "those of a Ray cluster" if where.on == "ray" else str(layout_here(config, out, where))
         say(checked(config, out, code_of(config), workers))
         return
-    run_comparison(config, out, where, given)
+    config = run_comparison(config, out, where, given)
     with console.status("computing tables, figures and intervals"):
         report = Comparison.of(config, out)
         path = write_report(report)
@@ -85,18 +85,27 @@ def _at_rates(folder: Path, rates: str, seeds: int | None, where: Where) -> None
     print_report(report, write_report(report), console)
 
 
-def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges | None = None) -> None:
-    """Train and evaluate all cells of a comparison that are not there yet, side by side."""
+def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges | None = None) -> CompareConfig:
+    """Train and evaluate all cells of a comparison that are not there yet, side by side.
+
+    Returns its config, with the engine that draws where `train.sampler` was auto.
+    """
     from suite.experiments.finished import comparison_stages
     from suite.experiments.layouts import engine_devices
     from suite.experiments.local_jobs import run_jobs
     from suite.experiments.ray_jobs import require_ray, run_jobs_on_ray
+    from suite.experiments.sampler_choice import AUTO, with_sampler_chosen
     from suite.records.comparison_folder import claim_folder
 
+    if where.on == "ray" and config.train.sampler == AUTO:
+        raise UserError("train.sampler=auto: not on Ray, whose machines may differ; name an engine")
+    config, choice = with_sampler_chosen(config, out, console)
     layout = None if where.on == "ray" else layout_here(config, out, where)
     if layout is None:
         require_ray()
-    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts if given else None)
+    facts = (given.facts if given else None, choice.facts() if choice else None)
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), *facts)
+    say([choice.words()] if choice else [])
     say(given.notes(config.methods) if given else [])
     jobs = comparison_stages(config, out)
     cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
@@ -108,6 +117,7 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
         run_jobs_on_ray(jobs, console, where.ray_address, where.gpus_per_cell, devices, portable)
     else:
         run_jobs(jobs, layout, console)
+    return config
 
 
 def layout_here(config: CompareConfig, out: Path, where: Where) -> Layout:

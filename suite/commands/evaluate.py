@@ -12,6 +12,7 @@ def evaluate(
     tasks: str | None = None,
     data_dir: Path | None = None,
     limit: int | None = None,
+    limits: str | None = None,
     samples: int = 4,
     temperature: float = 1.0,
     max_new_tokens: int | None = None,
@@ -31,6 +32,7 @@ def evaluate(
         tasks: Comma-separated evaluation sets; default the embedded ones.
         data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
         limit: Use only the first problems of each set.
+        limits: Limits of single sets, comma-separated: svamp=200,gsm8k=100.
         samples: Responses per problem.
         temperature: Sampling temperature; 0 takes the most likely token.
         max_new_tokens: Token limit instead of each task's own.
@@ -55,6 +57,7 @@ def evaluate(
         tasks=EMBEDDED_TASKS if tasks is None else tuple(tasks.split(",")),
         samples=samples,
         limit=limit,
+        limits=() if limits is None else tuple(limits.split(",")),
         seed=seed,
         temperature=temperature,
         batch_size=batch_size or (512 if embedded else 256 if engine == "vllm" else 64),

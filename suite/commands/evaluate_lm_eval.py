@@ -75,6 +75,8 @@ def run_through_lm_eval(
     """
     require_lm_eval()
     require_engine(engine, precision)
+    if config.limits:
+        raise UserError("--limits: lm-eval knows one limit for all sets; use --limit, or leave out --through")
     if out is not None and (out / "lm_eval.json").exists():
         raise UserError(f"{out}: holds a result of lm-eval already; choose another --out")
     chosen = tasks_named(config.tasks)
@@ -121,7 +123,7 @@ def asked_through_lm_eval(
     asked = fspo_tasks(LM_EVAL_TASKS, [task.name for task in tasks], config.samples, metadata)
     results = run_lm_eval(answering, asked, config.limit, gen_kwargs)
     return [
-        _agreement(answering, task, evaluation_problems(task, data_dir, config.limit), config.samples, results)
+        _agreement(answering, task, evaluation_problems(task, data_dir, config), config.samples, results)
         for task in tasks
     ]
 

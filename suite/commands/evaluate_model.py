@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
-from suite.config import PROTOCOL, EvalConfig, plain_data
-from suite.evaluation.evaluate import evaluate, manifest_of
+from suite.config import MEAN, PROTOCOL, EvalConfig, plain_data
+from suite.evaluation.evaluate import by_kind, evaluate, evaluation_problems, manifest_of
 from suite.evaluation.sample_store import FOLDER, MANIFEST, SampleStore
 from suite.experiments.local_jobs import progress_bar
 from suite.experiments.names import tasks_named
@@ -64,13 +65,18 @@ def run_evaluation(
         evals = _with_bars(sampler, loaded.tokenizer, chosen, config, data_dir, store, console)
         accuracies = compare(evals, [], seed=config.seed).accuracies
         table = tables.evaluation_table(accuracies, evals)
-        show(table, f"{model}: avg@{config.samples} in per cent, 95 % intervals over problems", console)
+        heading = f"{model}: avg@{config.samples} in per cent, 95 % intervals over problems"
+        show(table, heading, console)
+        kinds = _by_kind(evals, chosen, config, data_dir)
+        if len(kinds):
+            show(kinds, f"{heading}, by kind of problem", console)
         if not (out / FILE).exists():
             digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
             settings = {"model": model, "precision": precision, "engine": engine, **plain_data(config)}
             environment = {**versions(), **machine(), "sampler": sampler.engine}
             write_csv(out / "accuracy.csv", accuracies)
-            write_atomically(out / "table.md", markdown(table))
+            parts = [markdown(table), *([markdown(kinds)] if len(kinds) else [])]
+            write_atomically(out / "table.md", "\n".join(parts))
             result = RunResult(PROTOCOL, "evaluation", config.seed, settings, evals, {}, digests, {}, environment)
             write_result(result, out)
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -100,6 +106,23 @@ def _with_bars(
                 bar.advance(rows[task], new)
 
         return tuple(evaluate(sampler, tokenizer, chosen, config, data_dir, on_progress, store))
+
+
+def _by_kind(
+    evals: Sequence[EvalResult], chosen: Sequence[Task], config: EvalConfig, data_dir: Path | None
+) -> pd.DataFrame:
+    """The table of the sets that have kinds of problems, a row a kind; empty where none has."""
+    parts = [
+        part
+        for result, task in zip(evals, chosen, strict=True)
+        if task.kind is not None
+        for part in by_kind(result, task, evaluation_problems(task, data_dir, config))
+    ]
+    if not parts:
+        return pd.DataFrame()
+    accuracies = compare(parts, [], seed=config.seed).accuracies
+    single = accuracies[accuracies["task"] != MEAN]
+    return tables.evaluation_table(single, parts).drop(columns=["truncated"])
 
 
 def _slug(model: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from suite.commands.arguments import Recipe, RecipeChanges
 from suite.commands.compare import code_of, tell_overlaps
@@ -12,6 +13,9 @@ from suite.config import CompareConfig
 from suite.experiments.recipes import Changes
 from suite.records.ranges import Ranges
 from suite.types import UserError
+
+if TYPE_CHECKING:
+    from suite.experiments.sampler_choice import Choice
 
 
 def train(
@@ -39,6 +43,7 @@ def train(
     from suite.experiments.layouts import layout_for, processes_words
     from suite.experiments.local_jobs import run_jobs, run_together
     from suite.experiments.recipes import changed, resolved
+    from suite.experiments.sampler_choice import with_sampler_chosen
     from suite.planning.dry_run import dry_run as checked
     from suite.policy.portable import begin_again_portably
     from suite.policy.ranks import leave, ranks_here, under_torchrun
@@ -52,6 +57,7 @@ def train(
     config = resolved(recipe, changes, (method,), (seed,))
     given = Ranges.read(changes.ranges)
     out = out or Path("results/runs") / f"{config.name}-{method}-seed{seed}"
+    config, choice = (config, None) if dry_run else with_sampler_chosen(config, out, console)
     jobs, responses = comparison_stages(config, out), config.train.problems_per_step * config.train.samples_per_problem
     ranks.share(range(responses // config.train.mini_batches))  # refused now, not after the base's evaluation
     layout = None if ranks.sharded else layout_for(config.train, 1)
@@ -59,7 +65,8 @@ def train(
         say(checked(config, out, code_of(config), str(layout or processes_words(ranks.count))))
         return leave(ranks)
     if ranks.is_leader:
-        _claim(config, out, resume, given)
+        _claim(config, out, resume, given, choice)
+    say([choice.words()] if choice else [])
     say(given.notes(config.methods))
     tell_overlaps(config)
     run_together(jobs, ranks, console) if layout is None else run_jobs(jobs, layout, console)
@@ -67,10 +74,10 @@ def train(
     leave(ranks)
 
 
-def _claim(config: CompareConfig, out: Path, resume: bool, given: Ranges) -> None:
+def _claim(config: CompareConfig, out: Path, resume: bool, given: Ranges, choice: Choice | None) -> None:
     """Take a folder for a cell; UserError where something is in it, unless that is to be gone on with."""
     from suite.records.comparison_folder import claim_folder
 
     if out.exists() and any(out.iterdir()) and not resume:
         raise UserError(f"{out}: not empty; add --resume to go on there, or choose another --out")
-    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts)
+    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), given.facts, choice.facts() if choice else None)

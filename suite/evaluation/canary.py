@@ -35,7 +35,7 @@ def canary_answers(
     loaded: LoadedModel, sampler: Sampler, tasks: Sequence[Task], config: EvalConfig, data_dir: Path | None
 ) -> list[dict[str, Any]]:
     """The most likely tokens after PROBLEMS prompts, which are drawn from all evaluation sets with a fixed seed."""
-    asked = [(task, problem) for task in tasks for problem in evaluation_problems(task, data_dir, config.limit)]
+    asked = [(task, problem) for task in tasks for problem in evaluation_problems(task, data_dir, config)]
     chosen = sorted(torch.randperm(len(asked), generator=generator(0, "canary"))[:PROBLEMS].tolist())
     requests = [
         SampleRequest(problem.id, 0, 0, encode(loaded.tokenizer, task, problem, config.chat))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +24,9 @@ QUESTION = "{question}"
 """Where the question stands in the text of a prompt template."""
 
 
-def evaluation_problems(task: Task, data_dir: Path | None, limit: int | None) -> list[Problem]:
-    """The first `limit` problems (all without a limit) of the task's evaluation split."""
-    return task.load("eval", data_dir)[:limit]
+def evaluation_problems(task: Task, data_dir: Path | None, config: EvalConfig) -> list[Problem]:
+    """The first problems (all without a limit) of the task's evaluation split."""
+    return task.load("eval", data_dir)[: config.limit_of(task.name)]
 
 
 def template_of(tokenizer: Any, task: Task, chat: bool) -> str:
@@ -67,7 +69,7 @@ def evaluate(
     results = []
     with awake(sampler):
         for task in tasks:
-            problems = evaluation_problems(task, data_dir, config.limit)
+            problems = evaluation_problems(task, data_dir, config)
             asked = Asked(task, problems, tokenizer, config)
             samples = sorted(_drawn(asked, sampler, store, on_progress), key=lambda sample: sample.place)
             judged = store.judged(task.name)
@@ -191,6 +193,30 @@ def summarise(
     )
 
 
+def by_kind(result: EvalResult, task: Task, problems: Sequence[Problem]) -> list[EvalResult]:
+    """The result of a set with kinds of problems as one result a kind, `SET, KIND`, in the order of the kinds' names.
+
+    `problems` are those of the result. The share of truncated responses is not known of a kind: nan.
+    """
+    assert task.kind is not None
+    kinds = [task.kind(problem) for problem in problems]
+    found = []
+    for kind in sorted(set(kinds)):
+        places = [i for i, one in enumerate(kinds) if one == kind]
+        found.append(
+            dataclasses.replace(
+                result,
+                task=f"{result.task}, {kind}",
+                data_digest=data_digest([problems[i] for i in places]),
+                problem_ids=tuple(result.problem_ids[i] for i in places),
+                verdicts=tuple(result.verdicts[i] for i in places),
+                lengths=tuple(result.lengths[i] for i in places),
+                truncated_share=math.nan,
+            )
+        )
+    return found
+
+
 def manifest_of(
     loaded: LoadedModel,
     engine: str,
@@ -206,7 +232,7 @@ def manifest_of(
     """
 
     def asked_of(task: Task) -> dict[str, Any]:
-        problems, settings = evaluation_problems(task, data_dir, config.limit), sampling_settings_of(task, config)
+        problems, settings = evaluation_problems(task, data_dir, config), sampling_settings_of(task, config)
         template = template_of(loaded.tokenizer, task, config.chat)
         return {
             "version": task.version,
@@ -227,6 +253,7 @@ def manifest_of(
         "temperature": config.temperature,
         "samples": config.samples,
         "limit": config.limit,
+        **({"limits": list(config.limits)} if config.limits else {}),
         "chat": config.chat,
         "tasks": {task.name: asked_of(task) for task in tasks},
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from suite.config import CompareConfig
-from suite.experiments.names import EMBEDDED_TASKS, tasks_named
+from suite.experiments.names import GENERATED_TASKS, tasks_named
 from suite.types import Problem, UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def overlaps_of(config: CompareConfig) -> tuple[Overlap, ...]:
     from tasks.overlap import overlaps
 
     def problems(names: Sequence[str], split: str) -> list[Problem]:
-        written = [task for task in tasks_named(names) if task.name not in EMBEDDED_TASKS]
+        written = [task for task in tasks_named(names) if task.name not in GENERATED_TASKS]
         return [problem for task in written for problem in task.load(split, config.train.data_dir)]
 
     training = problems(config.train.tasks, "train")

@@ -21,6 +21,7 @@ PAPER_BASELINES = ("rloo", "grpo", "gspo", "gspo_wide")
 and the paper's is not public. Declared on 2026-11-29, before any run that is judged by it."""
 EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
+GENERATED_TASKS = tasks.GENERATED_TASKS
 LM_EVAL_TASKS = tasks.LM_EVAL_TASKS
 T = TypeVar("T")
 

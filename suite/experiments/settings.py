@@ -61,7 +61,7 @@ def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig
             config = _changed(config, owner.split("."), fields)
         else:
             method_with(owner, options)
-    if "train.vllm" in changes and config.train.sampler != "vllm":
+    if "train.vllm" in changes and config.train.sampler == "transformers":
         raise UserError(
             f"train.vllm.{next(iter(changes['train.vllm']))} is set, but train.sampler is {config.train.sampler}; "
             "set train.sampler=vllm, too"

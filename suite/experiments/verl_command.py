@@ -230,6 +230,7 @@ def comparison_lines(config: CompareConfig, limit: int, prompts: Prompts) -> lis
             -1 if rows is None else rows,
             "" if rows is None else "of all sets together; ours is a limit for each",
         ),
+        VerlLine("evaluation.limits", None, list(chosen.limits), "applied where the evaluation file is written"),
         VerlLine("evaluation.temperature", f"{DRAW}.val_kwargs.temperature", chosen.temperature),
         VerlLine("evaluation.temperature", f"{DRAW}.val_kwargs.do_sample", chosen.temperature > 0),
         VerlLine("evaluation.seed", None, chosen.seed, "rollout.seed is the training's"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite.config import CompareConfig, TrainConfig
+from suite.evaluation.evaluate import evaluation_problems
 from suite.experiments.verl_command import REWARD_WORKERS, Prompts
 from suite.types import Problem, Task, UserError
 
@@ -60,7 +61,7 @@ class Problems:
 def problems_of(
     config: CompareConfig, training: Sequence[Task], evaluation: Sequence[Task], left_out: set[str]
 ) -> Problems:
-    """What a comparison trains on, as the trainer takes it, and the first `evaluation.limit` of each evaluation set.
+    """What a comparison trains on, as the trainer takes it, and the first of each evaluation set up to its limit.
 
     UserError where a set cannot be read, is for evaluation only, or is too small for a rollout step.
     """
@@ -68,7 +69,7 @@ def problems_of(
 
     nothing: Any = None
     source = RolloutSource.of(nothing, nothing, nothing, training, config.train, 0, {}, left_out)
-    asked = [p for task in evaluation for p in task.load("eval", config.train.data_dir)[: config.evaluation.limit]]
+    asked = [p for task in evaluation for p in evaluation_problems(task, config.train.data_dir, config.evaluation)]
     return Problems(source.problems, asked, {task.name: task for task in (*training, *evaluation)})
 
 

@@ -108,7 +108,12 @@ def _merging(config: CompareConfig) -> str:
     adapters = train.lora_rank > 0
     words = ["--tasks", ",".join(chosen.tasks), "--samples", str(chosen.samples), "--seed", str(chosen.seed)]
     words += ["--temperature", f"{chosen.temperature:g}", "--engine", train.sampler, "--precision", train.precision]
-    optional = {"--limit": chosen.limit, "--max-new-tokens": chosen.max_new_tokens, "--data-dir": train.data_dir}
+    optional = {
+        "--limit": chosen.limit,
+        "--limits": ",".join(chosen.limits) or None,
+        "--max-new-tokens": chosen.max_new_tokens,
+        "--data-dir": train.data_dir,
+    }
     words += [part for name, value in optional.items() if value is not None for part in (name, str(value))]
     words += ["--chat"] * chosen.chat
     return (

@@ -15,8 +15,9 @@ from suite.experiments.evaluation_overlap import left_out, overlap_lines
 from suite.experiments.models import is_smollm2, model_place
 from suite.experiments.names import tasks_named
 from suite.experiments.recipe_book import primary_sentence
+from suite.experiments.sampler_choice import AUTO, with_engine
 from suite.policy.engines import require_engine
-from suite.records.comparison_folder import holds
+from suite.records.comparison_folder import CONFIG_FILE, holds, stored_config
 from suite.records.costs import GIB
 from suite.types import UserError
 
@@ -32,11 +33,16 @@ def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str], workers: 
     machine cannot have as it is set, a model reference that can name nothing, a folder with another comparison, too
     little disk for the trained models.
     """
-    require_engine(config.train.sampler, vllm=config.train.vllm)
+    chosen = config.train.sampler
+    if chosen != AUTO:
+        require_engine(chosen, vllm=config.train.vllm)
+    elif (out / CONFIG_FILE).exists():
+        config = with_engine(config, stored_config(out).train.sampler)
     where, folder = _files_of(config.train.model)
     goes_on = holds(config, out, code)
     return [
         f"model: {config.train.model}, {where}",
+        *(["sampler: auto, measured before the first cell"] if config.train.sampler == AUTO else []),
         *_data_lines(config),
         *(f"left out: {line}" for line in overlap_lines(config)),
         _work_line(config),
@@ -89,9 +95,7 @@ def _data_lines(config: CompareConfig) -> list[str]:
     ]
     lines[-1] += f" ({held_out} of them left out)" if held_out else ""
     for task in tasks_named(evaluation.tasks):
-        lines.append(
-            f"evaluate: {task.name}, {len(evaluation_problems(task, train.data_dir, evaluation.limit)):,} problems"
-        )
+        lines.append(f"evaluate: {task.name}, {len(evaluation_problems(task, train.data_dir, evaluation)):,} problems")
     return lines
 
 
@@ -104,7 +108,7 @@ def _work_line(config: CompareConfig) -> str:
     limit = train.max_new_tokens or max(task.max_new_tokens for task in tasks_named(train.tasks))
     asked, tokens = 0, 0
     for task in tasks_named(evaluation.tasks):
-        count = len(evaluation_problems(task, train.data_dir, evaluation.limit)) * evaluation.samples * (cells + 1)
+        count = len(evaluation_problems(task, train.data_dir, evaluation)) * evaluation.samples * (cells + 1)
         asked, tokens = asked + count, tokens + count * (evaluation.max_new_tokens or task.max_new_tokens)
     updates = f"{train.steps:,} steps of {train.updates_per_rollout} updates"
     return (

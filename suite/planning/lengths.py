@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from suite.config import CompareConfig
 from suite.experiments.models import model_folder
-from suite.experiments.names import EMBEDDED_TASKS, tasks_named
+from suite.experiments.names import GENERATED_TASKS, tasks_named
 from suite.planning.cost_model import Lengths
 from suite.policy.prompting import encode
 from suite.types import Problem, Task
@@ -26,7 +26,7 @@ LOOKED_AT = 256
 
 def problems_at_hand(task: Task, split: str, data_dir: Path | None) -> Sequence[Problem] | None:
     """The problems of a generated set, or of one in the data folder; None for a set that only the hub has."""
-    here = task.name in EMBEDDED_TASKS or data_dir is not None
+    here = task.name in GENERATED_TASKS or data_dir is not None
     return task.load(split, data_dir) if here else None
 
 
@@ -57,12 +57,13 @@ def _counted(config: CompareConfig, chosen: Sequence[Task], folder: Path | None)
 
 def questions_of(config: CompareConfig) -> tuple[int, str]:
     """Problems of all evaluation sets, and which of them are assumed, in words."""
-    total, assumed, limit = 0, [], config.evaluation.limit
+    total, assumed = 0, []
     for task in tasks_named(config.evaluation.tasks):
         problems = problems_at_hand(task, "eval", config.train.data_dir)
-        if problems is None:
+        limit = config.evaluation.limit_of(task.name)
+        if problems is None and limit is None:
             assumed.append(task.name)
         count = ASSUMED_PROBLEMS if problems is None else len(problems)
         total += min(count, limit) if limit else count
-    words = f", {', '.join(assumed)} assumed to have {ASSUMED_PROBLEMS}" if assumed and not limit else ""
+    words = f", {', '.join(assumed)} assumed to have {ASSUMED_PROBLEMS}" if assumed else ""
     return total, f"{total} problems in {len(config.evaluation.tasks)} evaluation sets{words}"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from suite.experiments.finished import load_comparison
 from suite.experiments.recipes import Changes, changed
+from suite.experiments.sampler_choice import AUTO, with_engine
 from suite.experiments.settings import method_in
 from suite.planning.cost_model import HOUR
 from suite.planning.devices import DECODING_SHARE, TRAINING_SHARE, Device, device_named
@@ -36,6 +37,8 @@ def planned(name: str, changes: Changes, device_name: str, count: int, response_
     """Memory, layouts, tokens and hours of a recipe with the command line's changes. Loads no weights."""
     config = changed(name, changes)
     device, shape = device_named(device_name), model_shape(config.train.model)
+    if config.train.sampler == AUTO:
+        config = with_engine(config, "vllm" if device.is_gpu else "transformers")
     lengths = expected_lengths(config, response_tokens)
     questions, asked = questions_of(config)
     critics = {m: "values" in method_in(config, m).needs for m in config.methods}

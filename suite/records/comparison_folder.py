@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from suite.config import PROTOCOL, CompareConfig, plain_data, restored
 from suite.records.files import flat, write_atomically
@@ -22,12 +23,13 @@ def claim_folder(
     command: Sequence[str],
     code: Mapping[str, str],
     ranges: Mapping[str, str] | None = None,
+    sampler_choice: Mapping[str, object] | None = None,
 ) -> None:
     """Write the resolved config into the folder, or check that it holds this very comparison.
 
     `code` digests each method's source. `ranges` says which range file settings came from; the config has the settings
-    themselves, so that no result depends on the file being kept. Raises UserError, and writes nothing, where `holds`
-    does.
+    themselves, so that no result depends on the file being kept. `sampler_choice` says how the engine was chosen that
+    draws, where it was. Raises UserError, and writes nothing, where `holds` does.
     """
     if holds(config, out, code):
         return
@@ -40,6 +42,8 @@ def claim_folder(
     content["code"] = dict(code)
     if ranges:
         content["ranges"] = dict(ranges)
+    if sampler_choice:
+        content["sampler_choice"] = dict(sampler_choice)
     write_atomically(out / CONFIG_FILE, json.dumps(content, indent=1) + "\n")
 
 
@@ -85,6 +89,11 @@ def stored_config(out: Path) -> CompareConfig:
 def recorded_code(out: Path) -> dict[str, str]:
     """Digest of every method's source when the comparison was begun; empty where it was not recorded."""
     return dict(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")).get("code", {}))
+
+
+def recorded_sampler_choice(out: Path) -> dict[str, Any]:
+    """How the engine was chosen that draws the comparison's responses; empty where it was named."""
+    return dict(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")).get("sampler_choice", {}))
 
 
 def recorded_versions(out: Path) -> dict[str, str]:

@@ -210,7 +210,7 @@ def test_bad_input_is_refused_before_anything_starts(run: Any, tmp_path: Path) -
 
 
 def test_an_unknown_mix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--mixes 'long'"):
-        training_step.run(tmp_path / "out.json", mixes=("equal", "long"))
+    with pytest.raises(UserError, match="--mix 'long'"):
+        training_step.run(tmp_path / "out.json", mix=("equal", "long"))
     with pytest.raises(UserError, match="--mix 'long'"):
         cycles.run(tmp_path / "out.json", mix="long")
