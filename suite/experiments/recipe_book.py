@@ -181,9 +181,8 @@ def smollm2_words() -> CompareConfig:
 
 
 SMOLLM2_WORDS: Sources = {
-    **{
-        path: OURS
-        for path in (
+    **dict.fromkeys(
+        (
             "name",
             "train.model",
             "train.tasks",
@@ -198,8 +197,9 @@ SMOLLM2_WORDS: Sources = {
             "evaluation.limits",
             "evaluation.batch_size",
             "evaluation.max_new_tokens",
-        )
-    },
+        ),
+        OURS,
+    ),
     "methods": "ours: FSPO with and without drift, and the paper's baselines, GSPO at both of its ranges",
     "seeds": "ours: fresh ones; the rate was chosen with seed 900",
     "primary": "ours: the set whose training problems the runs see",
