@@ -306,4 +306,4 @@ def _task(name: str, max_new_tokens: int, trainable: bool) -> Task:
     )
 
 
-TASKS = (_task(NAME, 128, trainable=True), _task(LONG, 176, trainable=False))
+TASKS = (_task(NAME, 96, trainable=True), _task(LONG, 128, trainable=False))

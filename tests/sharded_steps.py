@@ -30,15 +30,19 @@ LENGTHS = (1, 24, 2, 3, 24, 17, 1, 9, 5, 6, 2)
 LIMIT = 24
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 CHECKPOINTED = "grpo, activations computed twice"
+TREES = ("fspo, few-shot prompts", "ppo, few-shot prompts")
+"""Prompts that begin alike, so that micro-batches are trees."""
+FEW_SHOT = tuple(range(1, 12)) * 3
 VARIANTS = {
     **METHODS,
     "fspo, batch drift": with_hyper(METHODS["fspo"], drift="batch"),
     CHECKPOINTED: METHODS["grpo"],
+    **{name: METHODS[name.partition(",")[0]] for name in TREES},
     "fspo, target rate": with_hyper(METHODS["fspo"], drift="ema", target_clip_rate=0.2),
 }
 
 
-def uneven_rollouts() -> list[Rollout]:
+def uneven_rollouts(start: tuple[int, ...] = ()) -> list[Rollout]:
     """Eleven responses of 1 to 24 tokens to three problems, none of whose groups is all right or all wrong."""
     rng = random.Random(0)
     return [
@@ -46,7 +50,7 @@ def uneven_rollouts() -> list[Rollout]:
             problem_id=f"p{i % 3}",
             sample_index=i // 3,
             seed=i,
-            prompt_ids=tuple(rng.randrange(1, 12) for _ in range(2 + i % 3)),
+            prompt_ids=(*start, *(rng.randrange(1, 12) for _ in range(2 + i % 3))),
             response_ids=tuple(rng.randrange(1, 12) for _ in range(length)),
             sampler_log_probs=(-1.0,) * length,
             finish_reason=FinishReason.STOP,
@@ -67,13 +71,14 @@ def steps_of(name: str, dtype: str, ranks: Ranks) -> dict[str, Tensor]:
 
     Five or six responses a step in micro-batches of at most 40 tokens: processes have different numbers of them.
     """
-    method, rollouts = VARIANTS[name], uneven_rollouts()
+    method, rollouts = VARIANTS[name], uneven_rollouts(FEW_SHOT if name in TREES else ())
     model = tiny()[0].to(DTYPES[dtype])
     settings = {"kl_coefficient": 0.05, "activation_checkpointing": name == CHECKPOINTED}
-    config = small_config(mini_batches=2, tokens_per_micro_batch=40, **settings)
+    config = small_config(mini_batches=2, tokens_per_micro_batch=70 if name in TREES else 40, **settings)
     start = sharded_copy(model, ranks.count) if ranks.sharded else tiny()[0].to(DTYPES[dtype])
     learner = build_learner(model, method, config, 0, ranks)
     minis = mini_batches(rollouts, config, 0, 0, "cpu", ranks)
+    assert all((micro.packing.paths is not None) == (name in TREES) for mini in minis for micro in mini)
     parts = credited(method, scored_step(learner, minis, rollouts, start), rollouts, ranks)
     for mini in parts:
         critic_step(learner, method, mini, clip_to_old=False)

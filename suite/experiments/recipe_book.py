@@ -174,7 +174,7 @@ def smollm2_words() -> CompareConfig:
         samples=4,
         limits=("word_problems_long=100", "svamp=200", "gsm8k=200"),
         batch_size=128,
-        max_new_tokens=176,
+        max_new_tokens=128,
     )
     methods = ("fspo", "fspo_zero_drift", "rloo", "grpo", "gspo", "gspo_wide")
     return CompareConfig("smollm2-words", methods, tuple(range(6)), train, evaluation, primary="word_problems")

@@ -16,6 +16,7 @@ from suite.config import CompareConfig
 from suite.planning.devices import DECODING_SHARE, TRAINING_SHARE, Device
 from suite.planning.memory_model import LIBRARIES, Load
 from suite.planning.model_shapes import ModelShape
+from suite.planning.shared_starts import Batch, expected_problems
 from suite.records.costs import GIB
 
 HOUR = 3600.0
@@ -23,13 +24,16 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a text: the mean and the longest prompt, the mean response and its limit, and where they come from."""
+    """Tokens of a text: the mean and the longest prompt, the mean response and its limit, and where they come from;
+    `common` are those that all prompts begin with.
+    """
 
     prompt: float
     longest_prompt: int
     response: float
     limit: int
     source: str
+    common: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,7 @@ def cell_lines(
     step = train.problems_per_step * train.samples_per_problem
     text = lengths.prompt + lengths.response
     drawn = train.steps * step
-    tokens = drawn * text
-    forward = forward_operations(shape, tokens, text) / speed / processes
+    scored, updated = computed_tokens(config, lengths, processes)
     words = f" / {processes}" if processes > 1 else ""
 
     def draw(responses: float, together: int) -> float:
@@ -105,15 +108,38 @@ def cell_lines(
     decoding = f"tokens a row x max(read / (share x bandwidth), 2 N B / (share x peak), l x launch){words}"
     return [
         PlanLine("sample", drawn * lengths.response, draw(drawn, together), decoding),
-        PlanLine("score", tokens, models * forward, f"{models} x tokens (2 N + 2 l q T) / (share x peak){words}"),
+        PlanLine(
+            "score",
+            scored,
+            models * forward_operations(shape, scored, text) / speed / processes,
+            f"{models} x tokens (2 N + 2 l q T) / (share x peak){words}",
+        ),
         PlanLine(
             "update",
-            tokens * train.epochs,
-            3 * forward * train.epochs * (1 + critic),
+            updated * train.epochs,
+            3 * forward_operations(shape, updated, text) / speed / processes * train.epochs * (1 + critic),
             f"{1 + critic} x 3 x tokens x epochs (2 N + 2 l q T) / (share x peak){words}",
         ),
         PlanLine("evaluate", asked * lengths.response, draw(asked, evaluation.batch_size), decoding),
     ]
+
+
+def computed_tokens(config: CompareConfig, lengths: Lengths, processes: int = 1) -> tuple[float, float]:
+    """Tokens of all steps that scoring, and that one epoch of updates computes: common starts once a micro-batch.
+
+    Processes that share the cell each have a part of a batch, and so compute its start each.
+    """
+    train = config.train
+    problems, samples = train.problems_per_step, train.samples_per_problem
+
+    def of(responses: float) -> float:
+        here = responses / processes
+        met = expected_problems(problems, samples, here)
+        batch = Batch(lengths.common, lengths.prompt, lengths.response, met, here)
+        return batch.computed(train.tokens_per_micro_batch) * processes
+
+    step = problems * samples
+    return train.steps * of(step), train.steps * train.mini_batches * of(step / train.mini_batches)
 
 
 def hours(lines: Sequence[PlanLine]) -> float:
@@ -157,6 +183,8 @@ def load_of(
     return Load(
         prompt=lengths.longest_prompt,
         response=lengths.limit,
+        common=lengths.common,
+        problems=train.problems_per_step,
         rows=rows,
         mini_batches=train.mini_batches,
         micro_tokens=train.tokens_per_micro_batch,

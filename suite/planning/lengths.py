@@ -34,22 +34,25 @@ def expected_lengths(config: CompareConfig, response: float | None) -> Lengths:
     """Prompts counted with the model's tokenizer where both are at hand; `response` is the mean, None to assume it."""
     chosen, folder = tasks_named(config.train.tasks), model_folder(config.train.model)
     limit = config.train.max_new_tokens or max(task.max_new_tokens for task in chosen)
-    prompts = _counted(config, chosen, folder)
-    mean, longest = (sum(prompts) / len(prompts), max(prompts)) if prompts else ASSUMED_PROMPT
+    prompts = _encoded(config, chosen, folder)
+    sizes = [len(prompt) for prompt in prompts]
+    mean, longest = (sum(sizes) / len(sizes), max(sizes)) if prompts else ASSUMED_PROMPT
+    common = next((i for i, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1), 0)
     words = f"prompts {mean:.0f} tokens, at most {longest} ({'counted' if prompts else 'assumed'})"
+    words += f", {common} of them common to all" if common else ""
     likely = min(limit, response if response is not None else MEAN_OF_LIMIT * limit)
     said = "as given" if response is not None else "assumed: half of the limit"
-    return Lengths(mean, longest, likely, limit, f"{words}; responses {likely:.0f} ({said}), limit {limit}")
+    return Lengths(mean, longest, likely, limit, f"{words}; responses {likely:.0f} ({said}), limit {limit}", common)
 
 
-def _counted(config: CompareConfig, chosen: Sequence[Task], folder: Path | None) -> list[int]:
-    """Tokens of up to LOOKED_AT prompts of each training set; none where a set or the tokenizer is not here."""
+def _encoded(config: CompareConfig, chosen: Sequence[Task], folder: Path | None) -> list[tuple[int, ...]]:
+    """Token ids of up to LOOKED_AT prompts of each training set; none where a set or the tokenizer is not here."""
     found = [(task, problems_at_hand(task, "train", config.train.data_dir)) for task in chosen]
     if folder is None or any(problems is None for _, problems in found):
         return []
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return [
-        len(encode(tokenizer, task, problem, config.train.chat))
+        encode(tokenizer, task, problem, config.train.chat)
         for task, problems in found
         for problem in (problems or ())[:LOOKED_AT]
     ]

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from suite.planning.model_shapes import ModelShape
+from suite.planning.shared_starts import Batch
 from suite.policy.kv_cache import SPARE
 from suite.policy.vocabulary_tiles import LOGITS_AT_ONCE, TILE
 from suite.records.costs import GIB
@@ -52,7 +53,8 @@ class Term:
 class Load:
     """What a cell asks of memory, apart from the model's shape.
 
-    prompt and response are tokens of the longest rows. rows and mini_batches shape an update; side_by_side and
+    prompt and response are tokens of the longest rows, common those that all prompts begin with, problems the distinct
+    prompts of a step. rows and mini_batches shape an update; side_by_side and
     distinct_prompts a call of the sampler. critic, start_model and lora_rank say what is held beside the policy,
     checkpointed that of activations only the layers' inputs are.
     processes share the run, each with its share of an update's rows. vllm_gib is what an engine of vLLM takes while it
@@ -75,21 +77,42 @@ class Load:
     vllm_gib: float = 0.0
     vllm_kept_gib: float = 0.0
     processes: int = 1
+    common: int = 0
+    problems: int = 0
 
     @property
     def update_rows(self) -> int:
         """Rows of an optimizer step in the process that has most of them."""
         return math.ceil(math.ceil(self.rows / self.mini_batches) / self.processes)
 
+    def _batch(self, rows: int) -> Batch:
+        """So many of the longest rows, of as many problems as there are."""
+        return Batch(self.common, self.prompt, self.response, self.problems or self.rows, rows)
+
     @property
     def micro_rows(self) -> int:
-        """Rows of the largest micro-batch: as many of the longest as the token budget takes, at least one."""
-        return max(1, min(self.update_rows, self.micro_tokens // (self.prompt + self.response)))
+        """Rows of the largest micro-batch: as many of the longest as the token budget takes, at least one.
+
+        Where a tree computes common starts once, they may all be of one problem.
+        """
+        each = self.prompt + self.response
+        if self._batch(self.update_rows).is_tree:
+            return max(1, min(self.update_rows, (self.micro_tokens - self.prompt) // self.response))
+        return max(1, min(self.update_rows, self.micro_tokens // each))
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Tokens of the largest micro-batch: the budget, or a whole update's where that is less; one row at least."""
+        each = self.prompt + self.response
+        if self._batch(self.update_rows).is_tree:
+            return max(each, min(self.micro_tokens, math.ceil(self._batch(self.update_rows).tree)))
+        return self.micro_rows * each
 
     @property
     def several(self) -> bool:
         """Whether an update has more than one micro-batch, so that gradients stand beside activations."""
-        return self.update_rows > self.micro_rows
+        whole = self._batch(self.update_rows)
+        return whole.tree > self.micro_tokens if whole.is_tree else self.update_rows > self.micro_rows
 
     @property
     def shared(self) -> bool:
@@ -198,7 +221,7 @@ def updating(shape: ModelShape, load: Load) -> list[Term]:
 def _passing(shape: ModelShape, load: Load) -> list[Term]:
     """What the forward and backward pass of the largest micro-batch hold at their peak, all of it in each process."""
     each, formula = activations_per_token(shape, load.precision, load.checkpointed)
-    n, k = load.micro_rows * (load.prompt + load.response), load.micro_rows * load.response
+    n, k = load.micro_batch_tokens, load.micro_rows * load.response
     logits, logits_formula = _logits(shape, load, k)
     layer = 12 * n * shape.feed_forward
     passing = [Term("activations", f"n ({formula}), n = {n:,}", n * each)]

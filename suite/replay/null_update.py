@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 
 from suite.advantages import group_centred
 from suite.config import TrainConfig
-from suite.policy.scoring import MicroBatch, pack, score
+from suite.policy.prefix_tree import grouped_by_tree
+from suite.policy.scoring import MicroBatch, pack, pack_tree, score
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import replay
 from suite.statistics.frames import numbers_of, select
@@ -41,7 +43,8 @@ def null_update(
     """Log-probs of the same weights twice over: a log of update 1 whose every log ratio is noise.
 
     Every cell is "PRECISION: CHANGE". In each precision: the trainer's own micro-batches scored `again`, responses
-    scored `one by one`, and `all at once` the other way round, all against the trainer's own micro-batches; then
+    scored `one by one`, and `all at once` the other way round, all against the trainer's own micro-batches (behind
+    few-shot prompts trees in which common starts are computed once, as `all at once` is); then
     these against float32 (`than float32`) and, in the precision that the config trains in, against the log-probs
     that were recorded when the responses were drawn (`than the sampler`). Up to MOST_TOKENS tokens, lengths mixed as
     they are in the rollouts.
@@ -87,8 +90,10 @@ def representative(rollouts: Sequence[Rollout]) -> list[Rollout]:
 
 
 def _together(rollouts: Sequence[Rollout], model: Policy) -> MicroBatch:
-    """All of them as one micro-batch, the last one first."""
-    return pack(rollouts, list(reversed(range(len(rollouts)))), model.device)
+    """All of them as one micro-batch, the last one first; as a tree where that saves enough, in a tree's own order."""
+    rows = list(reversed(range(len(rollouts))))
+    packed = pack if grouped_by_tree(rollouts, rows, sys.maxsize) is None else pack_tree
+    return packed(rollouts, rows, model.device)
 
 
 @torch.no_grad()
