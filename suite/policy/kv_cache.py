@@ -1,7 +1,11 @@
-"""A key-value cache with spare room: decoding writes into it instead of copying everything seen at every token."""
+"""A key-value cache with spare room: decoding writes into it instead of copying everything seen at every token.
+
+What all rows begin with can be taken out of it and kept once for all of them (`CommonStart`).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +35,30 @@ class GrowingLayer(DynamicLayer):
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
         self.key_room = self.value_room = torch.empty(0)
+
+    def without_start(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Forget the first positions; returns keys and values [g, tokens, e] that the first row had there."""
+        assert self.keys is not None
+        assert self.values is not None
+        start = self.keys[0, :, :tokens].contiguous(), self.values[0, :, :tokens].contiguous()
+        self.keys, self.values = self.keys[:, :, tokens:].contiguous(), self.values[:, :, tokens:].contiguous()
+        self.key_room = self.value_room = torch.empty(0)
+        return start
+
+
+@dataclass(frozen=True)
+class CommonStart:
+    """Keys and values [g, P, e], layer by layer, of the P tokens that all rows of a batch begin with."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    def __len__(self) -> int:
+        return self.layers[0][0].shape[1]
+
+
+def cut_common_start(cache: Any, tokens: int) -> CommonStart:
+    """Take the first positions, which are the same in all rows, out of a cache of `growing_cache`."""
+    return CommonStart(tuple(layer.without_start(tokens) for layer in cache.layers))
 
 
 def _append(seen: Tensor | None, room: Tensor, new: Tensor, used: int) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 Registered with transformers under the name PACKED. Where a forward pass says what its pieces are (`packing=...`), each
 attends causally to itself and to what it follows: to nothing where the pieces are whole sequences, to the nodes on its
-path where they are the nodes of a tree. Every other call, such as decoding with a cache, is transformers' own scaled
-dot-product attention.
+path where they are the nodes of a tree. Where rows that are drawn begin alike (`common=...`), the keys and values of
+that start are kept and read once for all of them. Every other call is transformers' own scaled dot-product attention.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from suite.policy.kv_cache import CommonStart
 from suite.types import UserError
 
 PACKED = "fspo_packed"
@@ -84,13 +85,20 @@ def packed_attention(
     *,
     scaling: float | None = None,
     packing: Packing | None = None,
+    common: CommonStart | None = None,
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Outputs [1, N, h, e] of queries [1, h, N, e], keys and values [1, g, N, e]: N tokens, in sequences of a packing.
 
+    Without a packing it is attention as transformers computes it, of [B, h, N, e]; with `common`, of one new token in
+    each row of a batch that begins with those keys and values.
     Raises UserError where a layer looks back over a window that a sequence exceeds: nothing else would be computed.
     """
+    if common is not None:
+        return _one_token_after_start(
+            query, key, value, attention_mask, *common.layers[module.layer_idx], scaling
+        ), None
     if packing is None:
         if query.shape[2] == 1 and attention_mask is not None and key.shape[1] != query.shape[1]:
             return _one_token(query, key, value, attention_mask, scaling), None
@@ -119,6 +127,35 @@ def _one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling:
     rows, heads, _, width = query.shape
     grouped = query.view(rows, key.shape[1], heads // key.shape[1], width)
     found = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
+    return found.reshape(rows, 1, heads, width)
+
+
+def _one_token_after_start(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    start_key: Tensor,
+    start_value: Tensor,
+    scaling: float | None,
+) -> Tensor:
+    """Decoding behind a start [g, P, e] that all rows have in common: outputs [B, 1, h, e] of queries [B, h, 1, e].
+
+    The queries of all rows meet the start in one product, so that it is read once and not once a row.
+    """
+    (rows, heads, _, width), groups, tokens = query.shape, key.shape[1], start_key.shape[1]
+    each = heads // groups
+    grouped = query.view(rows, groups, each, width)
+    together = grouped.transpose(0, 1).reshape(groups, rows * each, width)
+    at_start = (together @ start_key.transpose(1, 2)).view(groups, rows, each, tokens).transpose(0, 1)
+    own = grouped @ key.transpose(2, 3)
+    if mask is not None:
+        own = own.masked_fill(~mask, -torch.inf)
+    scores = torch.cat([at_start, own], dim=-1) * (width**-0.5 if scaling is None else scaling)
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+    of_start, of_own = weights.split([tokens, own.shape[-1]], dim=-1)
+    of_start = of_start.transpose(0, 1).reshape(groups, rows * each, tokens)
+    found = (of_start @ start_value).view(groups, rows, each, width).transpose(0, 1) + of_own @ value
     return found.reshape(rows, 1, heads, width)
 
 
@@ -193,6 +230,14 @@ def kernel_options(kernel: Callable[..., Any], shared_heads: bool) -> dict[str, 
     """
     takes_it = "enable_gqa" in inspect.signature(kernel).parameters
     return {"enable_gqa": shared_heads} if takes_it else {}
+
+
+def can_keep_a_start_apart(config: Any) -> bool:
+    """Whether a model attends so plainly that rows' common start can be kept apart: no windows, caps or sinks."""
+    kinds = getattr(config, "layer_types", None) or ("full_attention",)
+    windows = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    bent = getattr(config, "attn_logit_softcapping", None) is not None or config.model_type == "gpt_oss"
+    return set(kinds) == {"full_attention"} and not windows and not bent
 
 
 def use_packed_attention(body: Any) -> None:

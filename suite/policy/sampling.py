@@ -12,8 +12,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from suite.policy.kv_cache import growing_cache
+from suite.policy.kv_cache import CommonStart, cut_common_start, growing_cache
 from suite.policy.lora import merged
+from suite.policy.packed_attention import can_keep_a_start_apart, use_packed_attention
 from suite.policy.vocabulary_tiles import of_device
 from suite.seeds import gumbel_noise
 from suite.types import FinishReason, Policy, Rollout, UserError, require
@@ -21,10 +22,13 @@ from suite.types import FinishReason, Policy, Rollout, UserError, require
 LOOK_EVERY = {"cpu": 1, "cuda": 16}
 """Tokens between two looks at which rows have ended, by kind of device. At each look the host waits for a GPU; what a
 row draws behind its end is cut off."""
+DRAWN_AT_ONCE = {"cpu": 2**18, "cuda": 2**30}
+"""Logits that are drawn from in one go, by kind of device: on a CPU few enough to stay in the cache meanwhile."""
 STOP_WINDOW = 8
 """Tokens, up to the newest, whose text may hold a stop text."""
 WORTH_SHARING = 32
-"""Tokens that all prompts of a batch must have in common, as few-shot prompts do, before they are prefilled apart."""
+"""Tokens that all prompts of a batch must have in common, as few-shot prompts do, before they are prefilled apart, and
+on a CPU kept apart: there reading the keys and values of every row takes most of the time."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def half_copy(model: Policy) -> Any:
 
 
 class _Batch:
-    """Rows drawn side by side. Finished rows leave; each distinct prompt is prefilled once."""
+    """Rows drawn side by side. Finished rows leave; distinct prompts are prefilled once, a common start is kept once."""
 
     def __init__(
         self, model: Policy, tokenizer: Any, requests: Sequence[SampleRequest], settings: SamplingSettings
@@ -181,10 +185,11 @@ class _Batch:
 
     @torch.inference_mode()
     def run(self) -> list[Rollout]:
-        logits, cache, mask, positions = self._prefill()
+        logits, cache, mask, positions, common = self._prefill()
         rows, width = torch.arange(len(self.requests), device=self.device), mask.shape[1]
         mask = nn.functional.pad(mask, (0, self.settings.max_new_tokens), value=True)
-        starts = torch.tensor([len(r.prompt_ids) for r in self.requests])  # on the host, for the rows that are left
+        apart = 0 if common is None else len(common)
+        starts = torch.tensor([len(r.prompt_ids) - apart for r in self.requests])  # on the host, for the rows left
         every, looked, last = of_device(LOOK_EVERY, self.device.type), 0, self.settings.max_new_tokens
         for step in range(last):
             chosen = self._draw(logits, rows, step)
@@ -206,13 +211,15 @@ class _Batch:
                 position_ids=positions[:, None] + step,
                 past_key_values=cache,
                 use_cache=True,
+                **({} if common is None else {"common": common}),
             ).logits[:, -1]
         return self._rollouts()
 
-    def _prefill(self) -> tuple[Tensor, Any, Tensor, Tensor]:
-        """Logits, cache, mask [B, P] bool and next position [B] after the prompts.
+    def _prefill(self) -> tuple[Tensor, Any, Tensor, Tensor, CommonStart | None]:
+        """Logits, cache, mask [B, P] bool and next position [B] after the prompts, and their start where it is apart.
 
-        One row per distinct prompt, their common start only once.
+        One row per distinct prompt, their common start only once. Where that is kept apart, cache and mask are of what
+        follows it.
         """
         prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(r.prompt_ids for r in self.requests))}
         columns = enumerate(zip(*prompts, strict=False))
@@ -239,23 +246,35 @@ class _Batch:
             logits_to_keep=1,
         ).logits[:, -1]
         of_row = torch.tensor([prompts[r.prompt_ids] for r in self.requests]).to(self.device)
+        common = None
+        if shared and self.device.type == "cpu" and can_keep_a_start_apart(self.model.config):
+            use_packed_attention(self.model.base_model)
+            common, mask = cut_common_start(cache, shared), mask[:, shared:]
         cache.batch_select_indices(of_row)
-        return logits[of_row], cache, mask[of_row], sizes[:, 0].to(self.device)[of_row]
+        return logits[of_row], cache, mask[of_row], sizes[:, 0].to(self.device)[of_row], common
 
     def _draw(self, logits: Tensor, rows: Tensor, step: int) -> Tensor:
         """The next token of each row: argmax(log p + Gumbel noise), an exact draw from p."""
+        at_once = max(1, of_device(DRAWN_AT_ONCE, self.device.type) // logits.shape[-1])
+        parts = zip(logits.split(at_once), self.keys[rows].split(at_once), strict=True)
+        drawn = [self._drawn(part, keys, step) for part, keys in parts]
+        chosen, log_probs = (torch.cat(column) for column in zip(*drawn, strict=True))
+        self.tokens[rows, step] = chosen
+        self.log_probs[rows, step] = log_probs
+        return chosen
+
+    def _drawn(self, logits: Tensor, keys: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The next token of some rows and its log-prob."""
         scores = logits.float()
-        if self.settings.temperature > 0:
+        if self.settings.temperature not in (0, 1):
             scores = scores / self.settings.temperature
         log_probs = scores - torch.logsumexp(scores, dim=-1, keepdim=True)
         if self.settings.temperature > 0:
-            position = torch.full_like(self.keys[rows], step)
-            chosen = (log_probs + gumbel_noise(self.keys[rows], position, log_probs.shape[-1])).argmax(dim=-1)
+            noise = gumbel_noise(keys, torch.full_like(keys, step), log_probs.shape[-1])
+            chosen = noise.add_(log_probs).argmax(dim=-1)
         else:
             chosen = log_probs.argmax(dim=-1)
-        self.tokens[rows, step] = chosen
-        self.log_probs[rows, step] = log_probs.gather(1, chosen[:, None])[:, 0]
-        return chosen
+        return chosen, log_probs.gather(1, chosen[:, None])[:, 0]
 
     def _note_ends(self, rows: Tensor, chosen: Tensor, step: int) -> None:
         """Which rows drew an end token at this step, kept on the device."""

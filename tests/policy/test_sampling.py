@@ -1,12 +1,15 @@
 """The in-process sampler: batching changes nothing, log-probs are the model's own, ends and limits are noticed."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from small_world import SHAPE, requests, tiny
-from suite.policy import sampling
+from suite.policy import packed_attention, sampling
+from suite.policy.packed_attention import can_keep_a_start_apart
 from suite.policy.sampling import SampleRequest, SamplingSettings, TransformersSampler, half_copy
 from suite.policy.scoring import pack, score
 from suite.types import FinishReason, UserError
@@ -102,11 +105,82 @@ def test_a_common_start_of_the_prompts_is_prefilled_once_and_changes_nothing(
     ]
     assert len(start) >= sampling.WORTH_SHARING
     shared = sampler.sample(asked, SamplingSettings(24))
+    monkeypatch.setattr(sampling, "can_keep_a_start_apart", lambda config: False)
+    in_every_row = sampler.sample(asked, SamplingSettings(24))
     monkeypatch.setattr(sampling, "WORTH_SHARING", 10**9)
-    apart = sampler.sample(asked, SamplingSettings(24))
-    assert [r.response_ids for r in shared] == [r.response_ids for r in apart]
-    for a, b in zip(shared, apart, strict=True):
-        assert a.sampler_log_probs == pytest.approx(b.sampler_log_probs, abs=1e-5)
+    alone = sampler.sample(asked, SamplingSettings(24))
+    for other in (in_every_row, alone):
+        assert [r.response_ids for r in shared] == [r.response_ids for r in other]
+        for a, b in zip(shared, other, strict=True):
+            assert a.sampler_log_probs == pytest.approx(b.sampler_log_probs, abs=1e-5)
+
+
+def test_a_common_start_is_kept_once_and_not_in_the_rows(
+    sampler: TransformersSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tuple(sampler.tokenizer("12+34=46").input_ids) * 5
+    seen: list[tuple[int, int]] = []
+    whole = packed_attention._one_token_after_start
+
+    def counted(query: Any, key: Any, value: Any, mask: Any, start_key: Any, *rest: Any) -> Any:
+        seen.append((key.shape[2], start_key.shape[1]))
+        return whole(query, key, value, mask, start_key, *rest)
+
+    monkeypatch.setattr(packed_attention, "_one_token_after_start", counted)
+    asked = [dataclasses.replace(r, prompt_ids=start + r.prompt_ids) for r in requests(sampler.tokenizer, 4, samples=2)]
+    sampler.sample(asked, SamplingSettings(6))
+    own = max(len(r.prompt_ids) for r in asked) - len(start)
+    assert seen
+    assert all(kept >= len(start) and rows <= own + 6 for rows, kept in seen)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_behind_a_start_is_that_over_all_keys(groups: int, padded: bool) -> None:
+    draw = torch.Generator().manual_seed(groups)
+    rows, heads, width, tokens, own = 5, 4, 8, 11, 7
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+    query, key, value = numbers(rows, heads, 1, width), *(numbers(rows, groups, own, width) for _ in "kv")
+    start_key, start_value = (numbers(groups, tokens, width) for _ in "kv")
+    mask = torch.ones(rows, 1, 1, own, dtype=torch.bool)
+    if padded:
+        for i in range(rows):
+            mask[i, ..., :i] = False
+    found = packed_attention._one_token_after_start(
+        query, key, value, mask if padded else None, start_key, start_value, None
+    )
+    every_key, every_value = (
+        torch.cat([x.expand(rows, -1, -1, -1), y], dim=2) for x, y in ((start_key, key), (start_value, value))
+    )
+    seen = torch.cat([torch.ones(rows, 1, 1, tokens, dtype=torch.bool), mask], dim=-1)
+    for head in range(heads):
+        k, v = every_key[:, head * groups // heads], every_value[:, head * groups // heads]
+        scores = (query[:, head] @ k.transpose(1, 2)) / width**0.5
+        weights = scores.masked_fill(~seen[:, 0], -torch.inf).softmax(dim=-1)
+        torch.testing.assert_close(found[:, :, head], weights @ v, rtol=1e-12, atol=1e-12)
+
+
+def test_a_start_is_kept_apart_only_where_attention_is_plain() -> None:
+    plain = transformers.LlamaConfig()
+    assert can_keep_a_start_apart(plain)
+    assert can_keep_a_start_apart(transformers.Qwen2Config(use_sliding_window=False))
+    assert not can_keep_a_start_apart(transformers.MistralConfig(sliding_window=64))
+    assert not can_keep_a_start_apart(transformers.Qwen2Config(use_sliding_window=True, sliding_window=64))
+    assert not can_keep_a_start_apart(transformers.Gemma2Config())
+    assert not can_keep_a_start_apart(transformers.GptOssConfig())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_a_few_rows_at_a_time_are_drawn_as_all_at_once(
+    sampler: TransformersSampler, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    asked, settings = requests(sampler.tokenizer, 12), SamplingSettings(16, temperature=temperature)
+    found = sampler.sample(asked, settings)
+    monkeypatch.setattr(sampling, "DRAWN_AT_ONCE", {"cpu": 40})
+    assert sampler.sample(asked, settings) == found
 
 
 @pytest.mark.parametrize("stop", [(), ("7",), ("=1", "+3")])
