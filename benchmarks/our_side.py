@@ -54,11 +54,13 @@ class Waiting:
 
 
 class Watched(Trainer):
-    """The suite's trainer; keeps the reports of a step's updates."""
+    """The suite's trainer; keeps the reports of a step's updates, and how many tokens each of their passes computed."""
 
     reports: list[StepReport]
+    computed: int
 
     def _update(self, parts: Any) -> list[StepReport]:
+        self.computed = sum(part.micro.input_ids.numel() for mini in parts for part in mini)
         self.reports = super()._update(parts)
         return self.reports
 
@@ -114,6 +116,7 @@ def play(task: Mapping[str, Any], folder: Path) -> None:
             phases={phase: numbers[SECONDS + phase] for phase in ("score", "update")} | {"sample": source.drawn[-1]},
             reward=numbers["reward/mean"],
             tokens=numbers["tokens/scored"],
+            computed=trainer.computed,
             response_tokens=numbers["tokens/sampled"],
         )
 

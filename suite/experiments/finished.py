@@ -16,8 +16,11 @@ from suite.types import RunResult, UserError
 
 
 def comparison_stages(config: CompareConfig, out: Path) -> list[list[Any]]:
-    """The jobs of a comparison: base and first rollouts, then all cells (those with a critic, the slowest, first)."""
-    cells = [CellJob(config, out, method, seed) for method in config.methods for seed in config.seeds]
+    """The jobs of a comparison: base and first rollouts, then all cells, seed by seed.
+
+    Those with a critic, the slowest, come first; of the others an interruption leaves whole seeds.
+    """
+    cells = [CellJob(config, out, method, seed) for seed in config.seeds for method in config.methods]
     cells.sort(key=lambda job: "values" not in method_in(config, job.method).needs)
     return [[BaseJob(config, out), *(FirstRolloutsJob(config, out, seed) for seed in config.seeds)], cells]
 

@@ -95,7 +95,8 @@ def cell_lines(
     step = train.problems_per_step * train.samples_per_problem
     text = lengths.prompt + lengths.response
     drawn = train.steps * step
-    scored, updated = computed_tokens(config, lengths, processes)
+    tokens = computed_tokens(config, lengths, processes)
+    forward = forward_operations(shape, tokens, text) / speed / processes
     words = f" / {processes}" if processes > 1 else ""
 
     def draw(responses: float, together: int) -> float:
@@ -108,38 +109,29 @@ def cell_lines(
     decoding = f"tokens a row x max(read / (share x bandwidth), 2 N B / (share x peak), l x launch){words}"
     return [
         PlanLine("sample", drawn * lengths.response, draw(drawn, together), decoding),
-        PlanLine(
-            "score",
-            scored,
-            models * forward_operations(shape, scored, text) / speed / processes,
-            f"{models} x tokens (2 N + 2 l q T) / (share x peak){words}",
-        ),
+        PlanLine("score", tokens, models * forward, f"{models} x tokens (2 N + 2 l q T) / (share x peak){words}"),
         PlanLine(
             "update",
-            updated * train.epochs,
-            3 * forward_operations(shape, updated, text) / speed / processes * train.epochs * (1 + critic),
+            tokens * train.epochs,
+            3 * forward * train.epochs * (1 + critic),
             f"{1 + critic} x 3 x tokens x epochs (2 N + 2 l q T) / (share x peak){words}",
         ),
         PlanLine("evaluate", asked * lengths.response, draw(asked, evaluation.batch_size), decoding),
     ]
 
 
-def computed_tokens(config: CompareConfig, lengths: Lengths, processes: int = 1) -> tuple[float, float]:
-    """Tokens of all steps that scoring, and that one epoch of updates computes: common starts once a micro-batch.
+def computed_tokens(config: CompareConfig, lengths: Lengths, processes: int = 1) -> float:
+    """Tokens of all steps that scoring, or one epoch of updates, computes: common starts once a micro-batch.
 
-    Processes that share the cell each have a part of a batch, and so compute its start each.
+    Old log-probs are scored in the micro-batches of the updates. Processes that share the cell each have a part of
+    these, and so compute the start each.
     """
     train = config.train
     problems, samples = train.problems_per_step, train.samples_per_problem
-
-    def of(responses: float) -> float:
-        here = responses / processes
-        met = expected_problems(problems, samples, here)
-        batch = Batch(lengths.common, lengths.prompt, lengths.response, met, here)
-        return batch.computed(train.tokens_per_micro_batch) * processes
-
-    step = problems * samples
-    return train.steps * of(step), train.steps * train.mini_batches * of(step / train.mini_batches)
+    rows = problems * samples / train.mini_batches / processes
+    met = expected_problems(problems, samples, rows)
+    batch = Batch(lengths.common, lengths.prompt, lengths.response, met, rows)
+    return train.steps * train.mini_batches * processes * batch.computed(train.tokens_per_micro_batch)
 
 
 def hours(lines: Sequence[PlanLine]) -> float:

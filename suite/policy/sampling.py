@@ -169,7 +169,7 @@ def half_copy(model: Policy) -> Any:
 
 
 class _Batch:
-    """Rows drawn side by side. Finished rows leave; distinct prompts are prefilled once, a common start is kept once."""
+    """Rows drawn side by side. Finished rows leave; each prompt is prefilled once, and a common start is kept once."""
 
     def __init__(
         self, model: Policy, tokenizer: Any, requests: Sequence[SampleRequest], settings: SamplingSettings

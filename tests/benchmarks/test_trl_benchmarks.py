@@ -113,6 +113,7 @@ def test_what_is_asked_of_a_mix() -> None:
     assert training_step.required(0.5, "spread") == pytest.approx(1.8)
     assert training_step.required(0.1, "tail") == 2.0
     assert training_step.required(0.9, "tail") == pytest.approx(9.0)
+    assert training_step.required(0.1, "fewshot") == 5.0
 
 
 def test_parity_is_the_worst_update() -> None:
@@ -148,6 +149,23 @@ def test_a_step_of_both_sides_agrees_on_loss_and_gradient(tmp_path: Path, capsys
         assert found["peak_gib"][name] > found["loaded_gib"][name] > 0
     shown = capsys.readouterr().out
     assert f"{found['speed_ratio']['of_medians']:.2f}" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.external
+def test_behind_few_shot_prompts_the_suite_plays_against_itself_without_trees(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")
+    training_step.run(tmp_path / "p1.json", mix=("fewshot",), quick=True, threads=1)
+    content = whole(tmp_path / "p1.json")
+    (found,) = content["measurements"]
+    assert found["parity"]["loss"] < 1e-5
+    assert found["tree_parity"]["loss"] < 1e-5
+    assert found["tree_parity"]["grad_norm"] < 1e-4
+    computed = found["tokens_computed"]
+    assert computed["ours"] < 0.5 * computed["untreed"] == 0.5 * found["material"]["tokens"]
+    rows = {row["what"]: row for row in content["ratios"]}
+    assert rows["tokens/s, ours / TRL"]["goal"] == 5.0
+    assert rows["tokens/s, with trees / without"]["goal"] == 4.0
 
 
 @pytest.mark.slow
