@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,18 @@ def comparison_stages(config: CompareConfig, out: Path) -> list[list[Any]]:
 def replayed_cells(config: CompareConfig, out: Path) -> list[Path]:
     """Folders of the cells whose update logs replays read, method by method."""
     return [CellJob(config, out, method, seed).folder for method in config.methods for seed in config.replayed]
+
+
+def load_whole_seeds(config: CompareConfig, out: Path) -> tuple[RunResult, list[RunResult], tuple[int, ...]]:
+    """The base model's result, the cells of the seeds that every method has finished, and these seeds.
+
+    UserError where the base model or all seeds are unfinished.
+    """
+    done = {seed: all(CellJob(config, out, method, seed).done() for method in config.methods) for seed in config.seeds}
+    seeds = tuple(seed for seed, finished in done.items() if finished)
+    if not seeds or not BaseJob(config, out).done():
+        raise UserError(f"{out}: no seed is finished with every method; run fspo compare again")
+    return *load_comparison(dataclasses.replace(config, seeds=seeds), out), seeds
 
 
 def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[RunResult]]:

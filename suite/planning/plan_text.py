@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from suite.experiments.finished import load_comparison
+from suite.config import MEAN
+from suite.experiments.finished import load_whole_seeds
 from suite.experiments.recipes import Changes, changed
 from suite.experiments.sampler_choice import AUTO, with_engine
 from suite.experiments.settings import method_in
@@ -149,8 +150,8 @@ def claimed(runs: Path, detect: float, pair: str | None) -> tuple[str, pd.DataFr
     if not detect > 0:
         raise UserError(f"--detect {detect:g}: a difference in points above 0")
     config = stored_config(runs)
-    base, results = load_comparison(config, runs)
-    about, pairs = chosen_pairs(pairs_of(base, results), pair)
+    base, results, seeds = load_whole_seeds(config, runs)
+    about, pairs = chosen_pairs(pairs_of(base, results, config.primary), pair)
     only_one = all(reference == "base" for _, reference in pairs)
     names = {run.environment.get("accelerator", "none") for run in results}
     machine = "GPU hours" if names != {"none"} else "hours of this machine"
@@ -163,9 +164,14 @@ def claimed(runs: Path, detect: float, pair: str | None) -> tuple[str, pd.DataFr
         f"{machine[0].upper()}{machine[1:]}: {models}, one cell after another, training and evaluation as measured "
         f"({', '.join(sorted(names))} as accelerator)."
     )
-    seeds = min(parts.seeds for parts in pairs.values())
-    if seeds <= FEW_SEEDS:
-        lines.append(f"The variances were estimated from {seeds} seeds: that is a rough guess; plan again with more.")
+    outcome = "the mean over all sets" if config.primary == MEAN else config.primary
+    lines.append(f"Planned for the comparison's primary outcome, {outcome}.")
+    if len(seeds) < len(config.seeds):
+        lines.append(f"Not finished: from {len(seeds)} of its {len(config.seeds)} seeds, those that every method has.")
+    if len(seeds) <= FEW_SEEDS:
+        lines.append(
+            f"The variances were estimated from {len(seeds)} seeds: that is a rough guess; plan again with more."
+        )
     if next(iter(pairs.values())).samples < 2:
         lines.append("With one sample a problem its noise is not known: more samples seem to help nothing.")
     return f"designs for {detect:g} points: {about}", design_table(able or nearest, machine), lines

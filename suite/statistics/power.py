@@ -15,6 +15,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 
+from suite.config import MEAN
 from suite.records.costs import SECONDS
 from suite.records.result import BASE
 from suite.statistics.variance import Components, components, minimum_detectable, planned_error
@@ -52,9 +53,10 @@ Pairs = Mapping[tuple[str, str], Components]
 """Variance components of the paired difference, method minus reference."""
 
 
-def pairs_of(base: RunResult, runs: Sequence[RunResult]) -> Pairs:
+def pairs_of(base: RunResult, runs: Sequence[RunResult], outcome: str = MEAN) -> Pairs:
     """Components of each method against the base model and of every two methods, from the seeds that both have.
 
+    `outcome` is one evaluation set, or the mean over all of them.
     UserError with fewer than two common seeds: one seed shows nothing of the noise of training.
     """
     by_method: dict[str, dict[int, RunResult]] = {}
@@ -67,8 +69,9 @@ def pairs_of(base: RunResult, runs: Sequence[RunResult]) -> Pairs:
         if len(seeds) < 2:
             raise UserError(f"{method} and {reference}: {len(seeds)} seed in common; a plan needs two seeds at least")
         differences = [_differences(by_method[method][seed], base if other is None else other[seed]) for seed in seeds]
+        sets = differences[0] if outcome == MEAN else [outcome]
         found[method, reference] = components(
-            {task: np.stack([by_task[task] for by_task in differences]) for task in differences[0]}
+            {task: np.stack([by_task[task] for by_task in differences]) for task in sets}
         )
     return found
 

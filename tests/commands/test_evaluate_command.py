@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -19,6 +20,8 @@ from suite.evaluation.sample_store import read_frame, samples_folder
 from suite.records.packed import read_result
 from suite.records.result import digest
 from suite.report.terminal import printable
+from suite.types import Problem
+from tasks import TASKS
 
 pytestmark = pytest.mark.slow
 WORDS = ("evaluate", "--samples", "3", "--limit", "40", "--batch-size", "16")
@@ -118,6 +121,27 @@ def test_a_result_without_samples_is_not_taken_for_ones_own(
     shutil.copy(out_of(whole) / "result.json", tmp_path)
     assert "holds a result already" in refused(monkeypatch, capsys, *WORDS, "--out", str(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_set_with_kinds_of_problems_is_shown_by_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def by_size(problem: Problem) -> str:
+        return "long" if len(problem.solution or "") > 20 else "short"
+
+    monkeypatch.setitem(TASKS, "gcd", dataclasses.replace(TASKS["gcd"], kind=by_size))
+    words = ("evaluate", "--tasks", "equation,gcd", "--samples", "3", "--limits", "equation=2,gcd=12")
+    shown = run(monkeypatch, capsys, *words, "--out", str(tmp_path))
+    counts = {line.split(" x 3")[0].split()[0]: line.split(" x 3")[0].split()[-1] for line in table(shown)}
+    problems = TASKS["gcd"].load("eval", None)[:12]
+    long = sum(by_size(problem) == "long" for problem in problems)
+    assert "by kind of problem" in shown
+    assert (counts["equation"], counts["gcd,"]) == ("2", str(12 - long))
+    kinds = [line for line in table(shown) if "gcd, " in line]
+    assert [line.split(" x 3")[0].split()[1:] for line in kinds] == [["long", str(long)], ["short", str(12 - long)]]
+    kept = (tmp_path / "table.md").read_text()
+    assert kept.count("| set |") == 2
+    assert "gcd, long" in kept
 
 
 def test_metrics_from_the_store_are_those_of_the_table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from suite.planning.cost_model import (
 from suite.planning.devices import DECODING_SHARE, TRAINING_SHARE, device_named
 from suite.planning.memory_model import LIBRARIES, sampling, updating
 from suite.planning.model_shapes import model_shape
+from suite.records.comparison_folder import CONFIG_FILE
 from suite.statistics.power import (
     Rates,
     chosen_pairs,
@@ -262,11 +265,44 @@ def test_a_claim_is_planned_from_runs(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(plan_text, "stored_config", lambda out: recipe("smoke"))
-    monkeypatch.setattr(plan_text, "load_comparison", lambda config, out: world)
+    monkeypatch.setattr(plan_text, "load_whole_seeds", lambda config, out: (*world, (0, 1, 2)))
     text = printed(capsys, monkeypatch, "--from", str(tmp_path), "--detect", "40")
     assert "hours of this machine" in text
     assert "estimated from 3 seeds" in text
     assert "To find a true difference of 40 points" in text
+    assert "primary outcome, the mean over all sets" in text
+
+
+def test_a_claim_about_one_set_is_planned_from_that_set(world: tuple[RunResult, list[RunResult]]) -> None:
+    """A second set on which all models always agree halves the spread of the mean, and of the first set nothing."""
+
+    def with_another(one: RunResult) -> RunResult:
+        (first,) = one.evals
+        right = tuple(tuple(Verdict.CORRECT for _ in row) for row in first.verdicts)
+        return replace(one, evals=(first, replace(first, task="easy", verdicts=right)))
+
+    base, runs = with_another(world[0]), [with_another(one) for one in world[1]]
+    alone = detectable(pairs_of(*world), 5, 4)
+    assert detectable(pairs_of(base, runs, "set"), 5, 4) == pytest.approx(alone)
+    assert detectable(pairs_of(base, runs), 5, 4) == pytest.approx(alone / 2, rel=1e-6)
+
+
+def test_an_unfinished_comparison_is_planned_from_its_whole_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(Path(__file__).resolve().parents[2] / "results" / "demo", folder)
+    content = json.loads((folder / CONFIG_FILE).read_text())
+    content["config"]["seeds"].append(13)
+    (folder / CONFIG_FILE).write_text(json.dumps(content))
+    text = " ".join(printed(capsys, monkeypatch, "--from", str(folder), "--detect", "20").split())
+    assert "Not finished: from 3 of its 4 seeds, those that every method has." in text
+    content["config"]["seeds"] = [13]
+    (folder / CONFIG_FILE).write_text(json.dumps(content))
+    monkeypatch.setattr(sys, "argv", ["fspo", "plan", "--from", str(folder)])
+    with pytest.raises(SystemExit):
+        main.main()
+    assert "no seed is finished with every method" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
