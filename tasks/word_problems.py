@@ -1,18 +1,19 @@
 """Word problems of one to eight steps, generated from a seed: everyday arithmetic in plain English.
 
-A problem follows one amount through a story: somebody has 12 apples, buys 5, gives 4 away, shares the rest. Every step
+A problem follows one amount through a story: somebody has 4 apples, buys 3, gives 2 away, shares the rest. Every step
 is one sentence of the question and one line of the worked solution, so a solution is as long as the problem has steps.
 Numbers are small, so that a model of 135 million parameters solves some of them before it is trained:
 
-    Maya has 4 apples. She buys 5 more apples. She gives 2 apples to Omar. How many apples does Maya have now?
-    4 + 5 = 9
-    9 - 2 = 7
-    #### 7
+    Maya has 4 apples. She buys 3 more apples. She gives 2 apples to Omar. How many apples does Maya have now?
+    4 + 3 = 7
+    7 - 2 = 5
+    #### 5
 
-The splits share no problem and no wording: every sentence pattern belongs to the training split, to the evaluation
-split or to the longer problems of `word_problems_long` (nine to twelve steps), which are for evaluation only, and the
-examples of a prompt are in the wording of its split. Nothing was taken from a data set: there is no licence to keep and
-no contamination, and training problems never run out.
+A friend in a story is of the other gender, so that "she" and "he" are one person. The splits share no problem and no
+wording, though short solutions, being a few small numbers, recur: every sentence pattern belongs to the training split,
+to the evaluation split or to the longer problems of `word_problems_long` (nine to twelve steps), which are for
+evaluation only, and the examples of a prompt are in the wording of its split. Nothing was taken from a data set: there
+is no licence to keep and no contamination, and training problems never run out.
 
     >>> first = next(worked_problems("any seed", steps={2: 1}, split="train"))
     >>> first.steps, first.solution.count("\\n"), first.solution.endswith(f"#### {first.gold}")
@@ -34,7 +35,7 @@ from tasks.prompts import STOP, few_shot
 NAME = "word_problems"
 LONG = "word_problems_long"
 VERSION = "1"
-TRAIN_PROBLEMS = 8_000
+TRAIN_PROBLEMS = 4_000
 """How many the train split holds. `worked_problems` goes on for ever."""
 EVAL_PROBLEMS = 400
 LONG_PROBLEMS = 200
@@ -179,12 +180,10 @@ class Story:
 
 def story(rng: random.Random, steps: int, wordings: Wordings) -> Story:
     """A problem of so many steps; all amounts are whole, at least 2 and at most LARGEST."""
-    (name, she, her), (friend, *_) = rng.sample(NAMES, 2)
-    herself = "herself" if she == "she" else "himself"
+    name, she, her = rng.choice(NAMES)
+    friend = rng.choice([other for other, pronoun, _ in NAMES if pronoun != she])
     things = rng.choice(THINGS)
-    said = functools.partial(
-        _sentence, name=name, friend=friend, she=she, She=she.capitalize(), her=her, herself=herself, things=things
-    )
+    said = functools.partial(_sentence, name=name, friend=friend, she=she, She=she.capitalize(), her=her, things=things)
     amount = rng.randint(2, LARGEST - 1)
     sentences, lines, before, pattern = [said(rng.choice(wordings.start), n=amount)], [], "", ""
     for _ in range(steps):

@@ -43,6 +43,7 @@ def compare(
         dry_run: Only check what can be checked without the weights, and say what would run.
     """
     from suite.experiments.recipes import resolved
+    from suite.experiments.sampler_choice import require_choice
     from suite.findings.comparison import Comparison
     from suite.planning.dry_run import dry_run as checked
     from suite.records.ranges import Ranges
@@ -57,6 +58,7 @@ def compare(
     given = Ranges.read(changes.ranges)
     out = out or Path("results/runs") / config.name
     if dry_run:
+        require_choice(config, on_ray=where.on == "ray")
         workers = "those of a Ray cluster" if where.on == "ray" else str(layout_here(config, out, where))
         say(checked(config, out, code_of(config), workers))
         return
@@ -94,12 +96,11 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
     from suite.experiments.layouts import engine_devices
     from suite.experiments.local_jobs import run_jobs
     from suite.experiments.ray_jobs import require_ray, run_jobs_on_ray
-    from suite.experiments.sampler_choice import AUTO, with_sampler_chosen
+    from suite.experiments.sampler_choice import require_choice, with_sampler_chosen
     from suite.records.comparison_folder import claim_folder
 
-    if where.on == "ray" and config.train.sampler == AUTO:
-        raise UserError("train.sampler=auto: not on Ray, whose machines may differ; name an engine")
-    config, choice = with_sampler_chosen(config, out, console)
+    require_choice(config, on_ray=where.on == "ray")
+    config, choice = with_sampler_chosen(config, out, console, where.workers)
     layout = None if where.on == "ray" else layout_here(config, out, where)
     if layout is None:
         require_ray()

@@ -46,6 +46,7 @@ def export(
     from suite.experiments.models import model_place
     from suite.experiments.names import GENERATED_TASKS
     from suite.experiments.recipes import changed
+    from suite.experiments.sampler_choice import AUTO, with_engine
     from suite.experiments.verl_data import write_files
 
     if gpus < 1:
@@ -54,6 +55,7 @@ def export(
         raise UserError("--data-dir: needs --out, the folder for the Parquet files")
     here = changes if changes.data_dir is None else replace(changes, data_dir=changes.data_dir.resolve())
     config = changed(recipe, here, listed(methods, "--methods"), first_seeds(seeds))
+    config = with_engine(config, "vllm") if config.train.sampler == AUTO else config
     data_at_hand = changes.data_dir is not None or all(task.name in GENERATED_TASKS for task in _tasks(config))
     reference = model_place(config.train.model).absolute
     problems, prompts = _data(config, reference) if out is not None and data_at_hand else (None, _unknown(config))

@@ -43,7 +43,7 @@ def train(
     from suite.experiments.layouts import layout_for, processes_words
     from suite.experiments.local_jobs import run_jobs, run_together
     from suite.experiments.recipes import changed, resolved
-    from suite.experiments.sampler_choice import with_sampler_chosen
+    from suite.experiments.sampler_choice import require_choice, with_sampler_chosen
     from suite.planning.dry_run import dry_run as checked
     from suite.policy.portable import begin_again_portably
     from suite.policy.ranks import leave, ranks_here, under_torchrun
@@ -57,6 +57,7 @@ def train(
     config = resolved(recipe, changes, (method,), (seed,))
     given = Ranges.read(changes.ranges)
     out = out or Path("results/runs") / f"{config.name}-{method}-seed{seed}"
+    require_choice(config)
     config, choice = (config, None) if dry_run else with_sampler_chosen(config, out, console)
     jobs, responses = comparison_stages(config, out), config.train.problems_per_step * config.train.samples_per_problem
     ranks.share(range(responses // config.train.mini_batches))  # refused now, not after the base's evaluation

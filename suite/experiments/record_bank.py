@@ -13,7 +13,7 @@ from rich.console import Console
 from suite.config import CompareConfig, plain_data
 from suite.experiments.layouts import layout_for
 from suite.experiments.local_jobs import run_jobs
-from suite.experiments.sampler_choice import with_sampler_chosen
+from suite.experiments.sampler_choice import AUTO
 from suite.experiments.settings import method_in
 from suite.experiments.start import load, source_of
 from suite.methods.cards import card_digest
@@ -112,7 +112,8 @@ def record_rollouts(
     Interrupted recordings go on where they stopped. UserError where a recording is in the bank already.
     """
     bank = Bank.open_or_new(out)
-    config, choice = with_sampler_chosen(config, out, console)
+    if config.train.sampler == AUTO:
+        raise UserError("train.sampler=auto: a bank is added to later, on any machine; name an engine")
     jobs = [RecordJob(config, out, method, seed) for seed in config.seeds]
     for job in jobs:
         if job.name in bank.recordings:
@@ -121,7 +122,6 @@ def record_rollouts(
     for job in jobs:
         facts = json.loads((job.folder / FINISHED).read_text(encoding="utf-8"))
         facts |= {"command": list(command), **({"ranges": dict(ranges)} if ranges else {})}
-        facts |= {"sampler_choice": choice.facts()} if choice else {}
         bank = bank.append(job.name, facts, job.files())
         shutil.rmtree(job.folder)
     if not any(jobs[0].folder.parent.iterdir()):

@@ -21,8 +21,9 @@ from suite.experiments.local_jobs import run_jobs
 from suite.experiments.start import load, source_of
 from suite.policy.engines import ENGINES, require_engine
 from suite.policy.ranks import under_torchrun
+from suite.policy.revisions import weights_changed
 from suite.policy.sampling import awake
-from suite.records.comparison_folder import CONFIG_FILE, recorded_sampler_choice, stored_config
+from suite.records.comparison_folder import CONFIG_FILE, holds, recorded_sampler_choice, stored_config
 from suite.records.files import write_atomically
 from suite.types import UserError
 
@@ -53,7 +54,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class SpeedJob:
-    """Draw the rollouts of a first step with one engine, as a cell would, and keep the response tokens per second."""
+    """Draw the rollouts of a step with one engine, as a cell would, and keep the response tokens per second.
+
+    A shorter draw comes before it, of another step. Then the weights count as changed, as they are in every step of a
+    cell: an engine has to take them over, and forgets what it keeps of prompts.
+    """
 
     config: CompareConfig
     engine: str
@@ -81,13 +86,15 @@ class SpeedJob:
 
     def run(self) -> str:
         config = with_engine(self.config, self.engine)
+        config = replace(config, train=replace(config.train, dynamic_sampling=0))
         loaded, sampler = load(config.train)
         source = source_of(config, loaded, sampler, config.seeds[0])
         with awake(sampler):
             short = replace(source, config=replace(config.train, max_new_tokens=WARM_UP_TOKENS, overlong_buffer=0))
             short.record(0)
             start = time.perf_counter()
-            tokens = sum(len(rollout.response_ids) for rollout in source.record(0).rollouts)
+            weights_changed(loaded.model)
+            tokens = sum(len(rollout.response_ids) for rollout in source.record(1).rollouts)
             speed = tokens / (time.perf_counter() - start)
         write_atomically(self.file, json.dumps({"tokens_per_second": speed}) + "\n")
         return f"{speed:.0f} tokens/s"
@@ -102,19 +109,34 @@ def with_engine(config: CompareConfig, engine: str) -> CompareConfig:
     return replace(config, train=replace(config.train, sampler=engine))  # pyright: ignore[reportArgumentType]
 
 
-def with_sampler_chosen(config: CompareConfig, out: Path, console: Console) -> tuple[CompareConfig, Choice | None]:
+def require_choice(config: CompareConfig, on_ray: bool = False) -> None:
+    """UserError where nobody can choose an engine for all: under torchrun, and on the machines of a Ray cluster."""
+    if config.train.sampler == AUTO and (on_ray or under_torchrun()):
+        where = "on Ray, whose machines may differ" if on_ray else "under torchrun"
+        raise UserError(f"train.sampler=auto: not {where}; name an engine, --set train.sampler=transformers")
+
+
+def kept_engine(config: CompareConfig, out: Path) -> CompareConfig:
+    """The config with the engine of the comparison that is in `out`, where it is `auto` and there is one."""
+    there = config.train.sampler == AUTO and (out / CONFIG_FILE).exists()
+    return with_engine(config, stored_config(out).train.sampler) if there else config
+
+
+def with_sampler_chosen(
+    config: CompareConfig, out: Path, console: Console, workers: int | None = None
+) -> tuple[CompareConfig, Choice | None]:
     """The config with an engine in the place of `auto`, and the choice; the config as it is where it names one.
 
-    A comparison that is in `out` already goes on with the engine that was chosen for it. Else every engine that can
-    start here draws the rollouts of the first step, one after the other, with the threads that a cell will have.
-    Raises UserError under torchrun, where no process may choose alone.
+    A comparison that is in `out` already goes on with the engine that was chosen for it. Else every engine that is
+    installed draws the rollouts of a step, one after the other, with the threads that each of `workers` will have.
+    Raises UserError where nobody can choose, and where something else is in `out`.
     """
     if config.train.sampler != AUTO:
         return config, None
     if (out / CONFIG_FILE).exists():
-        return with_engine(config, stored_config(out).train.sampler), recorded_choice(out)
-    if under_torchrun():
-        raise UserError("train.sampler=auto: not under torchrun; name an engine, --set train.sampler=transformers")
+        return kept_engine(config, out), recorded_choice(out)
+    require_choice(config)
+    holds(config, out, {})
     measured: dict[str, float | str] = {}
     with tempfile.TemporaryDirectory() as folder:
         jobs = []
@@ -124,15 +146,20 @@ def with_sampler_chosen(config: CompareConfig, out: Path, console: Console) -> t
                 jobs.append(SpeedJob(config, engine, Path(folder)))
             except UserError:
                 measured[engine] = "cannot start here"
-        if len(jobs) > 1:
-            for job in jobs:
-                cells = len(config.methods) * len(config.seeds)
-                layout = layout_for(with_engine(config, job.engine).train, cells)
+        speeds: dict[str, float] = {}
+        for job in jobs if len(jobs) > 1 else []:
+            layout = layout_for(with_engine(config, job.engine).train, len(config.methods) * len(config.seeds), workers)
+            try:
                 run_jobs([[job]], replace(layout, workers=1, devices=layout.devices[:1]), console)
-        speeds = {job.engine: job.speed() for job in jobs} if len(jobs) > 1 else {}
-        measured |= speeds or {job.engine: "the only engine here" for job in jobs}
+                speeds[job.engine] = job.speed()
+            except UserError as error:
+                measured[job.engine] = f"does not start here: {error}"
+    if len(jobs) == 1:
+        measured[jobs[0].engine] = "the only engine here"
+    elif not speeds:
+        raise UserError(f"train.sampler=auto: no engine could draw ({'; '.join(map(str, measured.values()))})")
     chosen = max(speeds, key=lambda engine: speeds[engine]) if speeds else jobs[0].engine
-    return with_engine(config, chosen), Choice(chosen, measured)
+    return with_engine(config, chosen), Choice(chosen, measured | speeds)
 
 
 def recorded_choice(out: Path) -> Choice | None:

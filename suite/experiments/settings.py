@@ -143,6 +143,8 @@ def _read(text: str, kind: Any, where: str) -> Any:
         words = [word.strip() for word in text.split(",")]
         if not all(words):
             raise UserError(f"{where}: write the items with commas between, and no empty one")
+        if text.lower() == "none":
+            return ()
         return tuple(_read(word, typing.get_args(kind)[0], where) for word in words)
     if typing.get_origin(kind) is typing.Literal:
         return lookup({choice: choice for choice in typing.get_args(kind)}, text, f"value in {where}")

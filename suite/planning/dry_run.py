@@ -15,9 +15,9 @@ from suite.experiments.evaluation_overlap import left_out, overlap_lines
 from suite.experiments.models import is_smollm2, model_place
 from suite.experiments.names import tasks_named
 from suite.experiments.recipe_book import primary_sentence
-from suite.experiments.sampler_choice import AUTO, with_engine
+from suite.experiments.sampler_choice import AUTO, kept_engine
 from suite.policy.engines import require_engine
-from suite.records.comparison_folder import CONFIG_FILE, holds, stored_config
+from suite.records.comparison_folder import holds
 from suite.records.costs import GIB
 from suite.types import UserError
 
@@ -33,11 +33,9 @@ def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str], workers: 
     machine cannot have as it is set, a model reference that can name nothing, a folder with another comparison, too
     little disk for the trained models.
     """
-    chosen = config.train.sampler
-    if chosen != AUTO:
-        require_engine(chosen, vllm=config.train.vllm)
-    elif (out / CONFIG_FILE).exists():
-        config = with_engine(config, stored_config(out).train.sampler)
+    config = kept_engine(config, out)
+    if config.train.sampler != AUTO:
+        require_engine(config.train.sampler, vllm=config.train.vllm)
     where, folder = _files_of(config.train.model)
     goes_on = holds(config, out, code)
     return [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from suite.config import CompareConfig
 from suite.experiments.layouts import Layout
@@ -152,6 +152,9 @@ class CellLayout:
             method = "fspo" if "fspo" in config.methods else config.methods[0]
             words = ["torchrun", "--nproc-per-node", str(self.processes), "--no-python", "fspo", "train", recipe]
             words += ["--method", method, "--seed", str(config.seeds[0])]
+        named = [one for one in changes.set if one != "train.sampler=auto"]  # processes together cannot choose
+        if self.processes > 1 and len(named) < len(changes.set):
+            changes = replace(changes, set=(*named, f"train.sampler={config.train.sampler}"))
         return shlex.join([*words, *changes.words()])
 
 

@@ -141,8 +141,11 @@ def _one_token_after_start(
 ) -> Tensor:
     """Decoding behind a start [g, P, e] that all rows have in common: outputs [B, 1, h, e] of queries [B, h, 1, e].
 
-    The queries of all rows meet the start in one product, so that it is read once and not once a row.
+    The queries of all rows meet the start in one product, so that it is read once and not once a row. Scores and their
+    softmax are float32 at least.
     """
+    dtype, exact = query.dtype, torch.promote_types(query.dtype, torch.float32)
+    query, key, value, start_key, start_value = (x.to(exact) for x in (query, key, value, start_key, start_value))
     (rows, heads, _, width), groups, tokens = query.shape, key.shape[1], start_key.shape[1]
     each = heads // groups
     grouped = query.view(rows, groups, each, width)
@@ -152,11 +155,10 @@ def _one_token_after_start(
     if mask is not None:
         own = own.masked_fill(~mask, -torch.inf)
     scores = torch.cat([at_start, own], dim=-1) * (width**-0.5 if scaling is None else scaling)
-    weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-    of_start, of_own = weights.split([tokens, own.shape[-1]], dim=-1)
+    of_start, of_own = scores.softmax(dim=-1).split([tokens, own.shape[-1]], dim=-1)
     of_start = of_start.transpose(0, 1).reshape(groups, rows * each, tokens)
     found = (of_start @ start_value).view(groups, rows, each, width).transpose(0, 1) + of_own @ value
-    return found.reshape(rows, 1, heads, width)
+    return found.reshape(rows, 1, heads, width).to(dtype)
 
 
 def _by_sequence(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None) -> Tensor:
@@ -233,11 +235,14 @@ def kernel_options(kernel: Callable[..., Any], shared_heads: bool) -> dict[str, 
 
 
 def can_keep_a_start_apart(config: Any) -> bool:
-    """Whether a model attends so plainly that rows' common start can be kept apart: no windows, caps or sinks."""
+    """Whether a model attends so plainly that rows' common start can be kept apart: keys and values as they are met,
+    without windows, caps or sinks."""
+    config = config.get_text_config()
     kinds = getattr(config, "layer_types", None) or ("full_attention",)
     windows = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
     bent = getattr(config, "attn_logit_softcapping", None) is not None or config.model_type == "gpt_oss"
-    return set(kinds) == {"full_attention"} and not windows and not bent
+    compressed = getattr(config, "kv_lora_rank", None) is not None
+    return set(kinds) == {"full_attention"} and not (windows or bent or compressed)
 
 
 def use_packed_attention(body: Any) -> None:

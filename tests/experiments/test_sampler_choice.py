@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,15 @@ from suite.commands.compare import code_of
 from suite.config import CompareConfig
 from suite.experiments import sampler_choice
 from suite.experiments.recipes import Changes, recipe
-from suite.experiments.sampler_choice import AUTO, Choice, SpeedJob, with_engine, with_sampler_chosen
+from suite.experiments.record_bank import record_rollouts
+from suite.experiments.sampler_choice import (
+    AUTO,
+    Choice,
+    SpeedJob,
+    require_choice,
+    with_engine,
+    with_sampler_chosen,
+)
 from suite.planning.plan_text import planned
 from suite.policy.engines import ENGINES
 from suite.policy.vllm_engine import require_vllm
@@ -84,6 +93,40 @@ def test_processes_of_torchrun_cannot_choose(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sampler_choice, "under_torchrun", lambda: True)
     with pytest.raises(UserError, match=r"train\.sampler=auto: not under torchrun"):
         with_sampler_chosen(automatic(), tmp_path, QUIET)
+
+
+def test_machines_of_a_cluster_cannot_choose() -> None:
+    with pytest.raises(UserError, match=r"train\.sampler=auto: not on Ray"):
+        require_choice(automatic(), on_ray=True)
+    require_choice(recipe("smoke"), on_ray=True)
+
+
+def test_an_engine_that_does_not_start_leaves_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_jobs(stages: Sequence[Sequence[SpeedJob]], *rest: object) -> None:
+        if stages[0][0].engine == "vllm":
+            raise UserError("no room for keys and values")
+
+    monkeypatch.setattr(sampler_choice, "require_engine", lambda *_, **__: None)
+    monkeypatch.setattr(sampler_choice, "run_jobs", run_jobs)
+    monkeypatch.setattr(SpeedJob, "speed", lambda job: 100.0)
+    config, choice = with_sampler_chosen(automatic(), tmp_path, QUIET)
+    assert config.train.sampler == "transformers"
+    assert choice is not None
+    assert choice.measured == {
+        "transformers": 100.0,
+        "vllm": "does not start here: no room for keys and values",
+    }
+
+
+def test_a_folder_with_something_else_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty and no comparison"):
+        with_sampler_chosen(automatic(), tmp_path, QUIET)
+
+
+def test_a_bank_wants_its_engine_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a bank is added to later"):
+        record_rollouts(automatic(), tmp_path / "bank", "none", ["fspo"], QUIET)
 
 
 def test_a_plan_takes_what_the_device_is_likely_to_choose() -> None:

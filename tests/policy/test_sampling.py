@@ -171,6 +171,8 @@ def test_a_start_is_kept_apart_only_where_attention_is_plain() -> None:
     assert not can_keep_a_start_apart(transformers.Qwen2Config(use_sliding_window=True, sliding_window=64))
     assert not can_keep_a_start_apart(transformers.Gemma2Config())
     assert not can_keep_a_start_apart(transformers.GptOssConfig())
+    assert not can_keep_a_start_apart(transformers.DeepseekV3Config())
+    assert not can_keep_a_start_apart(transformers.Gemma3Config())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
