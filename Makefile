@@ -148,8 +148,8 @@ bench: $(DEV)  ## every benchmark for CPUs into results/bench, then one table of
 
 bench-smollm2: $(DEV)  ## steps and cycles of SmolLM2-135M against TRL (with vLLM where it is installed), then the table
 	-$(BIN)/fspo model fetch smollm2
-	$(call measure,training_step --model smollm2 --rounds 3,training_step_smollm2)
-	$(call measure,training_step --model smollm2 --mix fewshot fewshot-long --dtype float32 --rounds 3,training_step_smollm2_fewshot)
+	$(call measure,training_step --model smollm2,training_step_smollm2)
+	$(call measure,training_step --model smollm2 --mix fewshot fewshot-long,training_step_smollm2_fewshot)
 	$(call measure,cycles --model smollm2 --rounds 3,cycles_smollm2)
 	$(call measure,cycles --model smollm2 --rounds 3 --engine vllm --mix tail,cycles_smollm2_vllm_tail)
 	$(BIN)/python -m benchmarks.summary --folder results/bench
