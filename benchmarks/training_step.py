@@ -70,8 +70,8 @@ SETUPS = {
     "smollm2": Setup("smollm2", HALF, prompts=4, samples=8, prompt=48, response=64, micro_tokens=1024),
 }
 FEW_SHOT_CHANGES: Mapping[str, Any] = {"dtype": "float32", "updates": 2, "response": 40, "micro_tokens": 2048}
-"""Of a step behind few-shot prompts: answers to svamp have 20 to 60 tokens, and an update sees 16 of them. In float32, in
-which both sides can be held to the same losses."""
+"""Of a step behind few-shot prompts: answers to svamp have 20 to 60 tokens, and an update sees 16 of them. In float32,
+in which both sides can be held to the same losses."""
 ROUNDS = {"embedded": 15, "smollm2": 3}
 
 
