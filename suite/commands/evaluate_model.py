@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -121,7 +122,7 @@ def _by_kind(
     if not parts:
         return pd.DataFrame()
     accuracies = compare(parts, [], seed=config.seed).accuracies
-    single = accuracies[accuracies["task"] != MEAN]
+    single = accuracies.take(np.flatnonzero(accuracies["task"] != MEAN))
     return tables.evaluation_table(single, parts).drop(columns=["truncated"])
 
 

@@ -96,9 +96,8 @@ def packed_attention(
     Raises UserError where a layer looks back over a window that a sequence exceeds: nothing else would be computed.
     """
     if common is not None:
-        return _one_token_after_start(
-            query, key, value, attention_mask, *common.layers[module.layer_idx], scaling
-        ), None
+        start_key, start_value = common.layers[module.layer_idx]
+        return _one_token_after_start(query, key, value, attention_mask, start_key, start_value, scaling), None
     if packing is None:
         if query.shape[2] == 1 and attention_mask is not None and key.shape[1] != query.shape[1]:
             return _one_token(query, key, value, attention_mask, scaling), None
