@@ -52,7 +52,6 @@ def evaluate(
     from suite.policy.loading import has_fast_bfloat16
 
     require_way(through)
-    embedded = model == "embedded"
     config = EvalConfig(
         tasks=EMBEDDED_TASKS if tasks is None else tuple(tasks.split(",")),
         samples=samples,
@@ -60,12 +59,16 @@ def evaluate(
         limits=() if limits is None else tuple(limits.split(",")),
         seed=seed,
         temperature=temperature,
-        batch_size=batch_size or (512 if embedded else 256 if engine == "vllm" else 64),
+        batch_size=batch_size or _side_by_side(model, engine),
         max_new_tokens=max_new_tokens,
         chat=chat,
     )
-    precision = precision or ("bfloat16" if has_fast_bfloat16() and not embedded else "float32")
+    precision = precision or ("bfloat16" if has_fast_bfloat16() and model != "embedded" else "float32")
     if through or lm_eval_native:
-        run_through_lm_eval(model, config, precision, engine, data_dir, out, lm_eval_native, console)
-    else:
-        run_evaluation(model, config, precision, engine, data_dir, out, console)
+        return run_through_lm_eval(model, config, precision, engine, data_dir, out, lm_eval_native, console)
+    run_evaluation(model, config, precision, engine, data_dir, out, console)
+
+
+def _side_by_side(model: str, engine: str) -> int:
+    """Responses that are asked for at a time where nobody says."""
+    return 512 if model == "embedded" else 256 if engine == "vllm" else 64
