@@ -173,7 +173,7 @@ def smollm2_words() -> CompareConfig:
         tasks=("word_problems", "word_problems_long", "svamp", "gsm8k"),
         samples=4,
         limits=("word_problems_long=100", "svamp=200", "gsm8k=200"),
-        batch_size=128,
+        batch_size=512,
         max_new_tokens=128,
     )
     methods = ("fspo", "fspo_zero_drift", "rloo", "grpo", "gspo", "gspo_wide")
