@@ -165,7 +165,7 @@ def smollm2_words() -> CompareConfig:
         problems_per_step=8,
         samples_per_problem=8,
         mini_batches=8,
-        learning_rate=1e-5,
+        learning_rate=3e-6,
         sampling_batch_size=64,
         tokens_per_micro_batch=2048,
     )
