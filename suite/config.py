@@ -170,8 +170,6 @@ class EvalConfig:
     """Responses per problem: accuracy is avg@samples."""
     limit: int | None = None
     """Use only the first `limit` problems of each set."""
-    limits: tuple[str, ...] = ()
-    """Limits of single sets in the place of `limit`, each TASK=N."""
     seed: int = 0
     """Seed of the decoding noise."""
     temperature: float = 1.0
@@ -182,6 +180,8 @@ class EvalConfig:
     """Token limit of a response; None takes each task's own."""
     chat: bool = False
     """Ask through the tokenizer's chat template instead of the task's own few-shot prompt."""
+    limits: tuple[str, ...] = ()
+    """Limits of single sets in the place of `limit`, each TASK=N."""
 
     def __post_init__(self) -> None:
         require(len(self.tasks) > 0, self, "tasks", "at least one task")

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from exact_model import with_exact_norms
 from small_world import small_config, tiny
 from suite.experiments.names import METHODS
 from suite.methods.trial_batches import with_hyper
@@ -61,6 +62,11 @@ def uneven_rollouts(start: tuple[int, ...] = ()) -> list[Rollout]:
     ]
 
 
+def exact(model: Any, name: str, dtype: str) -> Any:
+    """The model, in float64 throughout for trees: processes share a tree otherwise than one, and round otherwise."""
+    return with_exact_norms(model) if name in TREES and dtype == "float64" else model
+
+
 def learner_parts(learner: Learner) -> dict[str, Any]:
     """What is trained, by name."""
     return {"policy": learner.model} | ({} if learner.critic is None else {"critic": learner.critic})
@@ -72,10 +78,10 @@ def steps_of(name: str, dtype: str, ranks: Ranks) -> dict[str, Tensor]:
     Five or six responses a step in micro-batches of at most 40 tokens: processes have different numbers of them.
     """
     method, rollouts = VARIANTS[name], uneven_rollouts(FEW_SHOT if name in TREES else ())
-    model = tiny()[0].to(DTYPES[dtype])
+    model = exact(tiny()[0].to(DTYPES[dtype]), name, dtype)
     settings = {"kl_coefficient": 0.05, "activation_checkpointing": name == CHECKPOINTED}
     config = small_config(mini_batches=2, tokens_per_micro_batch=70 if name in TREES else 40, **settings)
-    start = sharded_copy(model, ranks.count) if ranks.sharded else tiny()[0].to(DTYPES[dtype])
+    start = sharded_copy(model, ranks.count) if ranks.sharded else exact(tiny()[0].to(DTYPES[dtype]), name, dtype)
     learner = build_learner(model, method, config, 0, ranks)
     minis = mini_batches(rollouts, config, 0, 0, "cpu", ranks)
     assert all((micro.packing.paths is not None) == (name in TREES) for mini in minis for micro in mini)

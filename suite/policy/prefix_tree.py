@@ -110,16 +110,24 @@ def _agreeing(one: Tokens, other: Tokens) -> int:
     return count
 
 
-def grouped_by_tree(rollouts: Sequence[Rollout], rows: Sequence[int], tokens: int) -> list[list[int]] | None:
-    """The rows cut into groups whose trees have at most `tokens` tokens, or one row; None where trees save too little.
+def saves_enough(rollouts: Sequence[Rollout], rows: Sequence[int]) -> bool:
+    """Whether the tree of these rows saves enough to be used."""
+    plain = sum(len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in rows)
+    return tree_of([rollouts[i] for i in rows]).tokens <= (1 - SAVING) * plain
+
+
+def by_common_starts(rollouts: Sequence[Rollout], rows: Sequence[int]) -> list[int]:
+    """The rows in an order in which those with a common start are neighbours."""
+    return sorted(rows, key=lambda i: (rollouts[i].prompt_ids, len(rollouts[i].response_ids), i))
+
+
+def grouped_by_tree(rollouts: Sequence[Rollout], rows: Sequence[int], tokens: int) -> list[list[int]]:
+    """The rows cut into groups whose trees have at most `tokens` tokens, or one row.
 
     Rows with a common start are neighbours, so that a cut repeats as little of it as it can.
     """
-    plain = sum(len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in rows)
-    if tree_of([rollouts[i] for i in rows]).tokens > (1 - SAVING) * plain:
-        return None
     groups: list[list[int]] = []
-    for i in sorted(rows, key=lambda i: (rollouts[i].prompt_ids, len(rollouts[i].response_ids), i)):
+    for i in by_common_starts(rollouts, rows):
         if not groups or tree_of([rollouts[j] for j in (*groups[-1], i)]).tokens > tokens:
             groups.append([])
         groups[-1].append(i)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from suite.policy.packed_attention import NO_MASK, Packing, use_packed_attention
-from suite.policy.prefix_tree import grouped_by_tree, tree_of
+from suite.policy.prefix_tree import grouped_by_tree, saves_enough, tree_of
 from suite.policy.vocabulary_tiles import log_probs_of
 from suite.types import Policy, Rollout
 
@@ -108,16 +108,19 @@ def pack_tree(rollouts: Sequence[Rollout], rows: Sequence[int], device: torch.de
 
 
 def micro_batches(
-    rollouts: Sequence[Rollout], rows: Sequence[int], tokens: int, device: torch.device | str
+    rollouts: Sequence[Rollout],
+    rows: Sequence[int],
+    tokens: int,
+    device: torch.device | str,
+    as_tree: bool | None = None,
 ) -> list[MicroBatch]:
     """The rows of one optimizer step, cut so that no micro-batch computes more than `tokens` tokens.
 
-    As trees where these save enough, with common starts side by side, else as sequences, sorted by length. A row longer
-    than `tokens` gets a micro-batch of its own.
+    As trees, with common starts side by side, else as sequences, sorted by length; where `as_tree` does not say which,
+    as trees where these save enough. A row longer than `tokens` gets a micro-batch of its own.
     """
-    trees = grouped_by_tree(rollouts, rows, tokens)
-    if trees is not None:
-        return [pack_tree(rollouts, group, device) for group in trees]
+    if saves_enough(rollouts, rows) if as_tree is None else as_tree:
+        return [pack_tree(rollouts, group, device) for group in grouped_by_tree(rollouts, rows, tokens)]
     size = {i: len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in rows}
     groups: list[list[int]] = []
     taken = 0

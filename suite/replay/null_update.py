@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from suite.advantages import group_centred
 from suite.config import TrainConfig
-from suite.policy.prefix_tree import grouped_by_tree
+from suite.policy.prefix_tree import saves_enough
 from suite.policy.scoring import MicroBatch, pack, pack_tree, score
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import replay
@@ -92,7 +91,7 @@ def representative(rollouts: Sequence[Rollout]) -> list[Rollout]:
 def _together(rollouts: Sequence[Rollout], model: Policy) -> MicroBatch:
     """All of them as one micro-batch, the last one first; as a tree where that saves enough, in a tree's own order."""
     rows = list(reversed(range(len(rollouts))))
-    packed = pack if grouped_by_tree(rollouts, rows, sys.maxsize) is None else pack_tree
+    packed = pack_tree if saves_enough(rollouts, rows) else pack
     return packed(rollouts, rows, model.device)
 
 

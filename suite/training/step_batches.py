@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from suite.config import TrainConfig
+from suite.policy.prefix_tree import by_common_starts, saves_enough
 from suite.policy.ranks import ALONE, Ranks
 from suite.policy.scoring import MicroBatch, micro_batches, score, score_and_entropy
 from suite.seeds import generator
@@ -30,15 +31,24 @@ def mini_batches(
 ) -> list[list[MicroBatch]]:
     """The rollouts dealt at random to the optimizer steps of an epoch, each cut into micro-batches.
 
-    Of several processes each takes every so-manyth of a step's responses by length.
+    Of several processes each takes every so-manyth of a step's responses, by length or, where their micro-batches are
+    trees, by common starts: together they have the rows of a single one, in its order.
     """
     shuffled = torch.randperm(len(rollouts), generator=generator(seed, "mini-batches", step)).numpy()
     budget = config.tokens_per_micro_batch
     minis = [m.tolist() for m in np.array_split(shuffled, config.mini_batches)]
-    if ranks.count > 1:
-        size = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts]
-        minis = [ranks.share(sorted(rows, key=lambda i: (size[i], i))) for rows in minis]
-    return [micro_batches(rollouts, rows, budget, device) for rows in minis]
+    size = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts]
+
+    def own(rows: list[int], as_tree: bool) -> Sequence[int]:
+        if ranks.count == 1:
+            return rows
+        return ranks.share(by_common_starts(rollouts, rows) if as_tree else sorted(rows, key=lambda i: (size[i], i)))
+
+    trees = [saves_enough(rollouts, rows) for rows in minis]
+    return [
+        micro_batches(rollouts, own(rows, as_tree), budget, device, as_tree)
+        for rows, as_tree in zip(minis, trees, strict=True)
+    ]
 
 
 @torch.no_grad()

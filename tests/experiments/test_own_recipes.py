@@ -101,7 +101,7 @@ def odd() -> CompareConfig:
         probe_samples=2,
         overlap="refuse",
     )
-    evaluation = EvalConfig(("gcd",), 3, 5, 9, 0.5, 13, 77, True)
+    evaluation = EvalConfig(("gcd",), 3, 5, 9, 0.5, 13, 77, True, ("gcd=2",))
     options = ("fspo.c_low=0.05", "fspo.drift=ema", "grpo.clip_low=0.1", "fspo.c_dual=none", "ppo.whiten=False")
     return CompareConfig('odd "name"', ("fspo", "grpo"), (3, 1), train, evaluation, options, 200, 1, "gcd", "own")
 

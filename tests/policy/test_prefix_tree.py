@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from exact_model import with_exact_norms
 from suite.experiments.names import EMBEDDED_MODEL
 from suite.policy.loading import load_model
-from suite.policy.prefix_tree import SHORTEST, grouped_by_tree, tree_of
+from suite.policy.prefix_tree import SHORTEST, grouped_by_tree, saves_enough, tree_of
 from suite.policy.scoring import Critic, micro_batches, pack, pack_tree, score, score_and_entropy
 from suite.types import FinishReason, Rollout
 
@@ -132,7 +132,7 @@ def test_micro_batches_keep_what_is_shared_and_hold_to_their_budget() -> None:
     for part in parts:
         assert part.input_ids.shape[1] == tree_of([rollouts[i] for i in part.rows]).tokens <= 90
     apart = [rollout([i] * 3, [1, 2, 3]) for i in range(5)]
-    assert grouped_by_tree(apart, range(5), 90) is None
+    assert not saves_enough(apart, range(5))
     assert [part.packing.paths for part in micro_batches(apart, range(5), 90, "cpu")] == [None]
     (alone,) = micro_batches(rollouts[:1], [0], 1, "cpu")
     assert alone.rows == (0,)
