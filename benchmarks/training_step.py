@@ -63,13 +63,21 @@ class Setup:
     updates: int = 4
     learning_rate: float = 1e-6
     method: str = "grpo"
+    peer_rows: int = 10**6
+    """Most rows in a pass of TRL's, which accumulates gradients over several, so that it fits into the memory."""
 
 
 SETUPS = {
     "embedded": Setup("embedded", "float32", prompts=8, samples=8, prompt=12, response=40, micro_tokens=4096),
     "smollm2": Setup("smollm2", HALF, prompts=4, samples=8, prompt=48, response=64, micro_tokens=1024),
 }
-FEW_SHOT_CHANGES: Mapping[str, Any] = {"dtype": "float32", "updates": 2, "response": 40, "micro_tokens": 2048}
+FEW_SHOT_CHANGES: Mapping[str, Any] = {
+    "dtype": "float32",
+    "updates": 2,
+    "response": 40,
+    "micro_tokens": 2048,
+    "peer_rows": 8,
+}
 """Of a step behind few-shot prompts: answers to svamp have 20 to 60 tokens, and an update sees 16 of them. In float32,
 in which both sides can be held to the same losses."""
 ROUNDS = {"embedded": 15, "smollm2": 3}

@@ -61,15 +61,17 @@ class Rounds(TrainerCallback):
 
 def config_of(task: Mapping[str, Any], folder: str) -> Any:
     """The task as TRL's settings: GRPO's loss, one pass, no KL term, no gradient checkpointing (TRL is faster so)."""
+    rows = task["prompts"] * task["samples"] // task["updates"]
+    parts = -(-rows // min(rows, task.get("peer_rows", rows)))
     return trl.GRPOConfig(
         output_dir=folder,
         use_cpu=True,
         bf16=False,
         max_steps=task["updates"] * (task["rounds"] + 1),
         num_generations=task["samples"],
-        per_device_train_batch_size=task["prompts"] * task["samples"] // task["updates"],
-        steps_per_generation=task["updates"],
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=rows // parts,
+        steps_per_generation=task["updates"] * parts,
+        gradient_accumulation_steps=parts,
         num_iterations=1,
         max_completion_length=task["max_new_tokens"],
         temperature=1.0,
