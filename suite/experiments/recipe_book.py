@@ -181,25 +181,9 @@ def smollm2_words() -> CompareConfig:
 
 
 SMOLLM2_WORDS: Sources = {
-    **dict.fromkeys(
-        (
-            "name",
-            "train.model",
-            "train.tasks",
-            "train.steps",
-            "train.problems_per_step",
-            "train.samples_per_problem",
-            "train.mini_batches",
-            "train.sampling_batch_size",
-            "train.tokens_per_micro_batch",
-            "evaluation.tasks",
-            "evaluation.samples",
-            "evaluation.limits",
-            "evaluation.batch_size",
-            "evaluation.max_new_tokens",
-        ),
-        OURS,
-    ),
+    **{path: source for path, source in SMOLLM2.items() if path not in ("train.precision", "evaluation.limit")},
+    "evaluation.limits": OURS,
+    "evaluation.max_new_tokens": OURS,
     "methods": "ours: FSPO with and without drift, and the paper's baselines, GSPO at both of its ranges",
     "seeds": "ours: fresh ones; the rate was chosen with seed 900",
     "primary": "ours: the set whose training problems the runs see",
