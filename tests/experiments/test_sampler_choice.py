@@ -27,19 +27,11 @@ from suite.experiments.sampler_choice import (
 )
 from suite.planning.plan_text import planned
 from suite.policy.engines import ENGINES
-from suite.policy.vllm_engine import require_vllm
 from suite.records.comparison_folder import CONFIG_FILE, claim_folder
 from suite.types import UserError
+from vllm_here import vllm_is_installed
 
 QUIET = Console(quiet=True)
-
-
-def installed() -> bool:
-    try:
-        require_vllm()
-    except UserError:
-        return False
-    return True
 
 
 def automatic() -> CompareConfig:
@@ -52,7 +44,7 @@ def test_a_named_engine_is_not_measured(tmp_path: Path) -> None:
     assert with_sampler_chosen(config, tmp_path, QUIET) == (config, None)
 
 
-@pytest.mark.skipif(installed(), reason="vLLM is installed, so there are two engines to measure")
+@pytest.mark.skipif(vllm_is_installed(), reason="vLLM is installed, so there are two engines to measure")
 def test_the_only_engine_is_chosen_without_measuring(tmp_path: Path) -> None:
     config, choice = with_sampler_chosen(automatic(), tmp_path, QUIET)
     assert config == with_engine(automatic(), "transformers")
@@ -140,7 +132,7 @@ def test_a_plan_takes_what_the_device_is_likely_to_choose() -> None:
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.xdist_group("vllm")
-@pytest.mark.skipif(not installed(), reason="vLLM is not installed: make test-vllm brings it")
+@pytest.mark.skipif(not vllm_is_installed(), reason="vLLM is not installed: make test-vllm brings it")
 def test_both_engines_are_measured_where_both_can_start(tmp_path: Path) -> None:
     config, choice = with_sampler_chosen(automatic(), tmp_path, QUIET)
     assert choice is not None

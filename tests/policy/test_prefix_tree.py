@@ -142,7 +142,8 @@ def test_micro_batches_keep_what_is_shared_and_hold_to_their_budget() -> None:
 @given(rollout_sets(), st.integers(1, 60))
 def test_no_group_computes_more_than_its_budget(rollouts: list[Rollout], tokens: int) -> None:
     groups = grouped_by_tree(rollouts, range(len(rollouts)), tokens)
-    for group in groups or []:
+    assert sorted(i for group in groups for i in group) == list(range(len(rollouts)))
+    for group in groups:
         assert len(group) == 1 or tree_of([rollouts[i] for i in group]).tokens <= tokens
 
 

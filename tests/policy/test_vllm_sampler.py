@@ -37,21 +37,13 @@ from suite.seeds import derive
 from suite.training.rollout_source import RolloutSource
 from suite.training.trainer import Trainer
 from suite.types import FinishReason, Rollout, UserError
-
-
-def installed() -> bool:
-    try:
-        require_vllm()
-    except UserError:
-        return False
-    return True
-
+from vllm_here import vllm_is_installed
 
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
     pytest.mark.xdist_group("vllm"),
-    pytest.mark.skipif(not installed(), reason="vLLM is not installed: make test-vllm brings it"),
+    pytest.mark.skipif(not vllm_is_installed(), reason="vLLM is not installed: make test-vllm brings it"),
 ]
 
 TOLERANCE = 1e-4
