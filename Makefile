@@ -161,13 +161,14 @@ GPU_SECONDS ?= 540
 bench-gpu:  ## train, sample and evaluate on one GPU in under 10 minutes: tokens/s, MFU, memory, noise, into results/h100
 	$(GPU_PYTHON) -m benchmarks.gpu --seconds $(GPU_SECONDS)
 
-check: $(DEV)  ## style, types, import rules, doctests
+check: $(DEV)  ## style, types, import rules, doctests; that every test can be imported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	@# plug-ins and the peer of a benchmark import what they plug into, which is not installed here
 	$(ONE_THREAD) $(BIN)/python -m pytest -q tests/house/test_imports.py tests/house/test_house.py --doctest-modules $(ROOMS) benchmarks \
 	  --ignore=fspo/plugins --ignore=benchmarks/trl_side.py
+	$(BIN)/python -m pytest -qq --collect-only tests
 
 clean:  ## remove .venv and caches; results stay
 	rm -rf $(VENV) $(OLDEST) $(NEWEST) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_vllm_sampler import TOLERANCE, installed
 
 from suite.experiments.names import EMBEDDED_MODEL
 from suite.policy.loading import load_model
@@ -22,13 +21,14 @@ from suite.records.packed import read_result
 from suite.records.run_log import read_log
 from suite.types import Rollout
 from torchrun_processes import torchrun as started
+from vllm_here import TOLERANCE, vllm_is_installed
 from vllm_ranks import CONFIG, GREEDY, SEEDED, asked_of, move, plain_texts
 
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
     pytest.mark.xdist_group("vllm"),
-    pytest.mark.skipif(not installed(), reason="vLLM is not installed: make test-vllm brings it"),
+    pytest.mark.skipif(not vllm_is_installed(), reason="vLLM is not installed: make test-vllm brings it"),
 ]
 
 

@@ -37,7 +37,7 @@ from suite.seeds import derive
 from suite.training.rollout_source import RolloutSource
 from suite.training.trainer import Trainer
 from suite.types import FinishReason, Rollout, UserError
-from vllm_here import vllm_is_installed
+from vllm_here import TOLERANCE, vllm_is_installed
 
 pytestmark = [
     pytest.mark.vllm,
@@ -45,9 +45,6 @@ pytestmark = [
     pytest.mark.xdist_group("vllm"),
     pytest.mark.skipif(not vllm_is_installed(), reason="vLLM is not installed: make test-vllm brings it"),
 ]
-
-TOLERANCE = 1e-4
-"""Float32 log-probs of two implementations: sums of some hundred products in another order, as deep as two layers."""
 
 
 @pytest.fixture(scope="module")
