@@ -81,6 +81,7 @@ class Task:
     `answer(response, problem)` is the final answer in one spelling, for votes; None where there is none.
     `panel` holds further graders, which nothing is rewarded by, under their names.
     `kind(problem)` names a problem's kind, by which accuracy is shown too; None where the set has one kind.
+    `grader` is the version of a grader that sets share; empty where the set has a rule of its own (`version` tells it).
     """
 
     name: str
@@ -96,6 +97,15 @@ class Task:
     answer: Callable[[str, Problem], str | None] = lambda response, problem: response.strip() or None
     panel: Mapping[str, Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]] = field(default_factory=dict)
     kind: Callable[[Problem], str] | None = None
+    grader: str = ""
+
+    @property
+    def judged_version(self) -> str:
+        """What a result says that it is about: the set's version and, where sets share a grader, which one it was.
+
+        Results from before graders had versions say the set's alone: theirs is grader 1.
+        """
+        return f"{self.version}, grader {self.grader}" if self.grader else self.version
 
 
 @dataclass(frozen=True)

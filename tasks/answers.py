@@ -1,149 +1,131 @@
-"""Pure text: where the answer of a response is, what never changes a value, and when two answers are one number.
+"""Where the answer of a response is. Pure text: nothing here runs computer algebra, so nothing here can hang.
 
-Nothing here runs computer algebra, so nothing here can hang. The rules that put it together are in `tasks.grading`.
-
-Source: ours.
+What the answer is, `tasks.values` reads; when it is right, `tasks.equality` says. Source: ours.
 """
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+
+from tasks.arithmetic import Huge, exact
+from tasks.equality import key
+from tasks.prose import after_label, last_formula, last_number
+from tasks.values import Number, read
 
 LONGEST_ANSWER = 1000
 DEEPEST_NESTING = 20
-LONGEST_NUMBER = 300
 
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
-_NUMERAL = re.compile(rf"[+-]?(?:{_DIGITS})")
-_RATIO = re.compile(rf"({_NUMERAL.pattern})\s*/\s*({_NUMERAL.pattern})")
-_FRAC = re.compile(rf"([+-]?)\\frac\{{({_NUMERAL.pattern})\}}\{{({_NUMERAL.pattern})\}}")
-_PROSE_NUMBER = re.compile(rf"(?<![\w.,)])[+-]?\$?(?:{_DIGITS})(?:/[0-9]+)?%?|(?:{_DIGITS})%?")
-_NUMBER_AND_UNIT = re.compile(rf"([+-]?\$?(?:{_DIGITS})%?)\s+(?!.*\b(?:or|and)\b)[A-Za-z][A-Za-z .]*")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])(?: ?\[[^\][\\]*\])* *")
 _BRACE_OR_ESCAPE = re.compile(r"\\.|[{}]", re.DOTALL)
-_HARMLESS = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[!,;: ]")
+_SPACE = r"(?:[\s$]|\\(?:q?quad|[,;: ()\]\[]))*"
+_BETWEEN_BOXES = re.compile(
+    rf"{_SPACE}[,;.]?{_SPACE}(?:\\text\s*\{{\s*)?(?:and|or)?(?:\s*\}})?{_SPACE}(?:[A-Za-z](?:_\{{?[A-Za-z0-9]\}}?)?\s*=\s*)?"
+)
 _ABSURD = re.compile(
     r"\\(?:sum|prod|int|lim)(?![A-Za-z])"  # still to be evaluated: no final answer
     r"|\^\s*\{?\s*[+-]?[0-9]{5}"  # an exponent of five digits
-    r"|[0-9]\s*\^\s*[{(]*\s*[0-9]+\s*\^"  # a tower of powers
     r"|[0-9]{4}\s*!"  # the factorial of a thousand and more
     r"|[!^][^()]*\)\s*!"  # of a power or of a factorial
     r"|[0-9][eE][+-]?[0-9]{4}"
 )
+_TOWER = re.compile(r"(?P<base>[0-9]+)\s*\^\s*(?P<exponent>[{(]*\s*[0-9]+\s*\^[^A-Za-z\\,;=+]*)")
 
 
 def final_answer(response: str, gold: str) -> str | None:
     """The text of the response that is compared with the gold answer, by the rule of this module; None = there is none.
 
+    The last box; else the rest of the line after the last `####`; else what the prose ends with: its last number with
+    all that it is a part of, where the gold answer is a number, and otherwise its last formula or what follows
+    `Final answer:`. An empty or unclosed last box is no answer.
+
     >>> final_answer("so \\\\boxed{3} apples, then \\\\boxed{\\\\frac{1}{2}}", "3")
     '\\\\frac{1}{2}'
-    >>> final_answer("She pays $4, then 1,234 more.", "7")
-    '1,234'
+    >>> [final_answer(text, "3") for text in ("She pays $4, then 1,234 more.", "I get 2^3", "so \\\\boxed{3")]
+    ['1,234', '2^3', '']
     """
     boxed = last_box(response)
     if boxed is not None:
         return boxed
-    numeric = is_number(gold)
     _, mark, rest = response.rpartition("####")
     line = rest.split("\n", 1)[0].strip()
     if mark and line:
-        with_unit = _NUMBER_AND_UNIT.fullmatch(line) if numeric and len(line) <= LONGEST_ANSWER else None
-        return with_unit[1] if with_unit else line
-    if not numeric:
-        return None
-    numbers = [found[0] for found in _PROSE_NUMBER.finditer(response.replace("−", "-"))]
-    return numbers[-1] if numbers else None
+        return line
+    return last_number(response) if is_number(gold) else last_formula(response)
 
 
 def vote(response: str, gold: str) -> str | None:
     """The final answer in one spelling, so that equal answers count together; None = there is none.
 
-    Numbers become fractions in lowest terms; other texts lose only what `clean` removes. Answers that computer algebra
-    alone finds equal stay two.
+    Answers that computer algebra alone finds equal stay two.
 
     >>> [vote(response, "18") for response in ("#### 18.0", "so $18", "36/2 = \\\\boxed{\\\\frac{36}{2}}", "nothing")]
     ['18', '18', '18', None]
     """
     answer = final_answer(response, gold)
-    if answer is None or not (cleaned := clean(answer)):
-        return None
-    value = _exact(cleaned)
-    return cleaned if value is None else str(value)
+    return (key(read(answer)) or None) if answer is not None else None
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is one number, up to what `clean` removes and a per cent sign."""
-    return _exact(clean(text).removesuffix("%")) is not None
+def gold_answer(gold: str) -> str:
+    """The answer of a gold text that may be a worked solution: its last box, or what it says that its answer is."""
+    return last_box(gold) or after_label(gold) or gold
+
+
+def is_number(gold: str) -> bool:
+    """Whether a gold answer is one number, up to its spelling, a unit and a per cent sign."""
+    return isinstance(read(gold_answer(gold)), Number)
 
 
 def last_box(text: str) -> str | None:
-    """The content of the last `\\boxed{...}`; None without one, or when its brace never closes."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
+    """The content of the last `\\boxed{...}`, or of the boxes that nothing but `and`, `or` and commas part from it.
+
+    `\\fbox` and `\\framebox` are boxes too, and so is `\\boxed 5`. None without one; empty when its brace never closes.
+
+    >>> [last_box(text) for text in ("\\\\fbox{x+1}.", "\\\\boxed{5} and \\\\boxed{10}", "\\\\boxed 5", "\\\\boxed{1")]
+    ['x+1', '5, 10', '5', '']
+    """
+    found = list(_BOX.finditer(text))
+    if not found:
         return None
-    start += len("\\boxed{")
-    depth = 1
+    parts = []
+    begins = len(text)
+    for number, box in enumerate(reversed(found)):
+        content, end = _content(text, box.end())
+        if number and not (content and end <= begins and _BETWEEN_BOXES.fullmatch(text, end, begins)):
+            break
+        parts.append(content)
+        begins = box.start()
+        if not content:
+            break
+    return ", ".join(reversed(parts))
+
+
+def _content(text: str, start: int) -> tuple[str, int]:
+    """What a box that opens at `start` holds, and where it ends; nothing where it never closes."""
+    if not text.startswith("{", start):
+        end = next((t.end() for t in re.finditer(r"\S(?=[\s$}.,;]|\Z)", text[start:])), 0)
+        return (text[start : start + end], start + end) if not text[start : start + 1].isspace() else ("", start)
+    depth = 0
     for token in _BRACE_OR_ESCAPE.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(token[0], 0)
         if depth == 0:
-            return text[start : token.start()]
-    return None
-
-
-def clean(text: str) -> str:
-    """The text without what never changes a value: spaces around it, math-mode and currency signs, size commands."""
-    text = text.replace("−", "-").replace("{,}", ",").replace("\\$", "$").replace("\\%", "%")
-    text = _HARMLESS.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    text = text.strip().strip("$").strip().removesuffix(".")
-    return re.sub(r"^([+-]?)[$€£]\s*", r"\1", text)
-
-
-def same_number(gold: str, answer: str) -> bool | None:
-    """Whether two cleaned texts are the same number; None where that needs more than exact arithmetic."""
-    if _NUMERAL.fullmatch(gold) and _NUMERAL.fullmatch(answer):
-        return _canonical(gold) == _canonical(answer)
-    left, right = _exact(gold.removesuffix("%")), _exact(answer.removesuffix("%"))
-    if left is None or right is None:
-        return None
-    if left == right:
-        return True
-    if gold.endswith("%") != answer.endswith("%"):
-        percent, plain = (left, right) if gold.endswith("%") else (right, left)
-        return percent == 100 * plain
-    # 1/3 against 0.333333: how many digits are enough is for math-verify to say.
-    return None if ("." in gold) != ("." in answer) else False
-
-
-def _exact(text: str) -> Fraction | None:
-    """The value of a numeral, of `a/b` or of `\\frac{a}{b}`; None for other texts, and for numbers without end."""
-    if len(text) > LONGEST_NUMBER:
-        return None
-    if _NUMERAL.fullmatch(text):
-        return _fraction(text)
-    if ratio := _RATIO.fullmatch(text):
-        sign, above, below = "", ratio[1], ratio[2]
-    elif ratio := _FRAC.fullmatch(text):
-        sign, above, below = ratio[1], ratio[2], ratio[3]
-    else:
-        return None
-    divisor = _fraction(below)
-    return None if divisor == 0 else _fraction(above) / divisor * (-1 if sign == "-" else 1)
-
-
-def _fraction(numeral: str) -> Fraction:
-    return Fraction(numeral.replace(",", ""))
-
-
-def _canonical(numeral: str) -> tuple[bool, str, str]:
-    """Sign, whole and decimal digits without idle zeros: works for a numeral of any length, which `int` refuses."""
-    whole, _, decimals = numeral.lstrip("+-").replace(",", "").partition(".")
-    digits = whole.lstrip("0"), decimals.rstrip("0")
-    return numeral.startswith("-") and digits != ("", ""), *digits
+            return text[start + 1 : token.start()].strip(), token.end()
+    return "", len(text)
 
 
 def is_absurd(text: str) -> bool:
     """Whether a text is beyond what computer algebra should be asked: length, nesting, powers, factorials, sums."""
-    return len(text) > LONGEST_ANSWER or _nesting(text) > DEEPEST_NESTING or _ABSURD.search(text) is not None
+    if len(text) > LONGEST_ANSWER or _nesting(text) > DEEPEST_NESTING or _ABSURD.search(text) is not None:
+        return True
+    return any(_is_huge(f"{found['base']}^{found['exponent']}") for found in _TOWER.finditer(text))
+
+
+def _is_huge(power: str) -> bool:
+    """Whether a tower of powers is no number that can be computed."""
+    opened = power.count("{") - power.count("}")
+    try:
+        return exact(power.rstrip(")") + "}" * opened) is None
+    except Huge:
+        return True
 
 
 def _nesting(text: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.types import Problem, Task, UserError
-from tasks.grading import PROBLEM_PANEL, answer_to, grade_problems
+from tasks.grading import GRADER, PROBLEM_PANEL, answer_to, grade_problems
 from tasks.hub import hub_rows
 from tasks.jsonl import read_problems
 from tasks.prompts import BOXED_STOP, boxed_few_shot, boxed_question
@@ -94,6 +94,7 @@ class Sheet:
             trainable="train" in self.files,
             answer=answer_to,
             panel=PROBLEM_PANEL,
+            grader=GRADER,
         )
 
     def boxed_task(self, max_new_tokens: int) -> Task:

@@ -20,6 +20,7 @@ FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "winreg.")
 HARMLESS = frozenset({"os.listdir", "os.scandir"})
 READY, RETIRED = "ready", "retired"
 ORPHAN_POLL_SECONDS = 2.0
+PRECISION = 30
 
 
 def forbid(event: str, arguments: tuple) -> None:
@@ -38,7 +39,26 @@ def equal(gold: str, answer: str) -> str:
         parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)  # pyright: ignore
         for text in (gold, answer)
     )
-    return "correct" if verify(left, right, timeout_seconds=None) else "wrong"
+    return "correct" if verify(left, right, timeout_seconds=None) and are_near(left, right) else "wrong"
+
+
+def are_near(left: list, right: list) -> bool:
+    """Whether two constants agree to twelve digits, or to four where one is a decimal; True of all else.
+
+    math-verify rounds to six decimals, so that for it all numbers below a millionth are one.
+    """
+    import sympy
+
+    if not left or not right or not all(isinstance(found[0], sympy.Expr) for found in (left, right)):
+        return True
+    one, other = left[0], right[0]
+    if not one.is_number or not other.is_number:
+        return True
+    tolerance = 1e-4 if one.has(sympy.Float) or other.has(sympy.Float) else 1e-12
+    a, b = (sympy.N(value, PRECISION) for value in (one, other))
+    if not (a.is_finite and b.is_finite):
+        return True
+    return bool(abs(a - b) <= tolerance * max(abs(a), abs(b)))
 
 
 def responds(gold: str, response: str) -> str:

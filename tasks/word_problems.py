@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite.types import Problem, Task, UserError
-from tasks.grading import PROBLEM_PANEL, answer_to, grade_problems
+from tasks.grading import GRADER, PROBLEM_PANEL, answer_to, grade_problems
 from tasks.prompts import STOP, few_shot
 
 NAME = "word_problems"
@@ -301,6 +301,7 @@ def _task(name: str, max_new_tokens: int, trainable: bool) -> Task:
         trainable=trainable,
         answer=answer_to,
         panel=PROBLEM_PANEL,
+        grader=GRADER,
         kind=steps_of,
     )
 

@@ -184,7 +184,7 @@ def summarise(
     starts = range(0, len(verdicts), count)
     return EvalResult(
         task=task.name,
-        task_version=task.version,
+        task_version=task.judged_version,
         data_digest=data_digest(problems),
         problem_ids=tuple(p.id for p in problems),
         verdicts=tuple(tuple(verdicts[i : i + count]) for i in starts),
@@ -243,6 +243,7 @@ def manifest_of(
             "stop": list(settings.stop),
             "max_new_tokens": settings.max_new_tokens,
             "graders": [REWARD, *task.panel],
+            **({"grader": task.grader} if task.grader else {}),
         }
 
     asked = {

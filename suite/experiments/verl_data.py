@@ -149,7 +149,7 @@ def parquet(problems: Sequence[Problem], tasks: dict[str, Task], split: str, cha
 
 def reward_file(tasks: Iterable[Task]) -> str:
     """The Python file with `compute_score` that verl imports."""
-    versions = {task.name: task.version for task in tasks}
+    versions = {task.name: task.judged_version for task in tasks}
     return _REWARD.format(versions=json.dumps(versions), side_by_side=REWARD_WORKERS)
 
 

@@ -95,7 +95,7 @@ def require_grader(versions: Mapping[str, str], side_by_side: int) -> None:
     if importlib.util.find_spec("math_verify") is None:
         raise UserError("math-verify is not installed here; run pip install 'math-verify==0.9.*'")
     for name, version in versions.items():
-        here = TASKS[name].version if name in TASKS else None
+        here = TASKS[name].judged_version if name in TASKS else None
         if here != version:
             raise UserError(f"task {name}: version {here} here, {version} in the data files; export them again")
     own_pool().workers = max(1, cores() // side_by_side)

@@ -163,7 +163,8 @@ def _accuracies(stored: RunResult, made: RunResult) -> Iterator[str]:
                 one.data_digest,
                 one.problem_ids,
             ):
-                yield f"{then.task}: other problems (version {then.task_version} -> {one.task_version})"
+                versions = f"version {then.task_version} -> {one.task_version}"
+                yield f"{then.task}: other problems or another grader ({versions})"
                 continue
             verdicts, lengths = (_unequal(getattr(then, part), getattr(one, part)) for part in ("verdicts", "lengths"))
             yield (

@@ -19,7 +19,7 @@ C, W, N, U = Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNDECIDE
 
 ROWS = [
     {"id": "a", "gold": "18", "response": "#### 18", "more": 1},
-    {"id": "[bold]b", "gold": r"\frac{1}{2}", "response": r"\boxed{2^{-1}}"},
+    {"id": "[bold]b", "gold": r"\frac{1}{2}", "response": r"\boxed{\sqrt{1/4}}"},
     {"id": "c\u001b[2J\ud800", "gold": "18", "response": r"\boxed{19}"},
     {"id": "a", "gold": "18", "response": ""},
 ]
