@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-console = Console()
-complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Console(markup=False, emoji=False)
+complaints = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+"""No text is markup: names, paths and errors hold brackets of their own."""
 
 
 def say(lines: Iterable[str]) -> None:

@@ -81,7 +81,7 @@ def _print_disagreements(rows: Sequence[Mapping[str, str]], panel: Mapping[str, 
 
 def _shown(text: str) -> str:
     """A text of strangers on one short line."""
-    from suite.report.terminal import printable
+    from suite.records.texts import printable
 
     return printable(text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…")
 

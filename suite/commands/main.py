@@ -107,6 +107,7 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
 
     from suite.commands.console import complaints
     from suite.methods.from_outside import find_modules_here
+    from suite.records.texts import one_line, printable
     from suite.types import UserError
 
     find_modules_here()
@@ -117,10 +118,16 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
             )
         tyro.cli(function_of(command), prog=" ".join([PROGRAM, *names]), args=list(rest))
     except UserError as error:
-        complaints.print(f"fspo: error: {error}", markup=False)
+        complaints.print(f"fspo: error: {printable(str(error))}")
+        sys.exit(2)
+    except BrokenPipeError:  # whoever read the output has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        complaints.print(f"fspo: error: {printable(one_line(error))}; mend it and run the same command again")
         sys.exit(2)
     except KeyboardInterrupt:
-        complaints.print("fspo: interrupted; the same command resumes where it stopped", markup=False)
+        complaints.print("fspo: interrupted; the same command resumes where it stopped")
         sys.exit(130)
 
 

@@ -124,7 +124,7 @@ def _print_sample(row: dict[str, Any]) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from suite.report.terminal import printable
+    from suite.records.texts import printable
 
     said = {name: value for name, value in row.items() if name not in IN_PLACE and isinstance(value, str)}
     graded = ", ".join(f"{name} {value}" for name, value in said.items()) or "not graded yet"

@@ -35,7 +35,7 @@ from suite.replay.null_update import null_update, trained_in
 from suite.training.rollout_source import RolloutSource
 from suite.training.shared_sampling import leader_only
 from suite.training.trainer import Trainer
-from suite.types import EvalResult, Method, RunResult, Verdict
+from suite.types import EvalResult, Method, RunResult, UserError, Verdict
 
 CANARY = "canary"
 """Where a result's environment says whether the start model still gave the answers it gave for the base."""
@@ -140,9 +140,20 @@ class FirstRolloutsJob:
         return f"{len(rewards)} rollouts, reward {sum(rewards) / len(rewards):.3f}, digest {path.stem[:12]}"
 
     def read(self) -> tuple[RolloutSet, str]:
-        """The recorded set and its digest."""
-        found = json.loads(self.pointer.read_text(encoding="utf-8"))
-        return RolloutSet.read(self.folder / found["file"]), found["digest"]
+        """The recorded set and its digest. UserError where either file is not as it was written."""
+        digest = self.first_digest()
+        return RolloutSet.read(self.folder / f"{digest}.safetensors"), digest
+
+    def first_digest(self) -> str:
+        """Which rollout set is this seed's first."""
+        try:
+            found = json.loads(self.pointer.read_text(encoding="utf-8"))
+            file, digest = str(found["file"]), str(found["digest"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.pointer}: unreadable ({error}); delete it to draw them again") from error
+        if file != f"{digest}.safetensors":
+            raise UserError(f"{self.pointer}: altered (file and digest differ); delete it to draw them again")
+        return digest
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from suite.config import CompareConfig
+from suite.config import CompareConfig, plain_data
 from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
 from suite.experiments.settings import method_in
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
+from suite.records.files import flat
 from suite.records.packed import pack_results, read_result
 from suite.records.result import BASE, FILE
 from suite.types import RunResult, UserError
+
+PLACES = frozenset({"data_dir"})
+"""Settings that say where data lie, and nothing of what is computed; the data's digest is in every result."""
 
 
 def comparison_stages(config: CompareConfig, out: Path) -> list[list[Any]]:
@@ -49,9 +54,33 @@ def load_comparison(config: CompareConfig, out: Path) -> tuple[RunResult, list[R
     waiting = [job.name for stage in jobs for job in stage if not job.done()]
     if waiting:
         raise UserError(f"{out}: not finished ({', '.join(waiting[:3])}, {len(waiting)} jobs); run fspo compare again")
-    runs = [read_result(job.folder) for job in jobs[1]]
+    base, runs = read_result(out / BASE), [read_result(job.folder) for job in jobs[1]]
+    for job, run in zip(jobs[1], runs, strict=True):
+        _check_cell(config, job, run, base)
     order = {method: i for i, method in enumerate(config.methods)}
-    return read_result(out / BASE), sorted(runs, key=lambda run: (order[run.method], run.seed))
+    return base, sorted(runs, key=lambda run: (order[run.method], run.seed))
+
+
+def _check_cell(config: CompareConfig, job: CellJob, run: RunResult, base: RunResult) -> None:
+    """UserError where a result is not the one that this comparison would have put there, and names the field."""
+    wanted: dict[str, Any] = {"method": job.method, "seed": job.seed}
+    found: dict[str, Any] = {"method": run.method, "seed": run.seed}
+    settings = json.loads(json.dumps({**plain_data(config.train), "evaluation": plain_data(config.evaluation)}))
+    for name in settings.keys() & run.config.keys() - PLACES:
+        wanted[name], found[name] = settings[name], run.config[name]
+    for name in ("model", "tokenizer"):
+        wanted[f"digest of the start {name}"] = base.digests.get(name)
+        found[f"digest of the start {name}"] = run.digests.get(name)
+    rollouts = FirstRolloutsJob(config, job.out, job.seed)
+    if rollouts.done():
+        wanted["first rollouts"], found["first rollouts"] = rollouts.first_digest(), run.digests.get("first_rollouts")
+    wanted, found = flat(wanted), flat(found)
+    for name, value in wanted.items():
+        if name in found and found[name] != value:  # a setting that is younger than the result is not in it
+            raise UserError(
+                f"{job.folder}: not a result of this comparison: {name} is {found[name]!r} in it and {value!r} here; "
+                "move it away and run fspo compare again"
+            )
 
 
 def stored_cells(config: CompareConfig, out: Path) -> list[RunResult]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -32,7 +33,10 @@ from suite.policy.portable import variables
 from suite.policy.ranks import POLL_SECONDS, Ranks, end_with
 from suite.records.files import locked
 from suite.records.provenance import environment_variables
+from suite.records.texts import one_line, printable
 from suite.types import UserError
+
+TRACEBACK = "error.txt"
 
 
 class Job(Protocol):
@@ -67,7 +71,7 @@ class _Speed(ProgressColumn):
 def progress_bar(console: Console | None = None, unit: str | None = None) -> Progress:
     """The one look of every progress bar of the suite, with time left and, where a unit is named, units a second."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         *([] if unit is None else [_Speed(unit)]),
@@ -91,10 +95,26 @@ def _start_worker(parent: int, stop: Any, threads: int, devices: str | None) -> 
 
 
 def run_job(job: Job) -> tuple[str, float]:
-    """Run a job in this process, alone in its folder: what it says of itself, and its seconds."""
+    """Run a job in this process, alone in its folder: what it says of itself, and its seconds.
+
+    Whatever goes wrong is a UserError: an error of another kind may not survive the way to another process. Its
+    traceback is in the job's folder.
+    """
     start = time.perf_counter()
     with locked(job.folder):
-        return job.run(), time.perf_counter() - start
+        try:
+            return job.run(), time.perf_counter() - start
+        except UserError as error:
+            raise UserError(f"{_where(error)}{error}") from None
+        except (Exception, SystemExit) as error:
+            file = job.folder / TRACEBACK
+            file.write_text(traceback.format_exc(), encoding="utf-8")
+            raise UserError(f"{_where(error)}{one_line(error)}; the traceback is in {file}") from None
+
+
+def _where(error: BaseException) -> str:
+    """In which step of a training it happened, where the trainer noted it."""
+    return "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
 
 
 def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) -> None:
@@ -125,6 +145,7 @@ class _Workers:
         self.stopped = self.context.RawValue("b", 0)  # no Event: its lock outlives a worker that is killed in a wait
         self.layout = layout
         self.pools: dict[int, ProcessPoolExecutor] = {}
+        self.processes: dict[int, list[Any]] = {}
         self.free: PriorityQueue[int] = PriorityQueue()
         for place in range(layout.workers):
             self.free.put(place)
@@ -135,10 +156,14 @@ class _Workers:
         try:
             if self.stopped.value:
                 raise BrokenProcessPool("stopped")
-            return self._pool(place).submit(run_job, job).result()
-        except BrokenProcessPool:
+            pool = self._pool(place)
+            future = pool.submit(run_job, job)
+            self.processes[place] = list(pool._processes.values())
+            return future.result()
+        except BrokenProcessPool as error:
             if place in self.pools:
                 self.pools.pop(place).shutdown()
+                error.add_note(_end_of(self.processes.get(place, ())))
             raise
         finally:
             self.free.put(place)
@@ -195,7 +220,7 @@ def _run_stage(pool: Executor, run: Callable[[Job], tuple[str, float]], jobs: Se
             job = waiting.pop(future)
             if (error := future.exception()) is not None:
                 failures.append((job, error))
-                bar.console.print(f"[red]failed[/red]  {job.name}: {error}", highlight=False)
+                bar.console.print(said("failed", "red", f"{job.name}: {error}"), highlight=False)
             else:
                 line, seconds = future.result()
                 bar.console.print(f"{job.name:<16} {line}  ({seconds:.0f} s)", highlight=False)
@@ -204,10 +229,32 @@ def _run_stage(pool: Executor, run: Callable[[Job], tuple[str, float]], jobs: Se
     if failures:
         job, error = failures[0]
         if isinstance(error, BrokenProcessPool):
-            raise UserError(f"{job.name}: a worker process died (out of memory?); the same command goes on from here")
+            raise UserError(f"{job.name}: its worker process died{_how(error)}; the same command goes on from here")
         if isinstance(error, UserError):
             raise UserError(f"{job.name}: {error}") from error
         raise error
+
+
+def _how(error: BrokenProcessPool) -> str:
+    """How a worker died, where its place noted it."""
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+
+
+def _end_of(processes: Sequence[Any]) -> str:
+    """How worker processes that are dead ended."""
+    for process in processes:
+        process.join(1)
+        code = process.exitcode
+        if code == -signal.SIGKILL:
+            return "killed by signal 9: out of memory?"
+        if code:
+            return f"signal {-code}" if code < 0 else f"exit code {code}"
+    return "no exit code"
+
+
+def said(word: str, style: str, text: str) -> Text:
+    """A line that begins with a word in colour; nothing in its text is markup."""
+    return Text.assemble((f"{word:<8}", style), printable(text))
 
 
 def _units(job: Job) -> int:

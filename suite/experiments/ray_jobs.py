@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from suite.experiments.local_jobs import Job, run_job, run_stages
+from suite.experiments.local_jobs import Job, run_job, run_stages, said
 from suite.policy.portable import VARIABLES
 from suite.types import UserError
 
@@ -104,7 +104,7 @@ def _patient(ray: Any, work: Any, console: Console, stopped: threading.Event) ->
                     break
                 if job.done():  # the worker was lost after its last line
                     return "finished by a worker that was lost then", 0.0
-                console.print(f"[yellow]lost[/yellow]    {job.name}: {lost}; again from its last checkpoint")
+                console.print(said("lost", "yellow", f"{job.name}: {lost}; again from its last checkpoint"))
         raise UserError(f"its workers were lost {ATTEMPTS} times ({lost}); the same command goes on from here")
 
     return run

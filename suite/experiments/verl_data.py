@@ -86,7 +86,9 @@ def tokenizer_at_hand(reference: str) -> Any:
 
     try:
         place = model_place(reference)
-        return AutoTokenizer.from_pretrained(place.source, **place.options | {"local_files_only": True})
+        return AutoTokenizer.from_pretrained(
+            place.source, **place.options | {"local_files_only": True, "trust_remote_code": False}
+        )
     except (UserError, OSError, ValueError, KeyError, ImportError):
         return None
 

@@ -179,7 +179,7 @@ class LabModel:
 
     def _gap(self, log_probs: np.ndarray) -> float:
         (entry, *_) = [e for e in self.bank.entries if e.kind == "updates" and e.recording == self.name]
-        recorded = UpdateLog.load(self.bank.folder / entry.path).log_probs
+        recorded = UpdateLog.load(self.bank.folder / entry.path, checked=True).log_probs
         return float(np.abs(recorded - log_probs).max())
 
 

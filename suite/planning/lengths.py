@@ -50,7 +50,7 @@ def _encoded(config: CompareConfig, chosen: Sequence[Task], folder: Path | None)
     found = [(task, problems_at_hand(task, "train", config.train.data_dir)) for task in chosen]
     if folder is None or any(problems is None for _, problems in found):
         return []
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return [
         encode(tokenizer, task, problem, config.train.chat)
         for task, problems in found

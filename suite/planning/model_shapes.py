@@ -123,7 +123,7 @@ def model_shape(reference: str) -> ModelShape:
     fetched = is_smollm2(reference)
     folder = None if fetched else model_folder(reference)
     if folder is not None:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return _shape(reference, config, f"{folder.name}/config.json")
     name = ALIASES.get(SMOLLM2 if fetched else reference, reference)
     if name not in PUBLISHED:

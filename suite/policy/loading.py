@@ -51,9 +51,14 @@ def load_model(
     source, options = locate(reference, embedded_folder)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's progress bar has no switch
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, attn_implementation=PACKED, output_loading_info=True, **options
+                source,
+                dtype=dtype,
+                attn_implementation=PACKED,
+                output_loading_info=True,
+                trust_remote_code=False,
+                **options,
             )
     except _BROKEN as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
@@ -69,6 +74,7 @@ def load_model(
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    _check_finite(model, reference)
     model = model.to(device).eval()
     _check_scoring_path(model, reference)
     return LoadedModel(model, tokenizer, reference, model_digest(model), tokenizer_digest(tokenizer))
@@ -141,6 +147,13 @@ def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @torch.inference_mode()
+def _check_finite(model: Any, reference: str) -> None:
+    """UserError, which names one, for weights that are NaN or infinite."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"model {reference!r}: weights that are NaN or infinite, in {name}; get sound files")
+
+
 def _check_scoring_path(model: Any, reference: str) -> None:
     """UserError unless logits = output embedding of the last hidden state, which scoring by chunks relies on."""
     kind = type(model).__name__

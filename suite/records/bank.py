@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.records.files import write_atomically
+from suite.records.files import LOCK, digest_of, locked, write_atomically
 from suite.records.update_log import UpdateLog
 from suite.types import UserError
 
-SCHEMA = "fspo-bank-1"
+SCHEMA = "fspo-bank-2"
 MANIFEST = "manifest.json"
+DIGEST = "digest"
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,20 @@ class Bank:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["schema"] != SCHEMA:
                 raise UserError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}; record it again")
-            return cls(folder, content["recordings"], tuple(Entry(**entry) for entry in content["entries"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            said = content.pop(DIGEST)
+            entries = tuple(Entry(**entry) for entry in content["entries"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: no bank to read ({error}); make one with fspo bank record") from error
+        if digest_of(content) != said:
+            raise UserError(f"{path}: altered after it was written (its digest differs); record it again")
+        return cls(folder, content["recordings"], entries)
 
     @classmethod
     def open_or_new(cls, folder: Path) -> Bank:
         """The bank in a folder, or an empty one where nothing is. UserError for a folder that holds something else."""
         if (folder / MANIFEST).exists():
             return cls.open(folder)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
             raise UserError(f"{folder}: not empty and no bank; choose another --out")
         return cls(folder, {}, ())
 
@@ -105,7 +110,7 @@ class Bank:
         for entry in self.entries:
             if entry.kind == "updates":
                 self.read(entry)
-                logs.append(UpdateLog.load(self.folder / entry.path).labelled(entry.recording))
+                logs.append(UpdateLog.load(self.folder / entry.path, checked=True).labelled(entry.recording))
         if not logs:
             raise UserError(f"{self.folder}: the bank holds no updates; record some with fspo bank record")
         return UpdateLog.concat(logs)
@@ -113,8 +118,13 @@ class Bank:
     def append(self, recording: str, facts: Mapping[str, Any], files: Sequence[PendingFile]) -> Bank:
         """The bank with one more recording, its files written first and the manifest last: a crash leaves the old bank.
 
-        UserError for a recording that the bank holds already: nothing in a bank is ever replaced.
+        The bank is read anew under a lock, so that what another process recorded meanwhile stays. UserError for a
+        recording that the bank holds already: nothing in a bank is ever replaced.
         """
+        with locked(self.folder):
+            return Bank.open_or_new(self.folder)._with(recording, facts, files)
+
+    def _with(self, recording: str, facts: Mapping[str, Any], files: Sequence[PendingFile]) -> Bank:
         if recording in self.recordings:
             raise UserError(f"{self.folder}: holds the recording {recording} already; choose another --method or seed")
         added = []
@@ -130,5 +140,6 @@ class Bank:
             "recordings": bank.recordings,
             "entries": [asdict(entry) for entry in bank.entries],
         }
+        content = json.loads(json.dumps(content)) | {DIGEST: digest_of(content)}
         write_atomically(self.folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n")
         return bank

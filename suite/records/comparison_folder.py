@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.config import PROTOCOL, CompareConfig, plain_data, restored
-from suite.records.files import flat, write_atomically
+from suite.records.files import LOCK, flat, locked, write_atomically
 from suite.records.provenance import versions
 from suite.records.result import check_protocol
 from suite.types import UserError
@@ -29,10 +29,22 @@ def claim_folder(
 
     `code` digests each method's source. `ranges` says which range file settings came from; the config has the settings
     themselves, so that no result depends on the file being kept. `sampler_choice` says how the engine was chosen that
-    draws, where it was. Raises UserError, and writes nothing, where `holds` does.
+    draws, where it was. Raises UserError, and writes nothing, where `holds` does. Of two processes that claim one
+    folder at once the second finds what the first wrote.
     """
-    if holds(config, out, code):
-        return
+    with locked(out):
+        if not holds(config, out, code):
+            _begin(config, out, command, code, ranges, sampler_choice)
+
+
+def _begin(
+    config: CompareConfig,
+    out: Path,
+    command: Sequence[str],
+    code: Mapping[str, str],
+    ranges: Mapping[str, str] | None,
+    sampler_choice: Mapping[str, object] | None,
+) -> None:
     content = {
         "protocol": PROTOCOL,
         "config": plain_data(config),
@@ -70,7 +82,7 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
             if written.get(name, digest) != digest:
                 raise UserError(f"{out}: holds results of {name} before its code changed; choose another --out")
         return True
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.name != LOCK for path in out.iterdir()):
         raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
     return False
 

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from suite.types import UserError
 
-LOCK_SECONDS = 10.0
+LOCK, LOCK_SECONDS = ".lock", 10.0
+TEMPORARY = ".tmp"
 
 
 def digest_of(content: Any) -> str:
     """sha256 (hex) of the canonical JSON of plain data: sorted keys, no spaces, floats by their shortest repr."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_json(content: Any) -> str:
@@ -39,15 +48,32 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return items
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, or a crash, sees the old file or the whole new one and nothing between."""
+def write_atomically(path: Path, data: bytes | str | Sequence[bytes | memoryview]) -> None:
+    """Write a file so that a reader, or a crash, sees the old file or the whole new one and nothing between.
+
+    A temporary file of a process that is gone, which a kill left there, is removed; so is this one's if writing fails.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    _clear_temporary(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            for part in [data.encode()] if isinstance(data, str) else [data] if isinstance(data, bytes) else data:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _clear_temporary(path: Path) -> None:
+    """Remove what killed processes left half written of this file."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
+        writer = left.name.removesuffix(TEMPORARY).rpartition(".")[2]
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            left.unlink(missing_ok=True)
 
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -106,7 +132,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(folder / ".lock").acquire(timeout=LOCK_SECONDS)
+        held = FileLock(folder / LOCK).acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise UserError(f"{folder}: another process works here; wait for it or stop it") from None
     with held:

@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.records.files import write_atomically
+from suite.records.files import file_sha256, write_atomically
 from suite.records.result import FILE, RunResult, digest, read_file
-from suite.records.update_log import UpdateLog
+from suite.records.update_log import UpdateLog, step_file
 from suite.types import UserError
 
 RUNS, VERDICTS, CURVES, UPDATES = "runs.json", "verdicts.parquet", "curves.parquet", "updates.parquet"
@@ -71,13 +71,23 @@ def pack_results(folder: Path) -> list[Path]:
             raise RuntimeError(f"{folder}: {name} does not read back as it was; its {FILE} stays")
     for path in paths:
         path.unlink()
-    return written + [made for made in map(_pack_updates, sorted(folder.rglob("updates"))) if made is not None]
+    written += [made for made in map(_pack_updates, sorted(folder.rglob("updates"))) if made is not None]
+    list_updates(folder)
+    return written
+
+
+def list_updates(folder: Path) -> None:
+    """Note the sha256 of every packed update log of a packed comparison in its runs.json, which readers compare."""
+    content = json.loads((folder / RUNS).read_text(encoding="utf-8"))
+    logs = [folder / run / UPDATES for run in content["runs"] if (folder / run / UPDATES).exists()]
+    content["updates"] = {path.parent.relative_to(folder).as_posix(): file_sha256(path) for path in logs}
+    write_atomically(folder / RUNS, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_updates(cell: Path) -> UpdateLog:
     """What every optimizer step of a cell saw, from its packed file or from one file a step.
 
-    UserError where a cell holds no update log.
+    UserError where a cell holds no update log, where one is altered, and where a step of a finished cell is missing.
     """
     paths = update_files(cell)
     if not paths:
@@ -86,8 +96,22 @@ def read_updates(cell: Path) -> UpdateLog:
             "comparison.json makes them again, into another --out folder"
         )
     if paths[0].name == UPDATES:
+        _check_listed(cell)
         return UpdateLog.from_table(pq.read_table(paths[0]))
-    return UpdateLog.concat([UpdateLog.load(path) for path in paths])
+    logs = [UpdateLog.load(path) for path in paths]
+    for step, (path, log) in enumerate(zip(paths, logs, strict=True)):
+        if path.name != step_file(step) or (log.step != step).any():
+            raise UserError(f"{path}: not the update log of step {step}; move {cell} away and run the command again")
+    if is_finished(cell) and len(logs) != (steps := read_result(cell).config["steps"]):
+        raise UserError(f"{cell}: update logs of {len(logs)} steps, {steps} expected; run the command again elsewhere")
+    return UpdateLog.concat(logs)
+
+
+def _check_listed(cell: Path) -> None:
+    place = _packed_at(cell)
+    said = None if place is None else _packed(place[0])["updates"].get(place[1])
+    if said != file_sha256(cell / UPDATES):
+        raise UserError(f"{cell / UPDATES}: altered, or not listed in {RUNS}; get the folder again")
 
 
 def update_files(cell: Path) -> list[Path]:
@@ -109,7 +133,7 @@ def _pack_updates(folder: Path) -> Path | None:
     lists = [f"{name}.list.element" for name in ("log_probs", "old_log_probs")]
     split = dict.fromkeys((*numbers, *lists), "BYTE_STREAM_SPLIT")
     _write(made, table, column_encoding=split, use_dictionary=["problem_ids", "cells"])
-    back = read_updates(folder.parent)
+    back = UpdateLog.from_table(pq.read_table(made))
     if any((getattr(back, f.name) != getattr(log, f.name)).any() for f in dataclasses.fields(log)):
         raise RuntimeError(f"{made}: does not read back as it was; the files of the steps stay")
     for path in paths:
@@ -183,6 +207,7 @@ def _read_packed(path: Path, changed: int) -> Mapping[str, Any]:
         raise UserError(f"{path}: no packed runs of this suite ({reason}); get the folder again") from error
     return {
         "runs": content["runs"],
+        "updates": content.get("updates", {}),
         "verdicts": _grouped(verdicts, ("run", "task")),
         "curves": _grouped(curves, ("run", "curve")),
     }

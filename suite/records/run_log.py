@@ -1,31 +1,49 @@
-"""The training log: one JSON line a step, and the same numbers for TensorBoard."""
+"""The training log: one JSON line a step, each with its own digest, and the same numbers for TensorBoard."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
-from suite.records.files import write_atomically
+from suite.records.files import digest_of, write_atomically
+from suite.types import UserError
+
+FILE = "metrics.jsonl"
+DIGEST = "sha256"
+"""The key under which a line holds the digest of its other numbers."""
+Row = dict[str, float]
 
 
 class RunLog:
-    """Appends steps to metrics.jsonl and TensorBoard. A resumed run first forgets the steps after its checkpoint."""
+    """Appends steps to metrics.jsonl and TensorBoard. A resumed run first forgets the steps after its checkpoint.
+
+    UserError where a step before the checkpoint is missing: its numbers would be lost from every curve.
+    """
 
     def __init__(self, folder: Path, next_step: int) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / FILE
         kept = [row for row in read_log(folder) if row["step"] < next_step]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        if [row["step"] for row in kept] != list(range(next_step)):
+            raise UserError(
+                f"{self.path}: the checkpoint has the steps 0 to {next_step - 1} behind it, and this log does not hold "
+                f"each of them once; delete {folder} to start this run anew"
+            )
+        write_atomically(self.path, "".join(map(_line, kept)))
         from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, and only a run needs it
 
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
 
     def append(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log one step; every number is a plain float."""
+        """Log one step; every number is a plain float. It is on disk before a checkpoint says that the step is done."""
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **numbers}) + "\n")
+            file.write(_line({"step": step, **numbers}))
+            file.flush()
+            os.fsync(file.fileno())
         values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
         assert self.board.file_writer is not None
         self.board.file_writer.add_summary(Summary(value=values), step)  # one event: forty cost a small model's update
@@ -35,10 +53,31 @@ class RunLog:
         self.board.close()
 
 
-def read_log(folder: Path) -> list[dict[str, float]]:
-    """The logged steps of a run, oldest first; empty before the first. A last line cut by a crash is left out."""
-    path = folder / "metrics.jsonl"
+def _line(row: Mapping[str, float]) -> str:
+    """A row as valid JSON: what is no number is null."""
+    plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    return json.dumps({**plain, DIGEST: digest_of(plain)}, allow_nan=False) + "\n"
+
+
+def read_log(folder: Path) -> list[Row]:
+    """The logged steps of a run, oldest first; empty before the first. Null reads as NaN.
+
+    A last line without an end is left out: a crash cut it. UserError for any other line that is not as it was written.
+    """
+    path = folder / FILE
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_row(line, f"{path}, line {number}", folder) for number, line in enumerate(lines, 1)]
+
+
+def _row(line: bytes, place: str, folder: Path) -> Row:
+    try:
+        row = json.loads(line)
+        said = row.pop(DIGEST)
+        whole = digest_of(row) == said
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole, row = False, {}
+    if not whole:
+        raise UserError(f"{place}: altered since it was written, or of another version; delete {folder} to start anew")
+    return {name: math.nan if value is None else value for name, value in row.items()}

@@ -15,7 +15,7 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from suite.records.files import write_atomically
+from suite.records.seals import BLANK, check_seal, write_sealed
 from suite.types import UserError
 
 SCHEMA = "fspo-update-log-2"
@@ -30,6 +30,11 @@ DTYPES = {
     "lengths": np.int64,
 }
 TOKEN_COLUMNS = ("log_probs", "old_log_probs")
+
+
+def step_file(step: int) -> str:
+    """The name of the file with the update log of a step."""
+    return f"step-{step:05d}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -142,13 +147,18 @@ class UpdateLog:
             words, codes = np.unique(getattr(self, name), return_inverse=True)
             texts[name], tensors[name] = words.tolist(), codes.astype(np.int64)
         # One metadata key only: safetensors writes several in an order that changes from run to run.
-        header = json.dumps({"schema": SCHEMA, "texts": texts}, sort_keys=True)
-        write_atomically(path, save(tensors, metadata={"json": header}))
+        header = json.dumps({"schema": SCHEMA, "sealed": BLANK, "texts": texts}, sort_keys=True)
+        write_sealed(path, save(tensors, metadata={"json": header}))
 
     @classmethod
-    def load(cls, path: Path) -> UpdateLog:
-        """Read a log back. Raises UserError for a file that is missing, cut short or something else."""
+    def load(cls, path: Path, checked: bool = False) -> UpdateLog:
+        """Read a log back. Raises UserError for a file that is missing, altered, cut short or something else.
+
+        `checked`: a manifest has vouched for the file, which may then be one from before logs were sealed.
+        """
         try:
+            if not checked:
+                check_seal(path, "delete it and train again")
             with safe_open(path, framework="numpy") as file:
                 header = json.loads((file.metadata() or {}).get("json", "{}"))
                 if header.get("schema") != SCHEMA:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import itertools
 import re
 from pathlib import Path
@@ -27,6 +28,10 @@ h1, h2, h3 {{ line-height: 1.2; }}
 """
 
 
+_OWN = re.compile(r"#[\w%.-]*|[\w./-]+\.(?:png|svg|csv|md|html)|https://(?:arxiv\.org|github\.com)/[\w./#?=&-]*")
+"""What a page may point to: its own parts, files beside it, and papers and sources by https. It loads the first two."""
+
+
 def slug(heading: str) -> str:
     """The anchor of a heading, as code hosts make it from Markdown.
 
@@ -38,7 +43,8 @@ def slug(heading: str) -> str:
 
 def as_html(text: str, folder: Path) -> str:
     """Markdown as one HTML page with the pictures of that folder inside."""
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("autolink")
+    parser.validateLink = lambda address: _OWN.fullmatch(address) is not None
     tokens = parser.parse(text)
     for opening, content in itertools.pairwise(tokens):
         if opening.type == "heading_open":
@@ -49,5 +55,5 @@ def as_html(text: str, folder: Path) -> str:
         data = base64.b64encode((folder / match[1]).read_bytes()).decode()
         return f'src="data:image/png;base64,{data}"'
 
-    title = text.splitlines()[0].removeprefix("# ")
+    title = html.escape(text.splitlines()[0].removeprefix("# "))
     return PAGE.format(title=title, body=re.sub(r'src="([\w.-]+\.png)"', embedded, body))

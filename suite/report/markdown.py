@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -41,4 +42,5 @@ def _is_number(cell: Any) -> bool:
 
 def _escaped(value: Any) -> str:
     text = f"[{value}](#{value.link})" if isinstance(value, Number) and value.link else str(value)
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    plain = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return re.sub(r"<(?=[A-Za-z/!?])|!(?=\[)", lambda found: "\\" + found[0], plain)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from suite.experiments.recipe_book import primary_sentence
+from suite.records.texts import printable
 from suite.report import tables
 from suite.report.comparison_text import settings_line
 from suite.statistics.frames import overall, percent, records, select
@@ -30,17 +31,14 @@ CANARIES, VERDICTS = 2, 10
 """Lines of a kind on that screen."""
 
 
-def printable(text: str, keep: str = "") -> str:
-    """A text of strangers without characters that a terminal would obey or cannot show, other than those to keep."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
-
-
 def show(frame: pd.DataFrame, title: str, console: Console) -> None:
     """A data frame of strings as a table; where nobody watches a terminal, as wide as it needs to be."""
-    table = Table(*map(str, frame.columns), title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        *map(printable, map(str, frame.columns)), title=printable(title), title_justify="left", box=SIMPLE_HEAD
+    )
     for row in frame.itertuples(index=False):
-        table.add_row(*map(str, row))
-    (console if console.is_terminal else Console(width=WIDE)).print(table, highlight=False)
+        table.add_row(*map(printable, map(str, row)))
+    (console if console.is_terminal else Console(width=WIDE, markup=False, emoji=False)).print(table, highlight=False)
 
 
 def print_claims(found: Sequence[Claim], console: Console) -> None:

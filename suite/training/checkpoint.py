@@ -14,11 +14,11 @@ from torch import Tensor, nn, optim
 
 from suite.policy.ranks import full_tensor
 from suite.policy.revisions import weights_changed
-from suite.records.files import write_atomically
+from suite.records.seals import BLANK, check_seal, write_sealed
 from suite.training.sharding import put
 from suite.types import UserError
 
-NUMBERS = "fspo_checkpoint_2"
+NUMBERS, SEAL = "fspo_checkpoint_3", "sealed"
 """Where the numbers stand in the file. Raised with what they mean: a checkpoint of another version is refused."""
 
 
@@ -46,14 +46,16 @@ def save_checkpoint(
         for index, entry in optimizer.state_dict()["state"].items():
             tensors.update({f"{name}.{index}.{key}": kept(value) for key, value in entry.items()})
     if writes:
-        write_atomically(path, save(tensors, metadata={NUMBERS: json.dumps(numbers, sort_keys=True)}))
+        text = json.dumps({**numbers, SEAL: BLANK}, sort_keys=True)
+        write_sealed(path, save(tensors, metadata={NUMBERS: text}))
 
 
 def load_checkpoint(
     path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, optim.Optimizer]
 ) -> Mapping[str, Any]:
-    """Put weights and moments back in place and return the numbers. An unreadable file raises UserError."""
+    """Put weights and moments back in place and return the numbers. An unreadable or altered file raises UserError."""
     try:
+        check_seal(path, "delete it to start this run anew")
         with safe_open(path, framework="pt") as file:
             numbers = json.loads(file.metadata()[NUMBERS])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

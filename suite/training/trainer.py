@@ -21,7 +21,7 @@ from suite.policy.scoring import Critic
 from suite.records.costs import Clock
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import RunLog, read_log
-from suite.records.update_log import UpdateLog
+from suite.records.update_log import UpdateLog, step_file
 from suite.training.checkpoint import load_checkpoint, save_checkpoint
 from suite.training.metrics import rollout_metrics, update_metrics
 from suite.training.rollout_source import RolloutSource
@@ -73,7 +73,11 @@ class Trainer:
         first_step = self._resume()
         log = RunLog(self.folder, first_step) if self.ranks.is_leader else None
         for step in range(first_step, self.config.steps):
-            numbers = self._step(step)
+            try:
+                numbers = self._step(step)
+            except BaseException as error:
+                error.add_note(f"step {step}")
+                raise
             if log is not None:
                 log.append(step, numbers)
             if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps:
@@ -192,7 +196,7 @@ class Trainer:
         if self.ranks.is_leader:
             folder = self.folder / "updates"
             folder.mkdir(parents=True, exist_ok=True)
-            log.save(folder / f"step-{step:05d}.safetensors")
+            log.save(folder / step_file(step))
         return log
 
     def _modules(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

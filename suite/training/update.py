@@ -16,6 +16,7 @@ from torch import Tensor, nn, optim
 from suite.arithmetic import divisor_count, kl_k3, masked
 from suite.policy.ranks import ALONE, Ranks, full_tensor
 from suite.policy.scoring import Critic, MicroBatch, score
+from suite.training.returned import require_state, require_surrogate
 from suite.training.whole_batch import ScoredBatch, whole, whole_batch, whole_lengths, whole_order
 from suite.types import Divisor, Method, PolicyBatch, State, UserError
 
@@ -113,6 +114,7 @@ def optimizer_step(
             (0 * new.sum()).backward()
             continue
         surrogate = method.surrogate(dataclasses.replace(part.batch, log_probs=new), method.hyper, state)
+        require_surrogate(method, surrogate, new)
         gain = surrogate.objective.sum() / counts[surrogate.divisor]
         loss = -gain
         if part.batch.ref_log_probs is not None:
@@ -145,6 +147,7 @@ def optimizer_step(
         "kl_to_start": None if parts[0].batch.ref_log_probs is None else ranks.sum(penalty),
         "value_loss": value_error,
     }
+    require_state(method, state)
     return _report(parts, step, surrogates, ranks, numbers), state
 
 

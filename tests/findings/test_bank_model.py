@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from suite.findings.bank_questions import Lab
 from suite.policy.loading import LoadedModel, model_digest
 from suite.policy.sampling import TransformersSampler
 from suite.records.bank import MANIFEST, Bank
+from suite.records.files import digest_of
 from suite.replay.update_directions import OWN, log_prob_cosines
 from suite.report.write import write_lab
 from suite.types import UserError
@@ -88,8 +90,10 @@ def test_another_model_is_refused(bank: Bank, monkeypatch: pytest.MonkeyPatch) -
 def test_a_driver_that_changed_is_refused(bank: Bank) -> None:
     path = bank.folder / MANIFEST
     before = path.read_text()
-    path.write_text(before.replace('"c_low": 0.03', '"c_low": 0.04'))
-    assert path.read_text() != before
+    changed = json.loads(before.replace('"c_low": 0.03', '"c_low": 0.04'))
+    said = changed.pop("digest")
+    path.write_text(json.dumps({**changed, "digest": digest_of(changed)}))
+    assert digest_of(changed) != said
     with pytest.raises(UserError, match="driven by fspo with card"):
         _ = LabModel(Bank.open(bank.folder), DRAWN, 1, print).driver
 
