@@ -23,7 +23,7 @@ from suite.policy.halving_sampler import FrugalSampler
 from suite.policy.sampling import Sampler
 from suite.records.files import digest_of, locked, write_atomically
 from suite.records.provenance import machine, versions
-from suite.records.result import FILE, write_result
+from suite.records.result import FILE, read_file, write_result
 from suite.report import tables
 from suite.report.markdown import markdown, write_csv
 from suite.report.terminal import show
@@ -71,7 +71,9 @@ def run_evaluation(
         kinds = _by_kind(evals, chosen, config, data_dir)
         if len(kinds):
             show(kinds, f"{heading}, by kind of problem", console)
-        if not (out / FILE).exists():
+        if (out / FILE).exists():
+            _check_same(read_file(out / FILE), evals, out)
+        else:
             digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
             settings = {"model": model, "precision": precision, "engine": engine, **plain_data(config)}
             environment = {**versions(), **machine(), "sampler": sampler.engine}
@@ -83,6 +85,12 @@ def run_evaluation(
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
     say(f"result, table and samples: {out}")
     say(f"to read them: fspo samples {out} --wrong")
+
+
+def _check_same(stored: RunResult, evals: Sequence[EvalResult], out: Path) -> None:
+    """UserError where a result that is there already says something else than the samples beside it."""
+    if tuple(stored.evals) != tuple(evals):
+        raise UserError(f"{out / FILE}: not the result of the samples beside it; move it away to make it again")
 
 
 def _with_bars(

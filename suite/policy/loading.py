@@ -51,13 +51,13 @@ def load_model(
     source, options = locate(reference, embedded_folder)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's progress bar has no switch
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+            options = {**options, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=dtype,
                 attn_implementation=PACKED,
                 output_loading_info=True,
-                trust_remote_code=False,
                 **options,
             )
     except _BROKEN as error:

@@ -32,6 +32,10 @@ _OWN = re.compile(r"#[\w%.-]*|[\w./-]+\.(?:png|svg|csv|md|html)|https://(?:arxiv
 """What a page may point to: its own parts, files beside it, and papers and sources by https. It loads the first two."""
 
 
+def _is_ours(url: str) -> bool:
+    return _OWN.fullmatch(url) is not None
+
+
 def slug(heading: str) -> str:
     """The anchor of a heading, as code hosts make it from Markdown.
 
@@ -44,7 +48,7 @@ def slug(heading: str) -> str:
 def as_html(text: str, folder: Path) -> str:
     """Markdown as one HTML page with the pictures of that folder inside."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("autolink")
-    parser.validateLink = lambda address: _OWN.fullmatch(address) is not None
+    parser.validateLink = _is_ours
     tokens = parser.parse(text)
     for opening, content in itertools.pairwise(tokens):
         if opening.type == "heading_open":
