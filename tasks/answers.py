@@ -10,10 +10,11 @@ import re
 from tasks.arithmetic import Huge, exact
 from tasks.equality import key
 from tasks.prose import after_label, last_formula, last_number
-from tasks.values import Number, read
+from tasks.values import DEEPEST_NESTING, Number, nesting, read
 
 LONGEST_ANSWER = 1000
-DEEPEST_NESTING = 20
+LONGEST_BETWEEN = 60
+"""Characters between two boxes that may be one answer."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])(?: ?\[[^\][\\]*\])* *")
 _BRACE_OR_ESCAPE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -24,11 +25,12 @@ _BETWEEN_BOXES = re.compile(
 _ABSURD = re.compile(
     r"\\(?:sum|prod|int|lim)(?![A-Za-z])"  # still to be evaluated: no final answer
     r"|\^\s*\{?\s*[+-]?[0-9]{5}"  # an exponent of five digits
+    r"|\)\s*\^\s*\{?\s*[0-9]{3}|!\s*!"  # a sum to the hundredth; the factorial of a factorial
     r"|[0-9]{4}\s*!"  # the factorial of a thousand and more
     r"|[!^][^()]*\)\s*!"  # of a power or of a factorial
     r"|[0-9][eE][+-]?[0-9]{4}"
 )
-_TOWER = re.compile(r"(?P<base>[0-9]+)\s*\^\s*(?P<exponent>[{(]*\s*[0-9]+\s*\^[^A-Za-z\\,;=+]*)")
+_TOWER = re.compile(r"(?P<base>[0-9]+)\s*\^\s*(?P<exponent>[{(]*\s*-?\s*[0-9]+\s*\^[^A-Za-z\\,;=+]*)")
 
 
 def final_answer(response: str, gold: str) -> str | None:
@@ -90,13 +92,15 @@ def last_box(text: str) -> str | None:
     begins = len(text)
     for number, box in enumerate(reversed(found)):
         content, end = _content(text, box.end())
-        if number and not (content and end <= begins and _BETWEEN_BOXES.fullmatch(text, end, begins)):
+        near = content and end <= begins <= end + LONGEST_BETWEEN
+        if number and not (near and _BETWEEN_BOXES.fullmatch(text, end, begins)):
             break
         parts.append(content)
         begins = box.start()
         if not content:
             break
-    return ", ".join(reversed(parts))
+    distinct = {key(read(part)): part for part in parts}
+    return ", ".join(reversed(distinct.values()))
 
 
 def _content(text: str, start: int) -> tuple[str, int]:
@@ -114,7 +118,7 @@ def _content(text: str, start: int) -> tuple[str, int]:
 
 def is_absurd(text: str) -> bool:
     """Whether a text is beyond what computer algebra should be asked: length, nesting, powers, factorials, sums."""
-    if len(text) > LONGEST_ANSWER or _nesting(text) > DEEPEST_NESTING or _ABSURD.search(text) is not None:
+    if len(text) > LONGEST_ANSWER or nesting(text) > DEEPEST_NESTING or _ABSURD.search(text) is not None:
         return True
     return any(_is_huge(f"{found['base']}^{found['exponent']}") for found in _TOWER.finditer(text))
 
@@ -126,11 +130,3 @@ def _is_huge(power: str) -> bool:
         return exact(power.rstrip(")") + "}" * opened) is None
     except Huge:
         return True
-
-
-def _nesting(text: str) -> int:
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "{([") - (character in "})]")
-        deepest = max(deepest, depth)
-    return deepest

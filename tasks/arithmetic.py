@@ -68,7 +68,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1:
         raise _NotArithmeticError  # a root: for computer algebra
     n, size = exponent.numerator, max(abs(base.numerator), base.denominator)
-    if size > 1 and abs(n) * math.log10(size) > DIGITS:
+    if size > 1 and (abs(n) > 4 * DIGITS or abs(n) * math.log10(size) > DIGITS):
         raise Huge
     if base == 0 and n < 0:
         raise ZeroDivisionError

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 
 from tasks.values import (
@@ -21,16 +22,18 @@ from tasks.values import (
     Several,
     Value,
     Words,
+    is_no_number,
     letters,
 )
 
 Ask = Callable[[str, str], bool | None]
 """Whether two LaTeX expressions (gold, answer) are equal; None: not known."""
+BARE = frozenset({"", "{}", "()"})
 NEAR = Fraction(1, 10**4)
 """How far, relative to the larger, a decimal may be from a fraction that it is to stand for before anybody is asked."""
 
 
-_NUMERAL = re.compile(r"[+-]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)")
+_NUMERAL = re.compile(r"[+-]?(?:(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)")
 
 
 def same_numeral(gold: str, answer: str) -> bool | None:
@@ -59,12 +62,15 @@ def alike(gold: Value, answer: Value, ask: Ask) -> bool | None:
             return _same_rows(gold.rows, answer.rows, ask)
         case Several(), Several():
             return _same_several(gold, answer, ask)
+        case Several(":", (Number(above), Number(below))), Number(value):
+            return below != 0 and above / below == value
         case Several(parts=(one,)), _:
             return alike(one, answer, ask)
         case Words(), Words():
             return gold.words == answer.words
         case (Words(words), Expression(text)) | (Expression(text), Words(words)):
-            return letters(text) == words
+            bare = text.lower().strip("(){}[]. ")
+            return bare == words if len(words) == 1 else letters(text) == words
         case Equation(), Equation() | Expression():  # the ratio of a gold V_1:V_2 = 11:21 is its answer
             return ask(gold.latex, answer.latex)
         case (Equation(), _) | (_, Equation()) | (Nothing(), _) | (_, Nothing()):
@@ -72,6 +78,8 @@ def alike(gold: Value, answer: Value, ask: Ask) -> bool | None:
         case (Words(), _) | (_, Words()):
             return False
         case (Number(), Several() | Matrix()) | (Several() | Matrix(), Number()):
+            return False
+        case (Number(), Expression(text)) | (Expression(text), Number()) if is_no_number(text):
             return False
         case _:
             return ask(_asked(gold), _asked(answer))
@@ -87,6 +95,8 @@ def latex(value: Value) -> str:
         case InBase(digits, base):
             return f"{digits}_{{{base}}}"
         case Several(brackets, parts):
+            if brackets == ":":
+                return ":".join(map(latex, parts))
             left, right = {"": ("", ""), "{}": (r"\{", r"\}")}.get(brackets) or tuple(brackets)
             return left + ",".join(map(latex, parts)) + right
         case Matrix(rows):
@@ -123,7 +133,8 @@ def key(value: Value) -> str:
 def _same_number(gold: Number, answer: Number, ask: Ask) -> bool | None:
     if gold.unit and answer.unit and gold.unit != answer.unit:
         return False
-    if gold.value == answer.value:
+    hundredfold = answer.percent and not gold.percent and abs(gold.value) < 1  # half a per cent is no half
+    if gold.value == answer.value and not hundredfold:
         return True
     if gold.percent != answer.percent:
         percent, plain = (gold, answer) if gold.percent else (answer, gold)
@@ -140,7 +151,8 @@ def _same_number(gold: Number, answer: Number, ask: Ask) -> bool | None:
 def _asked(value: Value) -> str:
     """The value as computer algebra is asked about it: a decimal stays one, so that it may be near a constant."""
     if isinstance(value, Number) and value.rounded and value.value.denominator != 1:
-        return repr(float(value.value)) + (r"\%" if value.percent else "")
+        with suppress(OverflowError):
+            return repr(float(value.value)) + (r"\%" if value.percent else "")
     return latex(value)
 
 
@@ -165,13 +177,24 @@ def _same_rows(gold: Sequence[Sequence[Value]], answer: Sequence[Sequence[Value]
 
 
 def _same_several(gold: Several, answer: Several, ask: Ask) -> bool | None:
-    if gold.brackets and answer.brackets and gold.brackets != answer.brackets:
+    kinds = {gold.brackets, answer.brackets}
+    if ":" in kinds:
+        return kinds == {":"} and _same_ratio(gold.parts, answer.parts)
+    if len(kinds) == 2 and not ("" in kinds and kinds <= BARE):  # a list without brackets stands for a set or a tuple
         return False
-    if {gold.brackets, answer.brackets} <= {"", "{}"}:
+    if kinds <= {"", "{}"}:
         return _matched(_distinct(gold.parts), _distinct(answer.parts), ask)
     if len(gold.parts) != len(answer.parts):
         return False
     return _all(alike(g, a, ask) for g, a in zip(gold.parts, answer.parts, strict=True))
+
+
+def _same_ratio(gold: Sequence[Value], answer: Sequence[Value]) -> bool:
+    """In proportion, part by part; with a zero in it (a time, say) part by part the same."""
+    one, other = ([part.value for part in parts if isinstance(part, Number)] for parts in (gold, answer))
+    if len(one) != len(other) or 0 in (*one, *other):
+        return one == other
+    return all(a * other[0] == b * one[0] for a, b in zip(one, other, strict=True))
 
 
 def _all(found: Iterable[bool | None]) -> bool | None:

@@ -9,12 +9,12 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from tasks.values import without_rounding
+from tasks.labels import without_rounding
 
 _FORMULA = re.compile(
     r"\$\$(?P<display>[^$]+)\$\$|\\\[(?P<block>(?:(?!\\\[).)+?)\\\]|\\\((?P<inline>(?:(?!\\\().)+?)\\\)"
     r"|(?<![\\$])\$(?![\s$])(?P<dollars>(?:\\\$|[^$\n])*?)(?<!\\)\$(?![0-9$])"
-    r"|(?<![\\$])\$ (?P<spaced>[^$\n]*?\\[A-Za-z][^$\n]*?|[^$\nA-Za-z,.;]*?) \$(?![0-9$])",
+    r"|(?<![\\$])\$ (?P<spaced>[^$\n]{1,300}) \$(?![0-9$])",
     re.DOTALL,
 )
 _PROSE_WORD = re.compile(r"(?<=\s)[A-Za-z]{2,}|(?<![\\A-Za-z])[A-Za-z]{2,}(?=\s)")
@@ -23,25 +23,25 @@ _FINAL = re.compile(r"\bfinal answers?\**(?: is|:| =)+:?\**", re.IGNORECASE)
 _LABEL = re.compile(r"\b(?:final|correct|the|my|our) answers?\**(?: is|:| =)+:?\**", re.IGNORECASE)
 _PERCENT = re.compile(r" ?(?:\\?%|per ?cent\b|percentage\b|pct\b)")
 
-_DIGITS = r"(?:[0-9]{1,3}(?:[, ][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+_DIGITS = r"(?:[1-9][0-9]{0,2}(?:[, ][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _NUMERAL = rf"[$€£]?(?:{_DIGITS})(?:[eE][+-]?[0-9]+)?"
 _BRACED = r"[ \t]*(?:\{[^{}\n]*(?:\{[^{}\n]*\}[^{}\n]*)*\}|[0-9])"
 _COMMAND = rf"(?:{_DIGITS})?\\[dt]?(?:frac|sqrt|binom)(?:\[[^\]\n]*\])?{_BRACED}(?:{_BRACED})?|√[0-9]+"
 _LETTER = r"(?<![A-Za-z])[xyznkπ](?![A-Za-z])"
-_OPENED, _CLOSED = r"(?:[({][ \t]*)*", r"(?:[ \t]*[)}])*"
+_OPENED, _CLOSED = r"(?:[({][ \t]{0,2}){0,5}", r"(?:[ \t]{0,2}[)}]){0,5}"
 _TERM = rf"{_OPENED}[+-]?(?:{_COMMAND}|{_NUMERAL}){_CLOSED}"
 _TUPLE = rf"[(\[{{][ \t]*[+-]?(?:{_NUMERAL})(?:,[ \t]*[+-]?(?:{_NUMERAL}))+[ \t]*[)\]}}]"
 _OPERATOR = (
     r"(?:[ \t]*(?:\*\*|[*/^×÷·]|\\times|\\cdot|\\div)[ \t]*|[ \t]+[+-][ \t]+|[+-](?=[0-9$({])|[:,](?=[0-9])"
-    r"|!(?=[ \t]*[*/^+])[ \t]*[*/^+][ \t]*|[ \t](?=[0-9]+/[0-9])|(?<=[)}])(?=[({]))"
+    r"|!(?=[ \t]*[*/^+])[ \t]*[*/^+][ \t]*|[ \t]+or[ \t]+(?=[0-9$-])|[ \t](?=[0-9]+/[0-9])|(?<=[)}])(?=[({]))"
 )
 _SCALE = r"hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial|and a half|per ?cent|pct"
 _AFTER = (
-    r"[ \t]*\\?%|[A-Za-z]+|[ \t]+(?:" + _SCALE + r")\b"
+    r"[ \t]*\\?%|[A-Za-z]+[²³]?|[ \t]+(?:" + _SCALE + r")\b"
     r"|(?:[ \t]*[*/^+×·-][ \t]*)?(?:[xyznkπ](?![A-Za-z])|√[0-9]*|\\(?:pi|sqrt|frac)(?![A-Za-z]))"
 )
 _WRITTEN = re.compile(
-    rf"(?:{_LETTER}[ \t]*[-+*/^][ \t]*)?(?<![A-Za-z0-9)^_{{\\.])(?<![A-Za-z]\()"
+    rf"(?:{_LETTER}[ \t]*[-+*/^][ \t]*|\b(?:minus|negative)[ \t]+)?(?<![A-Za-z0-9)^_{{\\.])(?<![A-Za-z]\()"
     rf"(?:{_TUPLE}|{_TERM}(?:{_OPERATOR}{_TERM})*(?P<after>{_AFTER})?)",
     re.IGNORECASE,
 )
@@ -72,7 +72,10 @@ def _number_in(text: str) -> str | None:
         percent = _PERCENT.match(text, formulas[-1].end())
         last_side = without_rounding(_inside(formulas[-1])).split("=")[-1].strip()
         return last_side + (percent[0] if percent else "")
-    return last[0].strip() if last else None
+    if last is None:
+        return None
+    after = last["after"] or ""
+    return f"{last[0].removesuffix(after)} {after}" if after[-1:] in ("²", "³") else last[0].strip()
 
 
 def last_formula(text: str) -> str | None:
@@ -100,7 +103,9 @@ def _formulas(text: str) -> Iterator[re.Match[str]]:
     """The formulas of a text; two amounts of money on one line are none."""
     place = 0
     while found := _FORMULA.search(text, place):
-        money = found["dollars"] is not None and _PROSE_WORD.search(_NAMED.sub("", found["dollars"]))
+        spaced = found["spaced"] or ""
+        money = _PROSE_WORD.search(_NAMED.sub("", found["dollars"] or spaced)) is not None
+        money = money or ("\\" not in spaced and any(c.isalpha() or c in ",.;" for c in spaced))
         place = found.start() + 1 if money else found.end()
         if not money:
             yield found

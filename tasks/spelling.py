@@ -47,6 +47,9 @@ _SYNONYMS = tuple(
     (re.compile(pattern), meaning)
     for pattern, meaning in (
         (r"\\(?:left|right)(?![A-Za-z])\s?\.?|\\(?:[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![A-Za-z])\s?", ""),
+        (r"\\(?:boldsymbol|mathbf|mathsf|bm|underline|bf|large|Large|huge)\s*\{([^{}]*)\}", r"\1"),
+        (r"\\textcolor\s*\{[^{}]*\}\s*\{([^{}]*)\}", r"\1"),
+        (r"\\(?:color|hspace\*?)\s*\{[^{}]*\}|\\(?:bf|large|Large|LARGE|huge|Huge|small|checkmark)(?![A-Za-z])\s?", ""),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
         (r"\\(?:varnothing|O)(?![A-Za-z])", r"\\emptyset"),
@@ -65,6 +68,8 @@ _SYNONYMS = tuple(
         (r"\\frac\s*([0-9A-Za-z])\s*(\{)", r"\\frac{\1}\2"),
         (r"\\frac\s*(\{[^{}]*\})\s*([0-9A-Za-z])", r"\\frac\1{\2}"),
         (r"\\frac\s*([0-9])\s*([A-Za-z])(?![A-Za-z])", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*(\\[A-Za-z]+)\s*([0-9])", r"\\frac{\1}{\2}"),
+        (r"\\frac (?:([A-Za-z]) ?([A-Za-z0-9])(?![A-Za-z]))", r"\\frac{\1}{\2}"),
         (r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}"),
         (r"(?<=[0-9]) ?x ?(?=10 ?\^)", r" \\times "),
     )

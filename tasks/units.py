@@ -35,7 +35,11 @@ UNITS = {
     for name in names
 }
 """Units that are told from one another: 5 cm are not 5 m. Other words after a number say nothing of its value."""
-CURRENCIES = {"$": "dollars", "€": "euros"}
+SYMBOLS = frozenset(
+    {"N", "J", "W", "V", "A", "K", "C", "F", "L", "l", "Hz", "Pa", "eV", "ml", "mL", "kW", "MeV", "AU", "pc"}
+)
+"""Further symbols of units that are known after a number."""
+CURRENCIES = {"£": "pounds", "$": "dollars", "€": "euros"}
 """The units that currency signs stand for."""
 
 

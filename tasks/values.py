@@ -15,13 +15,14 @@ from fractions import Fraction
 from functools import lru_cache
 
 from tasks.arithmetic import Huge, exact
+from tasks.labels import FUNCTIONS, LETTERS, SUBSCRIPT, bare, is_name, without_rounding
 from tasks.spelling import one_spelling
-from tasks.units import CURRENCIES, UNITS, scale_of
+from tasks.units import CURRENCIES, SYMBOLS, UNITS, scale_of
 
 LONGEST_READ = 20_000
 """Characters of the longest text that is read; a longer one is an Expression as it stands."""
 
-_GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+"
+_GROUPED = r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9])|[0-9]+"
 _NUMERAL = rf"(?:(?:{_GROUPED})(?:\.[0-9]*)?|\.[0-9]+)"
 _PLAIN = rf"[+-]?{_NUMERAL}(?:[eE][+-]?[0-9]+(?![0-9.]))?"
 _TENS = r"(?: ?(?:\\times|\\cdot|\*) ?10 ?\^ ?(?:\{[+-]?[0-9]+\}|[+-]?[0-9]+))"
@@ -29,28 +30,15 @@ _RATIO = r"[+-]?\\frac ?\{[0-9.]+\} ?\{[0-9.]+\}|[+-]?[0-9]+ ?/ ?[0-9]+"
 _PLAIN_NUMBER = re.compile(_PLAIN)
 _WITH_UNIT = re.compile(rf"(?P<number>{_RATIO}|{_PLAIN}{_TENS}?) ?(?P<unit>[A-Za-z°\\].*?)")
 _MIXED = re.compile(
-    r"(?P<sign>[+-]?)(?P<whole>[0-9]+)(?: ?\\frac\{(?P<a>[0-9]+)\}\{(?P<b>[0-9]+)\}| (?P<c>[0-9]+) ?/ ?(?P<d>[0-9]+))"
+    r"(?P<sign>[+-]?)(?P<whole>[0-9]{1,99})"
+    r"(?: ?\\frac\{(?P<a>[0-9]{1,99})\}\{(?P<b>[0-9]{1,99})\}| (?P<c>[0-9]{1,99}) ?/ ?(?P<d>[0-9]{1,99}))"
 )
 _REPEATING = re.compile(
-    r"(?P<sign>[+-]?)(?P<whole>[0-9]*)\.(?P<fixed>[0-9]*)\\(?:overline|bar|dot) ?\{(?P<again>[0-9]+)\}"
+    r"(?P<sign>[+-]?)(?P<whole>[0-9]{0,99})\.(?P<fixed>[0-9]{0,99})\\(?:overline|bar|dot) ?\{(?P<again>[0-9]{1,99})\}"
 )
-_BASE = re.compile(r"(?P<digits>[0-9][0-9A-Za-z]*) ?_ ?(?:\{ ?(?P<base>[0-9]{1,2}) ?\}|(?P<short>[0-9]{1,2}))")
-_LETTERS = r"(?:[A-Za-z]|\\[A-Za-z]+)"
-_SUBSCRIPT = r"(?:_ ?(?:\{[^{}=]*\}|[A-Za-z0-9]))?'*"
-_ARGUMENT = r"(?: ?\([A-Za-z0-9, ]{1,9}\))?"
-_ONE_NAME = (
-    rf"{_LETTERS}{_SUBSCRIPT}{_ARGUMENT}|(?:m ?)?\\angle ?[A-Z]+|\|[A-Z]{{1,2}}\|"
-    r"|\\text ?\{[^{}]*\}|[A-Za-z][A-Za-z ]+"
-)
-_NAME = re.compile(rf"{_ONE_NAME}|\((?:{_LETTERS}{_SUBSCRIPT})(?: ?, ?{_LETTERS}{_SUBSCRIPT})+\)")
-_MEMBER = re.compile(rf"(?:{_LETTERS}{_SUBSCRIPT}) ?\\in(?![A-Za-z]) ?(?P<set>.+)")
-_LABEL = re.compile(
-    r"(?:so,? |thus,? |hence,? |therefore,? )?(?:the |our |my )?(?:final |correct )?(?:answer|result|solution)s?"
-    r" ?(?::? ?is|are|:|=)+:? ?(?!=)",
-    re.IGNORECASE,
-)
+_BASE = re.compile(r"(?P<digits>[0-9][0-9A-Za-z]{0,99}) ?_ ?(?:\{ ?(?P<base>[0-9]{1,2}) ?\}|(?P<short>[0-9]{1,2}))")
+_MEMBER = re.compile(rf"(?:{LETTERS}{SUBSCRIPT}) ?\\in(?![A-Za-z]) ?(?P<set>.+)")
 _TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm|mathbf|operatorname) ?\{([^{}]*)\}")
-_NEARLY = re.compile(r" ?\\approx(?![A-Za-z])")
 _UNIT_AFTER = re.compile(r"(?<=[)\]}]) ?\\(?:text|mbox|mathrm) ?\{ ?(?!and\b|or\b)[A-Za-z ]+\}$")
 _MATRIX = re.compile(r"\\begin ?\{([pb]?matrix|array)\} ?(?:\{[lcr| ]*\})?((?:(?!\\begin).)*)\\end ?\{\1\}", re.DOTALL)
 _ROW_END = re.compile(r"\\\\(?: ?\[[^\]]*\])?|\\cr(?![A-Za-z])")
@@ -58,12 +46,16 @@ _EQUALS = re.compile(r"(?<![<>!:])=(?!=)")
 _PERCENT = re.compile(r" ?(?:%|(?:\\text ?\{)? ?\b(?:per ?cent|percentage|pct)\b ?\}?)$", re.IGNORECASE)
 _JOINED = re.compile(r",? ?(?:\\text ?\{,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?")
 _WORD = re.compile(r"[A-Za-z]{2}")
-_FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty|max|min|gcd|lcm)\b")
 _NOT_A_UNIT = re.compile(
-    r"\b(?:and|or|squared|cubed|factorial|times|plus|minus|over|divided|mod|to|of|if|when|for|because|since)\b"
+    r"\b(?:(?:ten|hundred|thousand|third|quarter|fifth|sixth|eighth|ninth)(?:th)?s?|tens|lakh|crore|gross|quadrillion)\b"
+    r"|\b(?:doubled|tripled|halved|less|fewer|more|than|least|most|not|negative|choose|root|twice|half|wrong)\b"
+    r"|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|infinity|pi|true|false)\b"
+    r"|\b(?:and|or|squared|cubed|factorial|times|plus|minus|over|divided|mod|to|of|if|when|for|because|since)\b"
     r"|\bper ?cent\b|[\\^_=<>+*|(){}\[\];:,$0-9]",
     re.IGNORECASE,
 )
+DEEPEST_NESTING = 20
+_ODD = re.compile(r"[0-9] +[0-9]|[0-9] ?\\(?:text|mathrm) ?\{ ?[0-9]|[0-9] ?_|\\[lc]?dots(?![A-Za-z])|/ ?=")
 _OPENING, _CLOSING = "([{", ")]}"
 
 
@@ -137,41 +129,25 @@ def read(text: str) -> Value:
     (Number(value=Fraction(18, 1), percent=False, rounded=False, unit='dollars'), InBase(digits='2516', base=8), \
 Expression(latex='\\\\emptyset'))
     """
-    if len(text) > LONGEST_READ:
+    if len(text) > LONGEST_READ or nesting(text) > DEEPEST_NESTING:
         return Expression(text)
-    text = _bare(one_spelling(text))
-    return _statement(without_rounding(text)) if text else Nothing()
+    text = without_rounding(bare(one_spelling(text)))
+    return _statement(text) if text else Nothing()
 
 
-def without_rounding(text: str) -> str:
-    """What stands before an approximation sign; what stands behind it where there is but a name before."""
-    first, *rest = (part.strip() for part in _NEARLY.split(text))
-    return rest[0] if rest and (not first or _NAME.fullmatch(first)) else first
+def nesting(text: str) -> int:
+    """How deep the brackets of a text are nested."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in _OPENING) - (character in _CLOSING)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def equation(text: str) -> Equation | None:
     """The text as an equation that stands for itself, also where `read` takes it for the value of a name."""
-    text = _bare(one_spelling(text))
+    text = bare(one_spelling(text))
     return Equation(text) if len(text) <= LONGEST_READ and len(_sides(text)) > 1 else None
-
-
-def _bare(text: str) -> str:
-    """Without math-mode signs, a label before it and a full stop after it."""
-    before = None
-    while before != text:
-        before, text = text, text.strip()
-        text = text.replace("$", "") if text.count("$") % 2 == 0 else text.strip("$")
-        text = text.strip()
-        for left, right in ((r"\(", r"\)"), (r"\[", r"\]")):
-            if text.startswith(left) and text.endswith(right):
-                text = text[2:-2].strip()
-        text = text.removesuffix(".").strip("*")
-        text = re.sub(r"^(?:=|\\approx(?![A-Za-z])|\\implies(?![A-Za-z]))", "", text)
-        text = text.removeprefix(found[0]) if (found := _LABEL.match(text)) else text
-        label = _TEXT.match(text)
-        if label and _LABEL.fullmatch(label[1].strip() + " "):
-            text = text[label.end() :]
-    return text
 
 
 def _statement(text: str) -> Value:
@@ -196,10 +172,11 @@ def _depth(text: str) -> int:
 
 def _equation(text: str, sides: list[str]) -> Value:
     """The value that a name is given, on either side; other equations stand for no value."""
-    named = [_NAME.fullmatch(side) is not None for side in sides]
+    named = [is_name(side) for side in sides]
     if all(sides):
-        if named[0]:
-            return _value(sides[-1])
+        values = [_value(side) for side in sides[1:]]
+        if named[0] and len({value for value in values if isinstance(value, Number)}) < 2:
+            return values[-1]
         if len(sides) == 2 and named[1]:
             return _value(sides[0])
     return Equation(text)
@@ -211,11 +188,11 @@ def _value(text: str) -> Value:
         return number
     if text[:1] in _OPENING and (unit := _UNIT_AFTER.search(text)):
         text = text[: unit.start()].strip()
-    for reader in (_number, _in_base, _matrix, _several, _words):
+    for reader in (_number, _in_base, _matrix, _ratio, _several, _words):
         found = reader(text)
         if found is not None:
             return found
-    return Expression(text)
+    return Expression(re.sub(r"(?<=[0-9]) (?=[A-Za-z])", "", text))
 
 
 # --- numbers --------------------------------------------------------------------------------------
@@ -224,14 +201,15 @@ def _value(text: str) -> Value:
 def _number(text: str) -> Number | None:
     if not any(c.isdigit() for c in text) or "\\begin" in text:
         return None
-    bare = re.sub(r"^([+-]?) ?[$€£] ?", r"\1", text)
-    bare = re.sub(r" ?[$€£]$", "", bare)
-    unit = next((CURRENCIES.get(c, "") for c in text if c in "$€£"), "") if bare != text else ""
+    text = re.sub(r"^(?:\\text ?\{ ?)?(?:negative|minus) ?\}? ?(?=[0-9.\\$])", "-", text, flags=re.IGNORECASE)
+    plain = re.sub(r"^([+-]?) ?[$€£] ?", r"\1", text)
+    plain = re.sub(r" ?[$€£]$", "", plain)
+    unit = next((CURRENCIES.get(c, "") for c in text if c in "$€£"), "") if plain != text else ""
     for reader in (_written, _mixed, _repeating):
-        found = reader(bare)
+        found = reader(plain)
         if found is not None:
             return Number(found.value, found.percent, found.rounded, unit)
-    return _with_unit(text) if bare == text else None
+    return _with_unit(text) if plain == text else None
 
 
 def _exact(text: str) -> Fraction | None:
@@ -280,16 +258,20 @@ def _with_unit(text: str) -> Number | None:
     if found is None or number is None:
         return None
     unit = re.sub(r"(?<=[A-Za-z]) ?\^ ?(?:\{-?[1-3]\}|-?[1-3])", "", found["unit"]).rstrip(". ")
-    first, _, rest = unit.partition(" ")
-    scale = scale_of(first)
-    if scale is not None and not _NOT_A_UNIT.search(rest.removeprefix("of ")):
-        return Number(number.value * scale, rounded=number.rounded, unit=UNITS.get(rest.lower(), ""))
-    words = re.sub(r" ?(?:/|\\cdot|·) ?(?=[A-Za-z])|-(?=[A-Za-z])", " ", unit)
-    if _NOT_A_UNIT.search(words) or "/" in words:
+    value, words = number.value, re.sub(r" ?(?:/|\\cdot|·) ?(?=[A-Za-z])|-(?=[A-Za-z])", " ", unit).split()
+    while words and (scale := scale_of(words[0])) is not None:
+        value, words = value * scale, words[1:]
+        words = words[1:] if words[:1] == ["of"] else words
+    if _NOT_A_UNIT.search(" ".join(words)) or not all(_is_unit(word, text) for word in words):
         return None
-    if len(unit) == 1 and " " not in text and plain == text:
-        return None  # 5x is an expression
-    return Number(number.value, rounded=number.rounded, unit=UNITS.get(unit.lower(), ""))
+    return Number(value, rounded=number.rounded, unit=UNITS.get(unit.lower(), ""))
+
+
+def _is_unit(word: str, text: str) -> bool:
+    """Whether a word after a number can be a unit: three letters, or a known one; 5x is an expression, and so is 5m."""
+    known = word.lower() in UNITS or word in SYMBOLS
+    apart = "\\" in text or " " in text
+    return (len(word) > 2 and not FUNCTIONS.fullmatch(word)) or (known and (len(word) > 1 or apart))
 
 
 def _in_base(text: str) -> InBase | None:
@@ -302,6 +284,11 @@ def _in_base(text: str) -> InBase | None:
     except ValueError:
         return None
     return InBase(found["digits"].lstrip("0").upper() or "0", base)
+
+
+def _ratio(text: str) -> Several | None:
+    parts = [_number(part.strip()) for part in text.split(":")] if ":" in text and not text.startswith(":") else []
+    return Several(":", tuple(part for part in parts if part)) if len(parts) > 1 and all(parts) else None
 
 
 # --- several values -------------------------------------------------------------------------------
@@ -319,13 +306,15 @@ def _matrix(text: str) -> Matrix | None:
 
 def _several(text: str) -> Several | None:
     """Values with commas, semicolons, `and` or `or` between them, in brackets or bare."""
+    if not text:
+        return None
     if text.startswith(r"\{") and text.endswith(r"\}"):
         brackets, inner = "{}", text[2:-2]
     elif text[0] in "([" and text[-1] in ")]" and _closes_at_end(text):
         brackets, inner = text[0] + text[-1], text[1:-1]
     else:
         brackets, inner = "", _JOINED.sub(", ", text)
-    parts = [part.strip() for part in _split(inner, bare=not brackets)]
+    parts = [part.strip() for part in _split(inner, listed=not brackets)]
     if (len(parts) < 2 and brackets != "{}") or not all(parts):
         return None
     if not brackets and any(_is_prose(part) for part in parts):
@@ -346,12 +335,12 @@ def _closes_at_end(text: str) -> bool:
     return False
 
 
-def _split(text: str, bare: bool) -> Iterable[str]:
+def _split(text: str, listed: bool) -> Iterable[str]:
     """At commas and semicolons that stand in no bracket; in a bare list the comma of 1,234 parts nothing."""
     start = depth = 0
     for i, c in enumerate(text):
         depth += (c in _OPENING) - (c in _CLOSING)
-        grouping = bare and c == "," and re.match(r"[0-9]{3}(?![0-9])", text[i + 1 :]) and text[i - 1 : i].isdigit()
+        grouping = listed and c == "," and re.match(r"[0-9]{3}(?![0-9])", text[i + 1 :]) and text[i - 1 : i].isdigit()
         if c in ",;" and depth == 0 and not grouping:
             yield text[start:i]
             start = i + 1
@@ -367,10 +356,19 @@ def _words(text: str) -> Words | Nothing | None:
         return None
     if not _TEXT.fullmatch(text) and not re.search(r"[A-Za-z]{3}", plain):
         return None
-    if re.search(r"[+*/]", plain) or _FUNCTIONS.search(plain):
+    if re.search(r"[+*/]", plain) or FUNCTIONS.search(plain):
         return None
     words = letters(plain)
     return Words(words) if words else Nothing()
+
+
+def is_no_number(text: str) -> bool:
+    """Whether an expression holds a variable, dots, or digits side by side; e and i are no variables.
+
+    math-verify takes `2ab`, `1 2` and `5 \\ldots` for numbers.
+    """
+    plain = FUNCTIONS.sub("", re.sub(r"\\[A-Za-z]+", " ", text))
+    return _ODD.search(text) is not None or re.search(r"[A-DF-HJ-Za-df-hj-z]", plain) is not None
 
 
 def letters(text: str) -> str:

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.types import Verdict
+from tasks.answers import final_answer
 from tasks.arithmetic import DIGITS, Huge, exact
 from tasks.equality import alike
 from tasks.grading import grade, settled
@@ -95,6 +97,23 @@ CORRECT, WRONG, NO_ANSWER, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.N
         ("5", ["5 minutes"], [r"5\text{ minutes and }30\text{ seconds}"]),
         (r"5\text{ cm}", ["5", "5 centimeters", "5 cm"], ["5 m", "5 km", r"5\text{ inches}"]),
         ("5000000", ["5 million", "5 million people", r"5\text{ million}"], ["5", "5 thousand"]),
+        ("2 n", ["2n", r"2 \cdot n"], ["2", "3n", "2m"]),
+        (
+            "5",
+            [r"\boldsymbol{5}", r"\text{Total: }5", "5,"],
+            ["5xy", "5 x", r"5\text{x}", "5 tenths", "5 sin x", r"5\ldots"],
+        ),
+        ("500000", ["5 hundred thousand"], ["500", "5"]),
+        (r"\$36", ["36 dollars", "36"], ["36 cents", "€36"]),
+        ("0.5", [r"50\%", r"\frac12"], [r"0.5\%", "5"]),
+        (
+            "5",
+            ["AB=5", r"\overline{AB}=5"],
+            [r"x \text{ is not}=5", "twice x = 5", r"\log(x)=5", "x=6=5", "0,005", "0 005"],
+        ),
+        ("1:2:3", ["2:4:6", "1 : 2 : 3"], ["1:3:2", "1/6", "1"]),
+        ("3:4", ["3/4", "6:8"], ["4:3", "3"]),
+        ("[0,1]", [r"x \in [0,1]"], ["0,1", "(0,1)", r"\{0,1\}"]),
         # typography
         ("-7", ["–7", "−7", "－7", "﹣7"], ["7", "–8"]),
         ("42", ["٤٢", "４２", "​42", "42\u00a0", r"42\,"], ["4 2", r"4\ 2", r"4\;2", "24"]),
@@ -125,9 +144,46 @@ def test_answers_of_one_kind(gold: str, right: list[str], wrong: list[str]):
     assert [text for text in wrong if found[text] is CORRECT] == []
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"x\approx",
+        "x≈≈5",
+        "5^{5^{5^{5^5}}}",
+        "2^{1e400}",
+        "1.5^{2999}",
+        "9" * 310 + ".5",
+        r"1\frac{" + "9" * 5000 + "}{3}",
+        "9" * 5000 + r".\overline{3}",
+        "(a=" * 250 + "1" + ",1)" * 250,
+        r"\{" * 400 + "1" + r"\}" * 400,
+        "3 to 4",
+    ],
+)
+@pytest.mark.parametrize("gold", ["5", r"\sqrt{2}", "(1,2)", r"\{1\}", "3:4"])
+def test_no_answer_ends_the_grading_of_the_others(answer: str, gold: str):
+    verdicts = grade([(rf"\boxed{{{answer}}}", gold), (f"so it is {answer}", gold), (rf"\boxed{{{gold}}}", gold)])
+    assert verdicts[0] is not CORRECT
+    assert verdicts[2] is CORRECT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"\boxed{5}" + "\n" * 3000 + r"So \boxed{6}", "(" * 30000 + "1", "( " * 20000, "$ " + r"\a" * 20000, r"\(" * 20000]
+    + [r"\boxed [" * 20000, "1" + " " * 50000, "1*1" + " " * 50000, "$$a" * 20000, r"\frac{1" + "{" * 20000],
+)
+def test_where_the_answer_is_takes_no_time_worth_counting(text: str):
+    """Bounded by CPU seconds two orders above what it takes: what is quadratic takes minutes."""
+    before = time.process_time()
+    for gold in ("5", "x+1"):
+        final_answer(text, gold)
+    read(text[:20_000])
+    assert time.process_time() - before < 20
+
+
 def test_what_cannot_be_bounded_is_undecided_and_what_can_is_not():
     towers = ["10^{2^{1}}", "9^{9^{9}}", "x^{9^{9^{9}}}", "x^{2^{1}}"]
-    assert grade([(rf"\boxed{{{text}}}", "100") for text in towers]) == [CORRECT, UNDECIDED, UNDECIDED, WRONG]
+    assert grade([(rf"\boxed{{{text}}}", "100") for text in towers]) == [CORRECT, UNDECIDED, WRONG, WRONG]
     many = ", ".join(f"x^{i}" for i in range(40))
     other = ", ".join(f"y^{i}" for i in range(40))
     assert grade([(rf"\boxed{{\{{{many}\}}}}", rf"\{{{other}\}}")]) == [UNDECIDED], "1,600 questions are too many"
