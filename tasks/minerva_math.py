@@ -6,7 +6,7 @@ are drawn from MIT OpenCourseWare, whose general terms are CC BY-NC-SA 4.0.
 No public source names a revision of the hub copy that could be verified, so none is pinned: its content must have the
 digest of the data folder, whose answers equal a second public copy, or it is refused.
 
-Flaws: a few gold answers are code rather than mathematics (`4.5e33`, `np.arcsin(10/13)`); they are kept for the
+Flaws: 58 gold answers are in e-notation (`4.5e33`), a few are code (`np.arcsin(10/13)`); they are kept for the
 grader.
 """
 

@@ -45,7 +45,8 @@ def bad_call(call: ast.Call) -> str | None:
     function = call.func
     if isinstance(function, ast.Name) and function.id in ("eval", "exec"):
         return f"{function.id}() runs text as a program"
-    if any(k.arg == "trust_remote_code" for k in call.keywords):
+    trusts = [k.value for k in call.keywords if k.arg == "trust_remote_code"]
+    if any(not isinstance(value, ast.Constant) or value.value is not False for value in trusts):
         return "trust_remote_code runs a stranger's program"
     attribute = ast.unparse(function)
     if attribute == "torch.load" and not is_true(keyword(call, "weights_only")):
