@@ -13,8 +13,10 @@ from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
 from suite.experiments.settings import method_in
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
 from suite.records.files import flat
-from suite.records.packed import pack_results, read_result
+from suite.records.packed import is_listed, list_updates, pack_results, read_result
 from suite.records.result import BASE, FILE
+from suite.records.seals import is_sealed
+from suite.records.update_log import UpdateLog
 from suite.types import RunResult, UserError
 
 PLACES = frozenset({"data_dir"})
@@ -95,10 +97,18 @@ def stored_cells(config: CompareConfig, out: Path) -> list[RunResult]:
 def pack_comparison(folder: Path) -> list[Path]:
     """Pack a finished comparison and those of its sweep; the files that were written. What is packed already stays so.
 
+    What an older version left without a digest gets one: from now on a change of it is noticed.
+
     UserError where one is unfinished or altered.
     """
     written = []
     for path in sorted(folder.rglob(CONFIG_FILE)):
         load_comparison(stored_config(path.parent), path.parent)
         written += pack_results(path.parent) if any(path.parent.glob(f"*/{FILE}")) else []
+        if not is_listed(path.parent):
+            list_updates(path.parent)
+        config = stored_config(path.parent)
+        noise = FirstRolloutsJob(config, path.parent, config.seeds[0]).noise
+        if noise.exists() and not is_sealed(noise):
+            UpdateLog.load(noise, checked=True).save(noise)
     return written

@@ -76,6 +76,11 @@ def pack_results(folder: Path) -> list[Path]:
     return written
 
 
+def is_listed(folder: Path) -> bool:
+    """Whether a packed comparison lists its update logs; those of older versions do not."""
+    return "updates" in json.loads((folder / RUNS).read_text(encoding="utf-8"))
+
+
 def list_updates(folder: Path) -> None:
     """Note the sha256 of every packed update log of a packed comparison in its runs.json, which readers compare."""
     content = json.loads((folder / RUNS).read_text(encoding="utf-8"))

@@ -30,6 +30,11 @@ def write_sealed(path: Path, data: bytes) -> None:
     write_atomically(path, _parts(data, start, hashlib.sha256(data).hexdigest().encode()))
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file bears a seal, right or wrong."""
+    return MARK in path.read_bytes()
+
+
 def check_seal(path: Path, remedy: str) -> None:
     """UserError, which says what to do, for a file that is not as it was written, or that was never sealed."""
     with open(path, "rb") as file:
