@@ -146,7 +146,6 @@ def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
-@torch.inference_mode()
 def _check_finite(model: Any, reference: str) -> None:
     """UserError, which names one, for weights that are NaN or infinite."""
     for name, tensor in model.state_dict().items():
@@ -154,6 +153,7 @@ def _check_finite(model: Any, reference: str) -> None:
             raise UserError(f"model {reference!r}: weights that are NaN or infinite, in {name}; get sound files")
 
 
+@torch.inference_mode()
 def _check_scoring_path(model: Any, reference: str) -> None:
     """UserError unless logits = output embedding of the last hidden state, which scoring by chunks relies on."""
     kind = type(model).__name__
