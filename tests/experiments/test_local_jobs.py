@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,13 @@ from suite.experiments.local_jobs import _Speed, run_jobs
 from suite.types import UserError
 
 pytestmark = pytest.mark.slow
+
+
+class TwoParts(Exception):
+    """An exception that pickle cannot bring back: its arguments are not those of its constructor."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,12 @@ class Toy:
     def run(self) -> str:
         if self.fate == "complains":
             raise UserError("no such thing")
+        if self.fate == "raises":
+            raise TwoParts("a [/red] b", "c")
+        if self.fate == "exits":
+            sys.exit(3)
+        if self.fate == "ends":
+            os._exit(7)
         if self.fate == "waits":
             (self.folder / "told").touch()
             signal.pause()
@@ -84,8 +98,25 @@ def test_a_failed_job_is_named_and_stops_nobody_else_of_its_stage(tmp_path: Path
     assert not later.done()
 
 
+@pytest.mark.parametrize(
+    ("fate", "said"),
+    [
+        ("raises", r"^bad: TwoParts: a \[/red\] b c; the traceback is in .*bad/error\.txt$"),
+        ("exits", r"^bad: SystemExit: 3; the traceback is in .*bad/error\.txt$"),
+        ("ends", r"^bad: its worker process died \(exit code 7\); the same command goes on from here$"),
+    ],
+)
+def test_whatever_a_job_does_is_its_own_line_and_stops_nobody_else(tmp_path: Path, fate: str, said: str) -> None:
+    stage = [Toy("bad", tmp_path, fate), *(Toy(f"good{i}", tmp_path) for i in range(2))]
+    with pytest.raises(UserError, match=said):
+        run(stage, workers=1)
+    assert [job.done() for job in stage] == [False, True, True]
+
+
 def test_a_worker_that_dies_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"victim: a worker process died .* the same command goes on from here"):
+    with pytest.raises(
+        UserError, match=r"victim: its worker process died \(killed by signal 9.*\); the same command goes on"
+    ):
         run([Toy("victim", tmp_path, "dies")])
 
 
@@ -105,7 +136,7 @@ def test_every_worker_sees_its_own_devices(tmp_path: Path) -> None:
 
 def test_a_workers_death_stops_nobody_else_and_its_device_goes_to_the_next_job(tmp_path: Path) -> None:
     stage = [Toy("victim", tmp_path, "tells and dies"), *(Toy(f"next{i}", tmp_path, "tells") for i in range(3))]
-    with pytest.raises(UserError, match=r"^victim: a worker process died .* the same command goes on from here"):
+    with pytest.raises(UserError, match=r"^victim: its worker process died \(killed by signal 9.*\); the same command"):
         run_jobs([stage], Layout(1, 1, ("5",)), Console(file=io.StringIO()))
     assert [line.split()[0] for line in told(stage)] == ["5"] * 4
     assert len({line.split()[1] for line in told(stage[1:])}) == 1, "the process that took the place is kept"
