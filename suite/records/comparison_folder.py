@@ -32,6 +32,8 @@ def claim_folder(
     draws, where it was. Raises UserError, and writes nothing, where `holds` does. Of two processes that claim one
     folder at once the second finds what the first wrote.
     """
+    if holds(config, out, code):  # a refused folder stays as it is
+        return
     with locked(out):
         if not holds(config, out, code):
             _begin(config, out, command, code, ranges, sampler_choice)
