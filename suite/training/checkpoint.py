@@ -58,6 +58,7 @@ def load_checkpoint(
         check_seal(path, "delete it to start this run anew")
         with safe_open(path, framework="pt") as file:
             numbers = json.loads(file.metadata()[NUMBERS])
+            del numbers[SEAL]
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no checkpoint of this suite ({error}); delete it to start this run anew") from error
