@@ -29,6 +29,7 @@ from tasks.values import (
 Ask = Callable[[str, str], bool | None]
 """Whether two LaTeX expressions (gold, answer) are equal; None: not known."""
 BARE = frozenset({"", "{}", "()"})
+"""What a list without brackets may stand for."""
 NEAR = Fraction(1, 10**4)
 """How far, relative to the larger, a decimal may be from a fraction that it is to stand for before anybody is asked."""
 
