@@ -61,7 +61,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 @dataclass(frozen=True)
 class Number:
-    """An exact number. `percent`: written with a per cent sign; `rounded`: with a decimal point; `unit`: a known one."""
+    """An exact number. `percent`: written with a per cent sign; `rounded`: with a decimal point; `unit`: if known."""
 
     value: Fraction
     percent: bool = False
@@ -79,7 +79,10 @@ class InBase:
 
 @dataclass(frozen=True)
 class Several:
-    """Values in brackets: `()`, `[)` and so on for tuples and intervals, `{}` for sets, `:` for ratios, nothing for a bare list."""
+    """Values in brackets: `()`, `[)` and so on for tuples and intervals, `{}` for sets; `:` for a ratio.
+
+    A bare list has no brackets.
+    """
 
     brackets: str
     parts: tuple[Value, ...]
