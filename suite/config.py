@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,32 @@ FOLLOWS = {"train.vllm.dtype": "train.precision", "train.vllm.side_by_side": "tr
 """Settings that nobody gives, and the setting that each is equal to."""
 PROTOCOL = 1
 """Version of what the results mean; folders of another protocol are never mixed with this one's."""
+
+MOST = 10**9
+"""No count is larger: beyond it a wrong number is likelier than a wish."""
+MOST_SAMPLES = 10**5
+SEEDS = 2**32
+
+
+def require_bounded(settings: Any) -> None:
+    """UserError for a field of a dataclass that is an infinite number, none at all, or a count above `MOST`."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        require(not isinstance(value, float) or math.isfinite(value), settings, field.name, "a finite number")
+        require(
+            not isinstance(value, int) or value <= MOST or "seed" in field.name, settings, field.name, "at most 1e9"
+        )
+
+
+def require_temperature(settings: Any) -> None:
+    """UserError unless the field `temperature` is one that float32 divides logits by, or 0."""
+    sound = settings.temperature == 0 or 0.01 <= settings.temperature <= 100
+    require(sound, settings, "temperature", "0 (the most likely token), or from 0.01 to 100")
+
+
+def is_seed(value: int) -> bool:
+    """Whether a number can be a seed: 0 or more, below 2^32, as numpy, torch and vLLM take them."""
+    return 0 <= value < SEEDS
 
 
 @dataclass(frozen=True)
@@ -43,6 +70,7 @@ class VllmConfig:
     """GPU only: give weights and cache back to the trainer between two calls. None: on a GPU, not on a CPU."""
 
     def __post_init__(self) -> None:
+        require_bounded(self)
         for field in ("side_by_side", "kv_cache_gib", "tensor_parallel_size"):
             require(getattr(self, field) >= 1, self, field, "at least 1")
         require(0 < self.gpu_memory_utilization <= 1, self, "gpu_memory_utilization", "above 0 and at most 1")
@@ -126,6 +154,7 @@ class TrainConfig:
     """Training problems that also stand in an evaluation set of the comparison: left out and counted, or refused."""
 
     def __post_init__(self) -> None:
+        require_bounded(self)
         for field in ("steps", "problems_per_step", "mini_batches", "epochs", "checkpoint_every"):
             require(getattr(self, field) >= 1, self, field, "at least 1")
         for field in ("sampling_batch_size", "tokens_per_micro_batch"):
@@ -133,7 +162,8 @@ class TrainConfig:
         require(self.probe_every >= 0, self, "probe_every", "0 or more")
         require(self.probe_problems >= 1, self, "probe_problems", "at least 1")
         require(self.probe_samples >= 1, self, "probe_samples", "at least 1")
-        require(self.samples_per_problem >= 2, self, "samples_per_problem", "at least 2 (advantages need a group)")
+        grouped = 2 <= self.samples_per_problem <= MOST_SAMPLES
+        require(grouped, self, "samples_per_problem", f"2 (advantages need a group) to {MOST_SAMPLES}")
         require(0 < self.learning_rate < 1, self, "learning_rate", "between 0 and 1")
         require(self.max_grad_norm > 0, self, "max_grad_norm", "positive")
         require(self.kl_coefficient >= 0, self, "kl_coefficient", "0 or more")
@@ -185,15 +215,17 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         require(len(self.tasks) > 0, self, "tasks", "at least one task")
-        require(self.samples >= 1, self, "samples", "at least 1")
+        require(1 <= self.samples <= MOST_SAMPLES, self, "samples", f"at least 1, at most {MOST_SAMPLES}")
+        require(is_seed(self.seed), self, "seed", "0 or more, below 2^32")
         require(self.limit is None or self.limit >= 1, self, "limit", "at least 1")
         for one in self.limits:
             name, _, count = one.partition("=")
             good = name in self.tasks and count.isascii() and count.isdigit() and int(count) >= 1
             require(good, self, "limits", "TASK=N each, of evaluation tasks and whole numbers of at least 1")
-        require(self.temperature >= 0, self, "temperature", "0 or more")
+        require_temperature(self)
         require(self.batch_size >= 1, self, "batch_size", "at least 1")
         require(self.max_new_tokens is None or self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
+        require_bounded(self)
 
     def limit_of(self, task: str) -> int | None:
         """How many of a set's problems are used at most; None for all of them."""
@@ -228,10 +260,12 @@ class CompareConfig:
     or every method's own."""
 
     def __post_init__(self) -> None:
+        require_bounded(self)
         require(len(self.methods) > 0, self, "methods", "at least one method")
         require(len(set(self.methods)) == len(self.methods), self, "methods", "distinct")
         require(len(self.seeds) > 0, self, "seeds", "at least one seed")
         require(len(set(self.seeds)) == len(self.seeds), self, "seeds", "distinct")
+        require(all(map(is_seed, self.seeds)), self, "seeds", "0 or more, below 2^32")
         require(self.bootstrap >= 100, self, "bootstrap", "at least 100")
         require(self.replay_seeds is None or self.replay_seeds >= 1, self, "replay_seeds", "at least 1")
         known = self.primary in (MEAN, *self.evaluation.tasks)

@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 import tyro
 
+from suite.config import is_seed
 from suite.experiments.recipes import Changes
 from suite.types import UserError
 
 Name = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
 Recipe = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RECIPE")]]
 Options = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="OWNER.FIELD=VALUE")]
+MOST_SEEDS = 10_000
 RecipeChanges = Annotated[Changes, tyro.conf.arg(name="")]
 
 
@@ -44,7 +46,15 @@ def listed(text: str | None, option: str) -> tuple[str, ...] | None:
 
 
 def first_seeds(count: int | None, first: int = 0) -> tuple[int, ...] | None:
-    """So many seeds from `first` on; none where no count was given, UserError where it is below 1."""
-    if count is not None and count < 1:
-        raise UserError(f"--seeds {count}: at least 1")
+    """So many seeds from `first` on; none where no count was given, UserError where they cannot be seeds."""
+    if count is not None and not 1 <= count <= MOST_SEEDS:
+        raise UserError(f"--seeds {count}: at least 1, at most {MOST_SEEDS}")
+    checked_seed(first, "--first-seed")
     return None if count is None else tuple(range(first, first + count))
+
+
+def checked_seed(seed: int, option: str = "--seed") -> int:
+    """The seed; UserError where a number cannot be one."""
+    if not is_seed(seed):
+        raise UserError(f"{option} {seed}: 0 or more, below 2^32")
+    return seed

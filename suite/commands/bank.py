@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from suite.commands.arguments import Options, Recipe, RecipeChanges, first_seeds, listed
+from suite.commands.arguments import Options, Recipe, RecipeChanges, checked_seed, first_seeds, listed
 from suite.commands.console import console, say
 from suite.experiments.recipes import Changes
 from suite.types import UserError
@@ -161,7 +161,7 @@ def theory(out: Path = Path("results/runs/theory"), seed: int = 0) -> None:
     from suite.report.theory_page import table, write_theory
 
     with console.status("replaying methods on simulated banks"):
-        points = write_theory(out, seed)
+        points = write_theory(out, checked_seed(seed))
     cards = {name: card_digest(METHODS[name]) for name in ("rloo", "gspo", "fspo_zero_drift")}
     write_provenance(out, ["fspo", *sys.argv[1:]], seed=seed, cards=cards)
     show(table(points), "outside the band in per cent, 3 standard errors (normal tail)", console)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from suite.commands.arguments import Name
+from suite.commands.arguments import Name, checked_seed
 from suite.commands.console import console
 from suite.types import UserError
 
@@ -36,6 +36,6 @@ def build_embedded(out: Path = Path("results/base"), seed: int = 0) -> None:
 
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: not empty; choose another --out")
-    measured = build(out, ALPHABET, worked_examples(seed), tasks_named(EMBEDDED_TASKS), seed, console)
+    measured = build(out, ALPHABET, worked_examples(checked_seed(seed)), tasks_named(EMBEDDED_TASKS), seed, console)
     for task, numbers in measured.items():
         console.print(f"{task:<18}" + "  ".join(f"{k} {v:.3f}" for k, v in numbers.items()), highlight=False)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.commands.arguments import Recipe, RecipeChanges
+from suite.commands.arguments import Recipe, RecipeChanges, checked_seed
 from suite.commands.compare import code_of, tell_overlaps
 from suite.commands.console import console, say
 from suite.config import CompareConfig
@@ -49,12 +49,12 @@ def train(
     from suite.policy.ranks import leave, ranks_here, under_torchrun
 
     if under_torchrun():  # a process alone starts another one for the work
-        begin_again_portably(changed(recipe, changes, (method,), (seed,)).train.portable)
+        begin_again_portably(changed(recipe, changes, (method,), (checked_seed(seed),)).train.portable)
     ranks = ranks_here()
     console.quiet = not ranks.is_leader
     if dry_run and not ranks.is_leader:
         return leave(ranks)
-    config = resolved(recipe, changes, (method,), (seed,))
+    config = resolved(recipe, changes, (method,), (checked_seed(seed),))
     given = Ranges.read(changes.ranges)
     out = out or Path("results/runs") / f"{config.name}-{method}-seed{seed}"
     require_choice(config)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.config import FOLLOWS, CompareConfig, EvalConfig, TrainConfig, VllmConfig
+from suite.config import FOLLOWS, CompareConfig, EvalConfig, TrainConfig, VllmConfig, require_bounded
 from suite.experiments.names import find_method, lookup
 from suite.experiments.one_credit import with_credit
 from suite.methods.cards import card_digest, setting
@@ -36,7 +36,9 @@ def method_with(name: str, options: Sequence[str]) -> Method:
     """The method with the options that concern it, each `method.field=value`."""
     method = find_method(name)
     changes = {field: value for owner, field, value in map(parsed, options) if owner == name}
-    return dataclasses.replace(method, hyper=dataclasses.replace(method.hyper, **changes)) if changes else method
+    method = dataclasses.replace(method, hyper=dataclasses.replace(method.hyper, **changes)) if changes else method
+    require_bounded(method.hyper)
+    return method
 
 
 def method_in(config: CompareConfig, name: str) -> Method:

@@ -19,6 +19,7 @@ from suite.experiments.names import PAPER_BASELINES
 from suite.findings import rules
 from suite.findings.rules import NOT_TESTABLE, OURS
 from suite.findings.stability import seed_spread
+from suite.replay.replays import NO_CLIP_ACTS
 from suite.replay.update_directions import ROUNDING
 from suite.statistics.frames import NOTHING, heading, names_of, numbers_of, p_text, percent, records, select
 from suite.statistics.intervals import t_interval
@@ -30,6 +31,11 @@ DIGITS = 5
 """Of a difference of cosines, whose later digits are those of a processor's float32 kernels."""
 FEW_SEEDS = 3
 """With fewer seeds the spread between seeds is hardly known (`suite.replay.evenness.Spread`)."""
+
+
+REWEIGHTING = "A fixed range on the sequence ratio reweights short against long responses"
+BOUNDING = "A small LRE bounds the cosine between the clipped and the true update from below (bound of ours)"
+FLATTENING = "The drift and sqrt(L) band flattens clip rates over length"
 
 
 @dataclass(frozen=True)
@@ -45,26 +51,30 @@ class Claim:
 # --- who is clipped -------------------------------------------------------------------------------
 
 
+def without_clipping() -> list[Claim]:
+    """The three claims about clips where no rollout got a second update."""
+    why = f"needs a second update of a rollout: {NO_CLIP_ACTS}"
+    return [_untestable(text, why) for text in (REWEIGHTING, BOUNDING, FLATTENING)]
+
+
 def reweighting(fairness: pd.DataFrame, methods: Mapping[str, Method], runs: str) -> Claim:
     """Every fixed range on the sequence ratio clips short and long responses unequally, at one clip rate."""
-    text = "A fixed range on the sequence ratio reweights short against long responses"
     words = _words(fairness, rules.fixed_ranges(methods))
     if not words:
-        return _untestable(text, "needs a method that clips a whole response in a fixed range")
-    return Claim(text, clip_text(fairness, list(words)), runs, rules.reweighting_verdict(words.values()))
+        return _untestable(REWEIGHTING, "needs a method that clips a whole response in a fixed range")
+    return Claim(REWEIGHTING, clip_text(fairness, list(words)), runs, rules.reweighting_verdict(words.values()))
 
 
 def flattening(fairness: pd.DataFrame, methods: Mapping[str, Method], runs: str) -> Claim:
     """FSPO's band makes clip rates flat, which every fixed range leaves uneven."""
-    text = "The drift and sqrt(L) band flattens clip rates over length"
     words = _words(fairness, [OURS, *rules.fixed_ranges(methods)])
     ours = words.get(OURS)
     fixed = {name: word for name, word in words.items() if name != OURS}
     if ours is None or not fixed:
-        return _untestable(text, f"needs {OURS} and a method that clips a whole response in a fixed range")
+        return _untestable(FLATTENING, f"needs {OURS} and a method that clips a whole response in a fixed range")
     others = ", ".join(f"{name} {word}" for name, word in fixed.items())
     measured = f"{clip_text(fairness, [OURS])}. Fixed ranges: {others}"
-    return Claim(text, measured, runs, rules.flattening_verdict(ours, fixed.values()))
+    return Claim(FLATTENING, measured, runs, rules.flattening_verdict(ours, fixed.values()))
 
 
 def clip_text(fairness: pd.DataFrame, names: Sequence[str]) -> str:
@@ -170,10 +180,9 @@ def bounding(summary: pd.DataFrame, runs: str) -> Claim:
 
     `summary` as `bound_summary` returns it; the form of the bound is ours.
     """
-    text = "A small LRE bounds the cosine between the clipped and the true update from below (bound of ours)"
     mine = select(summary, method=OURS)
     if mine.empty or mine["seeds"].iloc[0] < 2:
-        return _untestable(text, f"needs {OURS}, and two seeds of updates with K LRE < 1")
+        return _untestable(BOUNDING, f"needs {OURS}, and two seeds of updates with K LRE < 1")
     rows = rules.equal_rows_joined(select(summary, sequence=True))
     rows = sorted(records(rows), key=lambda row: OURS not in row["method"].split(" = "))
     head = "the bound holds for updates scaled by length (algebra, not evidence)"
@@ -185,7 +194,7 @@ def bounding(summary: pd.DataFrame, runs: str) -> Claim:
     ]
     measured = f"{head}; real clips, which choose within a length, lie below it in these shares: {'; '.join(parts)}"
     verdict = rules.bound_verdict(float(mine["below_low"].iloc[0]), float(mine["below_high"].iloc[0]))
-    return Claim(text, measured, runs, verdict)
+    return Claim(BOUNDING, measured, runs, verdict)
 
 
 # --- stability ------------------------------------------------------------------------------------

@@ -95,6 +95,16 @@ class Comparison:
         """What every optimizer step of every cell saw: the responses on which all methods are replayed."""
         return recorded_updates(replayed_cells(self.config, self.out))
 
+    @property
+    def ratios_moved(self) -> bool:
+        """Whether a rollout got a second update, without which no clip can act and nothing is replayed."""
+        return self.updates.ratios_moved
+
+    @property
+    def any_ended(self) -> bool:
+        """Whether a response of a second update ended before the token limit: else nothing is known by length."""
+        return self.ratios_moved and not self.arena.growth_bins.empty
+
     @cached_property
     def methods(self) -> dict[str, Method]:
         """The methods as they were trained: with the hyper-parameters of their runs, whatever today's defaults are."""
@@ -213,10 +223,17 @@ class Comparison:
         trained = f"{sum(run.method in judged for run in self.runs)} runs"
         at_all_rates = sum(name in judged for name in self.stability["method"])
         swept = trained if len(self.sweep) == 1 else f"{at_all_rates} runs at {len(self.sweep)} learning rates"
+        clipping = (
+            [
+                claims.reweighting(self.fairness, self.methods, replays),
+                claims.bounding(self.bound_summary, replays),
+                claims.flattening(self.fairness, self.methods, replays),
+            ]
+            if self.ratios_moved
+            else claims.without_clipping()
+        )
         return [
-            claims.reweighting(self.fairness, self.methods, replays),
-            claims.bounding(self.bound_summary, replays),
-            claims.flattening(self.fairness, self.methods, replays),
+            *clipping,
             claims.steadiness(self.stability, swept),
             claims.superiority(self.statistics.differences, trained),
         ]
@@ -247,17 +264,18 @@ class Comparison:
 
     def tables_of_replays(self) -> dict[str, pd.DataFrame]:
         """The tables that replay methods on the update logs. UserError where a cell keeps none."""
-        arena = self.arena
-        frames = {
-            "claims": claims.claims_table(self.claims),
-            "clip_by_length": arena.by_length,
-            "clip_by_length_and_sign": arena.by_length_and_sign,
-            "fairness": self.fairness,
-            "bounds": self.bound_summary,
-            "growth": arena.growth,
-            "growth_by_length": arena.growth_bins,
-            "growth_quantiles": arena.quantiles,
-        }
+        frames = {"claims": claims.claims_table(self.claims)}
+        if self.ratios_moved:
+            arena = self.arena
+            frames |= {
+                "clip_by_length": arena.by_length,
+                "clip_by_length_and_sign": arena.by_length_and_sign,
+                "fairness": self.fairness,
+                "bounds": self.bound_summary,
+                "growth": arena.growth,
+                "growth_by_length": arena.growth_bins,
+                "growth_quantiles": arena.quantiles,
+            }
         if self.null_log is not None:
             frames["null_update"] = noise_by_change(self.null_log)
             frames["null_update_clips"] = noise_clips(self.methods, self.null_log)

@@ -136,7 +136,8 @@ def against_base(run: RunResult, base: RunResult) -> dict[str, float]:
     models = {id(each): {found.task: scores({0: found}, each.method) for found in each.evals} for each in (run, base)}
     gaps = [models[id(run)][name].means[0] - models[id(base)][name].means[0] for name in names]
     ahead = float(np.mean([gap.mean() for gap in gaps]))
-    error = float(np.sqrt(sum(gap.var(ddof=1) / len(gap) for gap in gaps))) / len(gaps)
+    single = min(map(len, gaps)) < 2  # one problem says nothing of others: the interval has no ends
+    error = np.nan if single else float(np.sqrt(sum(gap.var(ddof=1) / len(gap) for gap in gaps))) / len(gaps)
     half = float(stdtrit(min(map(len, gaps)) - 1, (1 + LEVEL) / 2)) * error
     final = float(np.mean([models[id(run)][name].means.mean() for name in names]))
     return {"final": final, "ahead": ahead, "ahead_low": ahead - half, "ahead_high": ahead + half}

@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from suite.config import require_temperature
 from suite.policy.kv_cache import CommonStart, cut_common_start, growing_cache
 from suite.policy.lora import merged
 from suite.policy.packed_attention import can_keep_a_start_apart, use_packed_attention
@@ -55,8 +56,10 @@ class SamplingSettings:
     """Texts after which a response ends (the text is kept), beside the end token."""
 
     def __post_init__(self) -> None:
-        for name, lowest in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1)):
-            require(getattr(self, name) >= lowest, self, name, f"at least {lowest}")
+        require_temperature(self)
+        for name in ("max_new_tokens", "batch_size"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(all(self.stop), self, "stop", "texts of at least one character")
 
 
 class Sampler(Protocol):

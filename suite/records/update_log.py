@@ -100,6 +100,11 @@ class UpdateLog:
         """The same log with every row marked as coming from `cell`."""
         return dataclasses.replace(self, cells=cell)
 
+    @property
+    def ratios_moved(self) -> bool:
+        """Whether a rollout got a second update: at the first every ratio is exactly 1, and no clip can act."""
+        return bool((self.update > 0).any())
+
     @cached_property
     def log_ratios(self) -> np.ndarray:
         """New minus old log-prob of every token, in nats, float32."""

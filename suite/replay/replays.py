@@ -17,10 +17,12 @@ from suite.replay.matched_ranges import Matched, common_rate, matched_ranges
 from suite.replay.one_method import replay
 from suite.replay.resampling import power_edges, quantile_edges, without_truncated
 from suite.replay.simulation import twins
-from suite.types import Growth, Level, Method
+from suite.types import Growth, Level, Method, UserError
 
 SEED = 0
 """Of every bootstrap: the same records give the same bytes."""
+
+NO_CLIP_ACTS = "at the first update every ratio is 1, so no clip acts"
 
 OWN = "default, own cells"
 BINS = 6
@@ -29,12 +31,18 @@ BINS = 6
 @dataclass(frozen=True)
 class Arena:
     """Methods on one update log, computed on demand. `rate` None matches ranges to the clip rate
-    of the method named `reference`, or to the median where it does not take part."""
+    of the method named `reference`, or to the median where it does not take part.
+
+    UserError for a log without a second update of a rollout."""
 
     methods: Mapping[str, Method]
     log: UpdateLog
     rate: float | None = None
     reference: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.log.ratios_moved:
+            raise UserError(f"these records hold no second update of a rollout: {NO_CLIP_ACTS}")
 
     @cached_property
     def target(self) -> float:

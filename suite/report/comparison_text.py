@@ -21,6 +21,7 @@ from suite.methods.cards import card_digest, hyper_line
 from suite.records.packed import result_file
 from suite.records.result import BASE
 from suite.replay.null_update import noise_by_change
+from suite.replay.replays import NO_CLIP_ACTS
 from suite.report import tables
 from suite.report.html import slug
 from suite.report.markdown import markdown
@@ -72,7 +73,7 @@ def settings_line(report: Comparison) -> str:
 def _first_look(report: Comparison) -> Iterator[str]:
     """What was compared, and its figures."""
     yield f"{settings_line(report)}; evaluated on {', '.join(report.config.evaluation.tasks)}."
-    figures = ["accuracy", "clip_by_length", "reward"]
+    figures = ["accuracy", *(["clip_by_length"] if report.any_ended else []), "reward"]
     if len(tables.declared_rows(report.statistics.differences)):
         figures.insert(1, "differences")
     yield "\n".join(f"![{name.replace('_', ' ')}]({name}.png)" for name in figures)
@@ -199,6 +200,9 @@ def _across_sets(report: Comparison) -> Iterator[str]:
 
 def _clipping(report: Comparison) -> Iterator[str]:
     yield "## Who is clipped, by response length"
+    if not report.ratios_moved:
+        yield f"Nobody: every rollout got one update, and {NO_CLIP_ACTS}. Methods differ in their advantages and sums."
+        return
     yield (
         "All methods are replayed on the same recorded responses. `clipped` is the share of responses with a gradient "
         "whose gradient the clip cuts, in per cent (the side of the band that the min makes active); `slope` its "
@@ -211,7 +215,8 @@ def _clipping(report: Comparison) -> Iterator[str]:
         "and responses without a gradient. More in docs/reading-a-report.md."
     )
     yield markdown(tables.fairness_table(rules.equal_rows_joined(report.fairness)))
-    yield "![clip by length](clip_by_length.png)\n![acceptance](acceptance.png)"
+    if report.any_ended:
+        yield "![clip by length](clip_by_length.png)\n![acceptance](acceptance.png)"
 
 
 def _null_update(report: Comparison) -> Iterator[str]:
@@ -245,7 +250,12 @@ def _stability(report: Comparison) -> Iterator[str]:
 
 
 def _growth(report: Comparison) -> Iterator[str]:
+    if not report.ratios_moved:
+        return
     yield "## Is S what the theory says?"
+    if not report.any_ended:
+        yield "Not to be seen here: no response of a second update ended before the token limit."
+        return
     yield (
         "S is the sequence log ratio of a response, in nats. The theory behind a band that grows as sqrt(L): its mean "
         "is L times a drift, its variance L sigma^2, and it is Gaussian. `mean slope`, of S on L, is then the drift; "
@@ -259,11 +269,9 @@ def _growth(report: Comparison) -> Iterator[str]:
 
 def _how_it_was_made(report: Comparison) -> Iterator[str]:
     """Protocol, rollouts, ranges, cards."""
-    arena, config = report.arena, report.config
-    matched, reasons = arena.matching
+    config = report.config
     digests = {run.seed: run.digests["first_rollouts"][:12] for run in report.runs}
     first = ", ".join(f"seed {seed}: {digest}" for seed, digest in sorted(digests.items()))
-    replayed = f" of seeds {', '.join(map(str, config.replayed))}" if config.replayed != config.seeds else ""
     yield "## How this was made"
     yield _bullets(
         [
@@ -271,14 +279,7 @@ def _how_it_was_made(report: Comparison) -> Iterator[str]:
             f"rollouts: shared first step ({first}), then common random numbers: same problems, same token noise",
             f"updates per rollout: {config.train.updates_per_rollout}; the first has ratio 1 everywhere and is left "
             "out of every clip statistic",
-            "`default` ranges (each paper's where it is public) and `matched` ones are replayed on the responses of "
-            f"all cells{replayed}, the same bytes for every method; `own cells` are those that the method trained "
-            "itself",
-            f"matched to a clipped share of {arena.target:.3f}",
-            "a sequence ratio clips a response or not; of a token ratio the share of the response's tokens counts; PPO "
-            "is replayed with group-centred rewards in place of its critic's advantages",
-            *(f"{name} has no matched range: {reason}" for name, reason in reasons.items()),
-            *(f"matched {name}: {hyper_line(one.method)}" for name, one in matched.items()),
+            *(_how_it_was_replayed(report) if report.ratios_moved else ()),
         ]
     )
     yield "Methods (card digest):"
@@ -290,6 +291,24 @@ def _how_it_was_made(report: Comparison) -> Iterator[str]:
             if card_digest(m) != report.cards[name]
         ]
     )
+
+
+def _how_it_was_replayed(report: Comparison) -> Iterator[str]:
+    """On which responses, at which ranges."""
+    arena, config = report.arena, report.config
+    matched, reasons = arena.matching
+    replayed = f" of seeds {', '.join(map(str, config.replayed))}" if config.replayed != config.seeds else ""
+    yield (
+        "`default` ranges (each paper's where it is public) and `matched` ones are replayed on the responses of "
+        f"all cells{replayed}, the same bytes for every method; `own cells` are those that the method trained itself"
+    )
+    yield f"matched to a clipped share of {arena.target:.3f}"
+    yield (
+        "a sequence ratio clips a response or not; of a token ratio the share of the response's tokens counts; PPO "
+        "is replayed with group-centred rewards in place of its critic's advantages"
+    )
+    yield from (f"{name} has no matched range: {reason}" for name, reason in reasons.items())
+    yield from (f"matched {name}: {hyper_line(one.method)}" for name, one in matched.items())
 
 
 def _runs(report: Comparison) -> Iterator[str]:

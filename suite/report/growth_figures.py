@@ -37,7 +37,7 @@ def growth_figure(by_length: pd.DataFrame, quantiles: pd.DataFrame) -> Figure:
             length_axis(axes, numbers_of(by_length, "mean_length"))
         grid[0].legend(title="advantage", fontsize=7, title_fontsize=7)
         spread = numbers_of(by_length, "spread")
-        grid[1].set_ylim(0, 1.2 * float(np.nanmax(spread)) if np.isfinite(spread).any() else 1.0)
+        grid[1].set_ylim(0, 1.2 * float(np.nan_to_num(spread).max(initial=0.0)) or 1.0)
         _quantile_panel(grid[2], select(quantiles, bin="all"), "sign", SIGN_COLOURS)
         grid[2].set_title("quantiles by sign of A", fontsize=9)
         bins = [label for label in names_of(quantiles, "bin") if label != "all"]

@@ -127,9 +127,9 @@ def acceptance_figure(
                 )
             axes.set_title(f"{span} range")
             axes.set_xlabel("response length in tokens (log scale)")
-            axes.legend(
-                title="LRE", ncols=3, fontsize=8, title_fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18)
-            )
+            if axes.get_legend_handles_labels()[0]:
+                place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
+                axes.legend(title="LRE", ncols=3, fontsize=8, title_fontsize=8, **place)
         length_axis(grid[0], numbers_of(lines, "mean_length"))
         grid[0].set_ylabel("acceptance / mean acceptance")
     return figure

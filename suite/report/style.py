@@ -92,8 +92,10 @@ def markers(names: Iterable[str]) -> dict[str, str]:
 
 
 def length_axis(axes: Axes, lengths: Iterable[float]) -> None:
-    """A logarithmic axis of response lengths: ticks at powers of two, fewer where they would crowd."""
+    """A logarithmic axis of response lengths: ticks at powers of two, fewer where they would crowd; none of none."""
     values = np.asarray(list(lengths), float)
+    if not len(values):
+        return
     first, last = int(np.ceil(np.log2(values.min()))), int(np.floor(np.log2(values.max())))
     step = 1 + (last - first) // 5
     axes.set_xscale("log", base=2)

@@ -91,7 +91,8 @@ def _at_most(lines: Sequence[str], count: int) -> list[str]:
 
 def overview_table(report: Comparison) -> pd.DataFrame:
     """One row a model: accuracy, clip rate and its slope per doubling of length, mean length, truncated share."""
-    clipped = {str(r["method"]): r for r in records(select(report.arena.fairness, range="default"))}
+    replayed = records(select(report.arena.fairness, range="default")) if report.ratios_moved else []
+    clipped = {str(r["method"]): r for r in replayed}
     rows = []
     for method, part in report.statistics.accuracies.groupby("method", sort=False):
         whole = overall(part)

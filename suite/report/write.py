@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from suite.records.bank import MANIFEST
 from suite.records.files import write_atomically
 from suite.records.provenance import write_provenance
 from suite.records.result import BASE
+from suite.replay.replays import Arena
 from suite.report import accuracy_figures, growth_figures, length_figures, stability_figures, tables
 from suite.report.accuracy_figures import profile_figure
 from suite.report.bank_text import page_text
@@ -56,9 +57,7 @@ def latex(report: Comparison) -> str:
 
 def comparison_figures(report: Comparison) -> dict[str, Figure]:
     """Every figure, by file name."""
-    arena, stats = report.arena, report.statistics
-    colours = method_colours([*report.methods, BASE])
-    shown = ("default", "matched") if arena.matched else ("default",)
+    stats, colours = report.statistics, method_colours([*report.methods, BASE])
     swept = (
         {}
         if len(report.sweep) == 1
@@ -72,10 +71,19 @@ def comparison_figures(report: Comparison) -> dict[str, Figure]:
         "profiles": profile_figure(report.profiles[1], colours=colours),
         "reward": accuracy_figures.reward_figure(report.curves, colours=colours, smooth=3),
         "training": stability_figures.training_figure(report.curves, colours=colours),
-        "clip_by_length": length_figures.clip_figure(arena.by_length, arena.fairness, colours=colours, rows=shown),
-        "acceptance": length_figures.acceptance_figure(arena.by_length, arena.fairness, colours=colours, rows=shown),
-        "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
+        **(_replayed_figures(report.arena, colours) if report.any_ended else {}),
         **swept,
+    }
+
+
+def _replayed_figures(arena: Arena, colours: Mapping[str, str]) -> dict[str, Figure]:
+    """Who is clipped, who is accepted, and how S grows."""
+    wanted = (arena.by_length, arena.fairness)
+    shown = ("default", "matched") if arena.matched else ("default",)
+    return {
+        "clip_by_length": length_figures.clip_figure(*wanted, colours=colours, rows=shown),
+        "acceptance": length_figures.acceptance_figure(*wanted, colours=colours, rows=shown),
+        "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
     }
 
 

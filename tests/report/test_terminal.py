@@ -49,6 +49,7 @@ def comparison(methods: int, canaries: int = 0) -> Any:
         config=recipe("demo"),
         methods=names,
         statistics=SimpleNamespace(accuracies=accuracies, differences=differences),
+        ratios_moved=True,
         arena=SimpleNamespace(fairness=fairness),
         claims=claims,
         canary_lines=[f"not comparable: method_00 seed {i}: " + "other answers " * 8 for i in range(canaries)],
