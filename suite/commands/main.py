@@ -16,7 +16,13 @@ from suite.commands.families import ENTRIES, GROUPS, OLD, Command, Family
 PROGRAM = "fspo"
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """What torchrun sets in the environment of the processes it starts."""
+ALLOW = "--allow"
 HELP = ("-h", "--help")
+
+LAST = (
+    "--version            the version of the suite",
+    "--allow MODULE:NAME  with any command: import this method of your own where a folder of results names it",
+)
 
 
 def main() -> None:
@@ -91,7 +97,7 @@ def overview() -> str:
             lines += [f"  {name:<{width}}  {entry.does}"]
             if isinstance(entry, Family):
                 lines += [f"  {'':<{width}}  {' | '.join(entry.members)}"]
-    return "\n".join([*lines, "", "--version  the version of the suite", ""])
+    return "\n".join([*lines, "", *LAST, ""])
 
 
 def family_help(name: str, family: Family) -> str:
@@ -107,16 +113,18 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
 
     from suite.commands.console import complaints
     from suite.methods.from_outside import find_modules_here
+    from suite.records.own_methods import allow
     from suite.records.texts import one_line, printable
     from suite.types import UserError
 
     find_modules_here()
+    allow([word.removeprefix(f"{ALLOW}=") for word in rest])
     try:
         if TORCHRUN in os.environ and list(names) != ["train"]:
             raise UserError(
                 "torchrun is for one training run: torchrun --nproc-per-node N --no-python fspo train RECIPE ..."
             )
-        tyro.cli(function_of(command), prog=" ".join([PROGRAM, *names]), args=list(rest))
+        tyro.cli(function_of(command), prog=" ".join([PROGRAM, *names]), args=without_allowed(rest))
     except UserError as error:
         complaints.print(f"fspo: error: {printable(str(error))}")
         sys.exit(2)
@@ -129,6 +137,22 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
     except KeyboardInterrupt:
         complaints.print("fspo: interrupted; the same command resumes where it stopped")
         sys.exit(130)
+
+
+def without_allowed(words: Sequence[str]) -> list[str]:
+    """The words without `--allow MODULE:NAME`, which every command takes. UserError for one that names no method."""
+    from suite.records.own_methods import references_in
+    from suite.types import UserError
+
+    kept: list[str] = []
+    coming = iter(words)
+    for word in coming:
+        option, _, name = word.partition("=")
+        if option != ALLOW:
+            kept.append(word)
+        elif not references_in([name := name or next(coming, "")]):
+            raise UserError(f"{ALLOW} {name!r}: write it as MODULE:NAME")
+    return kept
 
 
 def function_of(command: Command) -> Callable[..., None]:

@@ -14,6 +14,7 @@ from suite.experiments.recipe_book import RECIPES
 from suite.experiments.recipe_files import recipe_in_module, recipe_in_toml
 from suite.experiments.settings import with_options, with_ranges
 from suite.policy.lora import require_peft
+from suite.records.own_methods import allow
 from suite.records.ranges import Ranges
 from suite.types import UserError
 
@@ -97,6 +98,7 @@ def changed(
     config = dataclasses.replace(
         config, train=train, methods=chosen, seeds=config.seeds if seeds is None else tuple(seeds)
     )
+    allow([*config.methods, *config.options])
     for method in config.methods:
         find_method(method)
     tasks_named([*config.train.tasks, *config.evaluation.tasks])

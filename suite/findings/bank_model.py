@@ -18,6 +18,7 @@ from suite.experiments.start import load
 from suite.methods.cards import card_digest
 from suite.policy.loading import LoadedModel
 from suite.records.bank import Bank
+from suite.records.own_methods import require_allowed
 from suite.records.rollout_set import RolloutSet
 from suite.records.update_log import UpdateLog
 from suite.replay.null_update import PRECISIONS, null_update
@@ -102,6 +103,7 @@ class LabModel:
     def driver(self) -> Method:
         """The method that drove the recording, as it was; UserError where it has changed."""
         facts = self.bank.recordings[self.name]["driver"]
+        require_allowed([facts["method"]], self.bank.folder)
         method = find_method(facts["method"])
         method = dataclasses.replace(method, hyper=dataclasses.replace(method.hyper, **facts["hyper"]))
         if card_digest(method) != facts["card"]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from suite.config import PROTOCOL, CompareConfig, plain_data, restored
 from suite.records.files import LOCK, flat, locked, write_atomically
+from suite.records.own_methods import require_allowed
 from suite.records.provenance import versions
 from suite.records.result import check_protocol
 from suite.types import UserError
@@ -90,12 +91,18 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
 
 
 def stored_config(out: Path) -> CompareConfig:
-    """The config of the comparison in a folder. Raises UserError where there is none, or one of another protocol."""
+    """The config of the comparison in a folder.
+
+    Raises UserError where there is none, one of another protocol, or one with a method of somebody's own that this
+    process may not import (`suite.records.own_methods`).
+    """
     path = out / CONFIG_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         check_protocol(found["protocol"], path)
-        return restored(found["config"])
+        config = restored(found["config"])
+        require_allowed([*config.methods, *config.options], path)
+        return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error
 
