@@ -178,6 +178,7 @@ class TrainConfig:
         require(short, self, "overlong_buffer", "at most max_new_tokens")
         require(self.max_new_tokens is None or self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
         require(len(self.tasks) > 0, self, "tasks", "at least one task")
+        require(len(set(self.tasks)) == len(self.tasks), self, "tasks", "distinct")
         fits = self.mini_batches <= self.problems_per_step * self.samples_per_problem
         require(fits, self, "mini_batches", "at most problems_per_step x samples_per_problem")
 
@@ -215,6 +216,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         require(len(self.tasks) > 0, self, "tasks", "at least one task")
+        require(len(set(self.tasks)) == len(self.tasks), self, "tasks", "distinct")
         require(1 <= self.samples <= MOST_SAMPLES, self, "samples", f"at least 1, at most {MOST_SAMPLES}")
         require(is_seed(self.seed), self, "seed", "0 or more, below 2^32")
         require(self.limit is None or self.limit >= 1, self, "limit", "at least 1")

@@ -59,7 +59,7 @@ def evaluate(
         limits=() if limits is None else tuple(limits.split(",")),
         seed=seed,
         temperature=temperature,
-        batch_size=batch_size or _side_by_side(model, engine),
+        batch_size=_side_by_side(model, engine) if batch_size is None else batch_size,
         max_new_tokens=max_new_tokens,
         chat=chat,
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from suite.records.texts import one_line
 from suite.types import Method, UserError
 
 GROUP = "fspo.methods"
@@ -48,17 +50,22 @@ def find_modules_here() -> None:
 
 def _loaded(reference: str, what: str) -> Method:
     module, colon, attribute = reference.partition(":")
-    if not (module and colon and attribute):
+    if not (module and colon and attribute) or module.startswith("."):
         raise UserError(f"{what}: write it as package.module:NAME")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UserError(
-            f"{what} does not load from here or from what is installed: {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:  # a module of somebody's own may raise anything
+        raise UserError(f"{what} does not load from here or from what is installed: {_said(error, module)}") from error
     here, source = Path(f"{module}.py").absolute(), getattr(sys.modules[module], "__file__", None)
     if here.is_file() and (source is None or Path(source).absolute() != here):
         raise UserError(f"{what}: {here.name} of this folder has the name of an installed module; rename it")
     if not isinstance(found, Method):
         raise UserError(f"{what} is a {type(found).__name__}, not a suite.types.Method")
     return found
+
+
+def _said(error: BaseException, module: str) -> str:
+    """The error in one line, and in which line of the module's own file it came up."""
+    name = f"{module.replace('.', '/')}.py"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(name)]
+    return f"{one_line(error)}{f' ({name}, line {lines[-1]})' if lines else ''}"

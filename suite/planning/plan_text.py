@@ -147,8 +147,8 @@ def _answer(plan: Planned, layouts: Sequence[CellLayout], chosen: CellLayout | N
 
 def claimed(runs: Path, detect: float, pair: str | None) -> tuple[str, pd.DataFrame, list[str]]:
     """The designs that find `detect` points, the cheapest first, or those that come nearest; and what it means."""
-    if not detect > 0:
-        raise UserError(f"--detect {detect:g}: a difference in points above 0")
+    if not 0.01 <= detect <= 100:
+        raise UserError(f"--detect {detect:g}: a difference in points, from 0.01 to 100")
     config = stored_config(runs)
     base, results, seeds = load_whole_seeds(config, runs)
     about, pairs = chosen_pairs(pairs_of(base, results, config.primary), pair)

@@ -8,20 +8,32 @@ from typing import Any
 
 from suite.policy.stop_texts import before_stop
 from suite.records.files import digest_of
-from suite.types import Problem, Rollout, Task, Verdict
+from suite.records.texts import one_line
+from suite.types import Problem, Rollout, Task, UserError, Verdict
 
 
 def prompt_text(tokenizer: Any, task: Task, problem: Problem, chat: bool = False) -> str:
-    """The text the model continues: the task's own prompt, or its question in the chat template."""
+    """The text the model continues: the task's own prompt, or its question in the chat template.
+
+    UserError where the tokenizer has no chat template, or one that does not take a question.
+    """
     if not chat:
         return task.render(problem)
+    if not tokenizer.chat_template:
+        raise UserError("chat: the model's tokenizer has no chat template; leave out --chat (train.chat)")
     messages = [{"role": "user", "content": task.question(problem)}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever somebody's template raises
+        raise UserError(f"chat: the tokenizer's chat template fails ({one_line(error)})") from error
 
 
 def encode(tokenizer: Any, task: Task, problem: Problem, chat: bool = False) -> tuple[int, ...]:
-    """Token ids of `prompt_text`; a chat template writes its special tokens itself."""
-    return tuple(tokenizer(prompt_text(tokenizer, task, problem, chat), add_special_tokens=not chat).input_ids)
+    """Token ids of `prompt_text`; a chat template writes its special tokens itself. UserError where there are none."""
+    ids = tuple(tokenizer(prompt_text(tokenizer, task, problem, chat), add_special_tokens=not chat).input_ids)
+    if not ids:
+        raise UserError(f"problem {problem.id}: its prompt is empty, so there is nothing that a model could continue")
+    return ids
 
 
 def data_digest(problems: Sequence[Problem]) -> str:
