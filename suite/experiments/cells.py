@@ -20,6 +20,7 @@ from suite.experiments.start import environment_of, load, source_of
 from suite.methods.cards import card_digest
 from suite.policy.halving_sampler import FrugalSampler
 from suite.policy.loading import LoadedModel, model_digest
+from suite.policy.model_folders import save_model
 from suite.policy.portable import compute_portably
 from suite.policy.ranks import ranks_here
 from suite.policy.sampling import Sampler
@@ -211,8 +212,7 @@ class CellJob:
     ) -> str:
         """Evaluate the trained model, keep it, and write the result."""
         evals, costs = timed_evaluation(self.config, loaded, source.sampler, self.folder)
-        loaded.model.save_pretrained(self.folder / "model")
-        loaded.tokenizer.save_pretrained(self.folder / "model")
+        save_model(loaded.model, loaded.tokenizer, self.folder / "model")
         costs |= {name: sum(row[name] for row in log) for name in log[0] if name.startswith(SECONDS)}
         costs |= {name: max(row[name] for row in log) for name in log[0] if name.startswith(PEAK)}
         costs["tokens"] = sum(row["tokens/sampled"] for row in log)

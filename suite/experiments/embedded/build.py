@@ -17,6 +17,7 @@ from suite.evaluation.evaluate import evaluate
 from suite.experiments.embedded.fine_tuning import SftConfig, fine_tune
 from suite.experiments.embedded.tiny_model import TinyShape, character_tokenizer, tiny_qwen3
 from suite.policy.loading import model_digest, tokenizer_digest
+from suite.policy.model_folders import write_sums
 from suite.policy.sampling import TransformersSampler
 from suite.records.files import write_atomically
 from suite.records.provenance import versions
@@ -69,6 +70,7 @@ def build_base(
         "versions": {key: value for key, value in versions().items() if key != "commit"},
     }
     write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    write_sums(folder)
     console.print(f"built in {seconds:.0f} s: {folder}", highlight=False)
     return measured
 
