@@ -76,7 +76,7 @@ def test_the_record_tells_todays_recipe(record: dict[str, Any]) -> None:
 
 def test_folder_is_small_and_plain(base: LoadedModel, record: dict[str, Any]) -> None:
     assert (EMBEDDED_MODEL / "model.safetensors").stat().st_size <= 8 * 2**20
-    assert {".sha256", f.suffix for f in EMBEDDED_MODEL.iterdir()} == {".json", ".safetensors"}
+    assert {f.suffix for f in EMBEDDED_MODEL.iterdir()} == {".json", ".safetensors", ".sha256"}
     config: Any = base.model.config
     assert config.architectures == ["Qwen3ForCausalLM"]
     assert config.head_dim >= 32
