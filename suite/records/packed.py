@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from suite.records.files import file_sha256, write_atomically
-from suite.records.result import FILE, RunResult, digest, read_file
+from suite.records.result import FILE, RunResult, digests, read_file
 from suite.records.update_log import UpdateLog, step_file
 from suite.types import UserError
 
@@ -160,7 +160,7 @@ def _facts(result: RunResult) -> dict[str, Any]:
     """All of a result but verdicts, lengths, problem ids and the numbers of its curves."""
     plain = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name not in ("evals", "curves")}
     evals = [{name: getattr(one, name) for name in EVAL_FACTS} for one in result.evals]
-    return {**plain, "evals": evals, "curves": list(result.curves), "digest": digest(result)}
+    return {**plain, "evals": evals, "curves": list(result.curves), **digests(result)}
 
 
 def _verdicts(results: Mapping[str, RunResult]) -> pa.Table:

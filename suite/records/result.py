@@ -15,6 +15,7 @@ from suite.types import EvalResult, RunResult, UserError, Verdict
 
 OUTSIDE_DIGEST = ("costs", "environment")
 FILE = "result.json"
+REST = "digest_of_costs_and_environment"
 
 BASE = "base"
 
@@ -31,9 +32,19 @@ def digest(result: RunResult) -> str:
     return digest_of({key: value for key, value in content.items() if key not in OUTSIDE_DIGEST})
 
 
+def digest_of_the_rest(result: RunResult) -> str:
+    """sha256 over costs and environment, which no two runs have in common, so that a change of them is noticed too."""
+    return digest_of({name: getattr(result, name) for name in OUTSIDE_DIGEST})
+
+
+def digests(result: RunResult) -> dict[str, str]:
+    """What a stored result says of itself."""
+    return {"digest": digest(result), REST: digest_of_the_rest(result)}
+
+
 def write_result(result: RunResult, folder: Path) -> None:
-    """Write result.json with the result's digest."""
-    content = {**dataclasses.asdict(result), "digest": digest(result)}
+    """Write result.json with the result's digests."""
+    content = {**dataclasses.asdict(result), **digests(result)}
     write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -46,12 +57,13 @@ def read_file(path: Path, content: dict[str, Any] | None = None) -> RunResult:
         content = json.loads(path.read_text(encoding="utf-8")) if content is None else content
         assert content is not None
         expected = content.pop("digest")
+        rest = content.pop(REST, None)  # results of older versions have none
         check_protocol(content["protocol"], path)
         content["evals"] = tuple(_eval(e) for e in content["evals"])
         result = RunResult(**content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a result of this suite ({error}); move it away to make it again") from error
-    if digest(result) != expected:
+    if digest(result) != expected or rest not in (None, digest_of_the_rest(result)):
         raise UserError(f"{path}: altered after it was written (its digest differs); move it away to make it again")
     return result
 
