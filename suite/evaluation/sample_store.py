@@ -23,13 +23,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.records.files import flat, write_atomically
+from suite.records.files import digest_of, flat, write_atomically
 from suite.types import FinishReason, UserError, Verdict
 
 MANIFEST = "manifest.json"
 FOLDER = "samples"
 VERDICTS = "verdicts"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+UNSEALED = 1
+"""The schema of manifests from before they had a digest."""
 REWARD = "verdict"
 """Name of the verdict that scores come from; other graders' columns have their own names."""
 
@@ -96,7 +98,8 @@ class SampleStore:
         if not path.exists():
             if self.folder.exists() and any(p.name != ".lock" for p in self.folder.iterdir()):
                 raise UserError(f"{self.folder}: not empty and no store of samples; choose another --out")
-            content = {"schema": SCHEMA_VERSION, **manifest}
+            content = json.loads(json.dumps({"schema": SCHEMA_VERSION, **manifest}))
+            content["digest"] = digest_of(content)
             write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
             return
         known, wanted = flat(read_manifest(self.folder)["asked"]), flat(manifest["asked"])
@@ -149,8 +152,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA_VERSION or not isinstance(content["asked"], dict):
+        if content["schema"] not in (UNSEALED, SCHEMA_VERSION) or not isinstance(content["asked"], dict):
             raise ValueError(f"schema {content['schema']}, this version reads {SCHEMA_VERSION}")
+        if content["schema"] == SCHEMA_VERSION and content.pop("digest") != digest_of(content):
+            raise ValueError("altered: its digest differs")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no manifest of samples to read ({error}); evaluate into another folder") from error
     return content

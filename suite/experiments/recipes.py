@@ -77,7 +77,7 @@ def _point_to_file(name: str) -> None:
     path = Path(name)
     if path.suffix == ".py" and path.is_file():
         raise UserError(f"unknown recipe {name!r}; name the function in the file too: {name}:NAME")
-    if path.with_name(path.name + ".toml").is_file():
+    if Path(f"{path}.toml").is_file():
         raise UserError(f"unknown recipe {name!r}; did you mean the file {name}.toml?")
 
 

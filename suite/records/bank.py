@@ -2,7 +2,7 @@
 
     BANK/manifest.json               what was recorded, with which command, and the sha256 of every file
     BANK/updates/SHA256.safetensors  an update log: one rollout step, every optimizer step's log-probs
-    (suite.replay.one_method) BANK/rollouts/SHA256.safetensors the step's rollout set (suite.records.rollout_set)
+    BANK/rollouts/SHA256.safetensors the step's rollout set (suite.records.rollout_set)
 
 Files are named by their content and never written again; recording once more with another seed appends.
 """
@@ -23,6 +23,8 @@ from suite.types import UserError
 SCHEMA = "fspo-bank-2"
 MANIFEST = "manifest.json"
 DIGEST = "digest"
+BEGUN = (LOCK, "updates", "rollouts")
+"""What lies in the folder of a bank before its manifest does."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,13 @@ class Bank:
 
     @classmethod
     def open_or_new(cls, folder: Path) -> Bank:
-        """The bank in a folder, or an empty one where nothing is. UserError for a folder that holds something else."""
+        """The bank in a folder, or an empty one where nothing is, or what a first recording that was stopped left.
+
+        UserError for a folder that holds something else.
+        """
         if (folder / MANIFEST).exists():
             return cls.open(folder)
-        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+        if folder.exists() and any(path.name not in BEGUN for path in folder.iterdir()):
             raise UserError(f"{folder}: not empty and no bank; choose another --out")
         return cls(folder, {}, ())
 
