@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from suite.records.files import write_atomically
+from suite.records.files import digest_of, write_atomically
 from suite.types import UserError
 
-SCHEMA = "fspo-ranges-1"
+SCHEMA, UNSEALED = "fspo-ranges-2", "fspo-ranges-1"
+"""Files of the older schema have no digest."""
 AGAIN = "write it with fspo bank calibrate"
 KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "factor": ((int, float), "a number"),
@@ -65,7 +66,8 @@ class Calibration:
 
     def write(self, path: Path) -> None:
         """Write the range file, whole or not at all: the same calibration gives the same bytes, floats exactly."""
-        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, allow_nan=False) + "\n"
+        content = json.loads(json.dumps({"schema": SCHEMA, **asdict(self)}, allow_nan=False))
+        text = json.dumps(content | {"digest": digest_of(content)}, indent=1) + "\n"
         try:
             write_atomically(path, text)
         except OSError as error:
@@ -95,13 +97,15 @@ class Ranges:
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: no range file to read ({error}); {AGAIN}") from error
         schema = content.get("schema") if isinstance(content, dict) else None
-        if schema != SCHEMA:
+        if schema not in (SCHEMA, UNSEALED):
             raise UserError(f"{path}: schema {schema!r}, this version reads {SCHEMA!r}; {AGAIN}")
         for part in ("methods", "unmatched"):
             _check_kind(path, part, content.get(part), dict, "an object with names of methods")
         for name, reason in content["unmatched"].items():
             _check_kind(path, f"unmatched.{name}", reason, str, "a reason")
         methods = {name: _range(path, f"methods.{name}", entry) for name, entry in content["methods"].items()}
+        if schema == SCHEMA and content.pop("digest", None) != digest_of(content):
+            raise UserError(f"{path}: altered after it was written; {AGAIN}, or give values of your own with --set")
         return cls(path, hashlib.sha256(data).hexdigest(), methods, content["unmatched"])
 
     @property

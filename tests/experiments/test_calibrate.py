@@ -30,8 +30,9 @@ from suite.policy.loading import LoadedModel, model_digest
 from suite.policy.sampling import TransformersSampler
 from suite.records.bank import MANIFEST, Bank, PendingFile
 from suite.records.comparison_folder import claim_folder, stored_config
+from suite.records.files import digest_of
 from suite.records.packed import read_result
-from suite.records.ranges import NO_RANGES, SCHEMA, Ranges
+from suite.records.ranges import NO_RANGES, SCHEMA, UNSEALED, Ranges
 from suite.records.update_log import UpdateLog
 from suite.replay.growth import Band, constant_band, linear_band, sqrt_band
 from suite.replay.one_method import clip_rate
@@ -115,9 +116,26 @@ def test_fspos_width_is_a_quantile_of_the_normal_law(ranges: Path) -> None:
     assert found["c_low"] == found["c_high"] == pytest.approx(0.02 * z, abs=0.02 * 3.5 * error)
 
 
+def sealed(content: dict[str, Any]) -> str:
+    """A range file with a digest that is right, whatever else was changed in it."""
+    content = {name: value for name, value in content.items() if name != "digest"}
+    return json.dumps(content | {"digest": digest_of(content)})
+
+
+def test_an_edited_file_is_refused_and_an_old_one_without_a_digest_is_read(ranges: Path, tmp_path: Path) -> None:
+    content = json.loads(ranges.read_text())
+    content["methods"]["fspo"]["rate"] += 0.01
+    (tmp_path / "ranges.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="altered after it was written"):
+        Ranges.read(tmp_path / "ranges.json")
+    old = {**json.loads(ranges.read_text()), "schema": UNSEALED}
+    (tmp_path / "ranges.json").write_text(json.dumps(old))
+    assert Ranges.read(tmp_path / "ranges.json").methods == Ranges.read(ranges).methods
+
+
 def test_the_file_says_what_it_was_measured_on(bank: Path, ranges: Path) -> None:
     content = json.loads(ranges.read_text())
-    assert content["schema"] == SCHEMA == "fspo-ranges-1"
+    assert content["schema"] == SCHEMA == "fspo-ranges-2"
     assert content["target"] == TARGET
     assert content["tolerance"] == 1e-3
     assert content["responses"] == 2 * 4000
@@ -312,7 +330,7 @@ def renamed(content: dict[str, Any]) -> None:
 
 
 BAD_FILES: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
-    "another schema": (lambda c: c.update(schema="fspo-ranges-2"), ["schema 'fspo-ranges-2'", SCHEMA]),
+    "another schema": (lambda c: c.update(schema="fspo-ranges-3"), ["schema 'fspo-ranges-3'", SCHEMA]),
     "no schema": (lambda c: c.pop("schema"), ["schema None", SCHEMA]),
     "no methods": (lambda c: c.pop("methods"), ["methods is missing", "an object"]),
     "methods as a list": (lambda c: c.update(methods=["fspo"]), ["methods is ['fspo']", "an object"]),
@@ -344,7 +362,7 @@ def test_a_bad_file_is_one_line_that_names_file_and_field(
     content = copy.deepcopy(json.loads(ranges.read_text()))
     change(content)
     path = tmp_path / "bad.json"
-    path.write_text(json.dumps(content))
+    path.write_text(sealed(content))
     line = refused(capsys, monkeypatch, "compare", "smoke", "--ranges", path, "--out", tmp_path / "out")
     assert all(text in line for text in [str(path), "fspo bank calibrate", *expected]), line
     assert [p.name for p in tmp_path.iterdir()] == ["bad.json"]
@@ -389,9 +407,9 @@ def test_a_range_file_imports_nothing(ranges: Path, tmp_path: Path, monkeypatch:
     content = json.loads(ranges.read_text())
     content["methods"]["loud_module:X"] = content["methods"]["fspo"]
     path = tmp_path / "ranges.json"
-    path.write_text(json.dumps(content))
+    path.write_text(sealed(content))
     assert len(with_ranges(Ranges.read(path), ["fspo"], [])) == 2
-    with pytest.raises(SystemExit, match="imported"):
+    with pytest.raises(UserError, match="SystemExit: imported"):
         with_ranges(Ranges.read(path), ["fspo", "loud_module:X"], [])
 
 

@@ -45,6 +45,8 @@ FAULTS = {
     "in place": "batch.log_probs.add_(1); return good",
     "no gradient mode": "torch.set_grad_enabled(False); return replace(good, objective=good.objective.detach())",
 }
+DEADLY = ("os._exit", "abort", "killed")
+"""They end the process, a check's as well: only a comparison, which has processes for its cells, can name them."""
 WHEN = {"at once": "", "at the second update": "if calls[0] > 4: "}
 TEMPLATE = """
 import dataclasses, torch
@@ -85,15 +87,14 @@ def campaign(size: int, seed: int, folder: Path) -> Counts:
         here.mkdir()
         (here / "mine.py").write_text(TEMPLATE.format(body=FAULTS[fault], when=WHEN[when]))
         trained = ["compare", "smoke", "--methods", "mine:BROKEN,grpo", *SHORT, "--out", "out"]
-        ended = command(["method", "check", "mine:BROKEN"] if number % 2 else trained, here)
+        checked = number % 2 == 1 and fault not in DEADLY
+        ended = command(["method", "check", "mine:BROKEN"] if checked else trained, here)
         word = ended.word
-        if number % 2 == 0 and word == REFUSED:
+        if ended.code == 0:
+            word = SILENT  # the check passed it, or a report was made of it
+        elif word == REFUSED and not checked:
             named = "mine:BROKEN seed 0" in ended.said
             others = (here / "out" / "cells" / "grpo-seed0" / "result.json").exists()
             word = word if named and others else SILENT
-        elif word != REFUSED and number % 2 == 0 and ended.code == 0:
-            word = SILENT  # a report was made of it
-        elif number % 2 and ended.code == 0:
-            word = SILENT  # the check passed it
-        counts.add(word, f"{fault} {when}, {'checked' if number % 2 else 'trained'}: {ended.said[-400:]}")
+        counts.add(word, f"{fault} {when}, {'checked' if checked else 'trained'}: {ended.said[-400:]}")
     return counts

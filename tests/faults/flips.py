@@ -13,7 +13,7 @@ import torch
 from faults.outcomes import HARMLESS, REFUSED, SILENT, TRACEBACK, Counts
 from faults.pairs import log_of, result_of
 from suite.config import plain_data
-from suite.evaluation.sample_store import read_frame, read_manifest
+from suite.evaluation.sample_store import read_frame, read_manifest, samples_folder
 from suite.experiments.cells import FirstRolloutsJob
 from suite.experiments.finished import load_comparison
 from suite.policy.loading import load_model
@@ -138,6 +138,7 @@ def first_rollouts(folder: Path) -> Made:
 
 def samples(folder: Path) -> Made:
     """Of an evaluation every sample and verdict, and what was asked."""
+    folder = samples_folder(folder)
     files = [path for path in folder.rglob("*") if path.suffix in (".parquet", ".json")]
 
     def read(_: Path) -> Any:

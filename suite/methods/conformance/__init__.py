@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from suite.methods.conformance import bands, batches, credits, gradients
 from suite.methods.conformance.violation import Violation
+from suite.records.texts import one_line
 from suite.types import Method
 
 CHECKS: Mapping[str, Callable[[Method], None]] = {
@@ -36,8 +37,8 @@ def conformance(method: Method) -> list[Outcome]:
             check(method)
         except Violation as violation:
             outcomes.append(Outcome(method.name, name, violation.reason, violation.example))
-        except Exception as error:
-            outcomes.append(Outcome(method.name, name, f"raised {type(error).__name__}: {error}"))
+        except (Exception, SystemExit) as error:
+            outcomes.append(Outcome(method.name, name, f"raised {one_line(error)}"))
         else:
             outcomes.append(Outcome(method.name, name))
     return outcomes
