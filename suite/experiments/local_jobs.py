@@ -82,8 +82,13 @@ def progress_bar(console: Console | None = None, unit: str | None = None) -> Pro
     )
 
 
+def _leave_ctrl_c_to_the_parent() -> None:
+    """Block Ctrl-C in this thread, and so, from their first moment, in the processes that it starts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 def _start_worker(parent: int, stop: Any, threads: int, devices: str | None) -> None:
-    """See only these devices, limit the threads, leave Ctrl-C to the parent, and end when it ends or says stop."""
+    """See only these devices, limit the threads, and end when the parent ends or says stop; Ctrl-C is the parent's."""
     if devices is not None:
         os.environ[VISIBLE] = devices  # before anything in this process asks CUDA for its devices
     import torch
@@ -124,7 +129,7 @@ def run_jobs(stages: Sequence[Sequence[Job]], layout: Layout, console: Console) 
     they had finished stays.
     """
     workers = _Workers(layout)
-    threads = ThreadPoolExecutor(layout.workers)
+    threads = ThreadPoolExecutor(layout.workers, initializer=_leave_ctrl_c_to_the_parent)
     with environment_variables(variables(layout.portable)):  # inherited by the workers, whose torch reads them
         try:
             run_stages(stages, console, threads, workers.run)
@@ -160,6 +165,9 @@ class _Workers:
             future = pool.submit(run_job, job)
             self.processes[place] = list(pool._processes.values())
             return future.result()
+        except UserError:  # the process may not be as it was: a method may have changed torch's settings
+            self.pools.pop(place).shutdown()
+            raise
         except BrokenProcessPool as error:
             if place in self.pools:
                 self.pools.pop(place).shutdown()

@@ -51,9 +51,13 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def write_atomically(path: Path, data: bytes | str | Sequence[bytes | memoryview]) -> None:
     """Write a file so that a reader, or a crash, sees the old file or the whole new one and nothing between.
 
-    A temporary file of a process that is gone, which a kill left there, is removed; so is this one's if writing fails.
+    A link is followed: the file that it names is written, in a folder that is there. A temporary file of a process that
+    is gone, which a kill left there, is removed; so is this one's if writing fails.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path, strict=True))
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     _clear_temporary(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:

@@ -91,6 +91,8 @@ class Ranges:
         """
         if path is None:
             return NO_RANGES
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: no range file to read (not a file); {AGAIN}")
         try:
             data = path.read_bytes()
             content = json.loads(data.decode(), parse_constant=_no_number)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from suite.arithmetic import effective_sample_size, masked, per_token
 from suite.records.update_log import UpdateLog
-from suite.replay.one_method import flag_share, length_sorted, per_response, policy_batch, steps_with_state
+from suite.replay.one_method import asking, flag_share, length_sorted, per_response, policy_batch, steps_with_state
 from suite.types import Method, PolicyBatch, State
 
 QUANTILES = {"weight_q01": 0.01, "weight_q25": 0.25, "weight_q50": 0.5, "weight_q75": 0.75, "weight_q99": 0.99}
@@ -67,7 +67,7 @@ def response_gradients(method: Method, log: UpdateLog, state: State) -> pd.DataF
 
 def _measured(method: Method, batch: PolicyBatch, state: State) -> dict[str, np.ndarray]:
     """The MEASURED columns of a batch, [N] each, in float64: one forward pass, one backward pass an objective."""
-    with torch.enable_grad():
+    with asking(method), torch.enable_grad():
         log_probs = batch.log_probs.detach().requires_grad_(True)
         said = method.surrogate(dataclasses.replace(batch, log_probs=log_probs), method.hyper, state)
         (kept,) = torch.autograd.grad(said.objective.sum(), log_probs, retain_graph=True)

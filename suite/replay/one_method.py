@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import torch
 
+from suite.records.texts import one_line
 from suite.records.update_log import UpdateLog
-from suite.types import Method, PolicyBatch, State
+from suite.training.returned import require_surrogate
+from suite.types import Method, PolicyBatch, State, UserError
 
 CHUNK_TOKENS = 1 << 18
 
@@ -31,11 +34,27 @@ def replay(method: Method, log: UpdateLog, state: State) -> pd.DataFrame:
     outside, clipped = np.full(len(log), np.nan), np.full(len(log), np.nan)
     for rows, current in steps_with_state(method, log, state):
         for chunk in length_sorted(log, rows):
-            surrogate = method.surrogate(policy_batch(log, chunk), method.hyper, current)
+            batch = policy_batch(log, chunk)
+            with asking(method):
+                surrogate = method.surrogate(batch, method.hyper, current)
+                require_surrogate(method, surrogate, batch.log_probs)
             lengths = log.lengths[chunk]
             outside[chunk] = flag_share(surrogate.outside_band, lengths)
             clipped[chunk] = flag_share(surrogate.clipped, lengths)
     return per_response(log, {"log_ratio": log.sums(), "outside_band": outside, "clipped": clipped})
+
+
+@contextmanager
+def asking(method: Method) -> Iterator[None]:
+    """A block that asks a method about recorded responses: what it raises becomes a UserError that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a method of somebody's own may raise anything
+        raise UserError(
+            f"{method.name}: fails where it is replayed ({one_line(error)}); fspo method check shows on which batch"
+        ) from error
 
 
 def per_response(log: UpdateLog, measured: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -101,7 +120,8 @@ def steps_with_state(method: Method, log: UpdateLog, state: State) -> Iterator[t
         here = (log.cells[rows[0]], log.seed[rows[0]])
         run, current = here, current if here == run else state
         batch = policy_batch(log, rows)
-        seen = method.observe(batch, method.hyper, current)
+        with asking(method):
+            seen = method.observe(batch, method.hyper, current)
         if log.update[rows[0]] > 0:
             yield rows, seen if method.observe_first(method.hyper) else current
         current = seen

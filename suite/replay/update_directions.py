@@ -22,9 +22,9 @@ from suite.arithmetic import divisor_count
 from suite.methods.trial_batches import gradient, judged
 from suite.policy.scoring import score
 from suite.records.update_log import UpdateLog
-from suite.replay.one_method import policy_batch
+from suite.replay.one_method import asking, policy_batch
 from suite.training.whole_batch import ScoredBatch, whole_batch
-from suite.types import Method, Policy, PolicyBatch, State
+from suite.types import Method, Policy, PolicyBatch, State, Surrogate
 
 OWN = "own unclipped"
 STEP = ["cell", "seed", "step", "update"]
@@ -102,11 +102,11 @@ def directions(
 
     def weights(rows: Sequence[int], batch: PolicyBatch) -> Iterator[Tensor]:
         for column in columns:
-            yield from (gradient(method, batch, now[name], column) for name, method in methods.items())
+            yield from (_gradient(method, batch, now[name], column) for name, method in methods.items())
 
     found, batch = space.vectors(weights, len(columns) * len(methods))
     counted = partial(divisor_count, lengths=batch.lengths, max_new_tokens=max_new_tokens)
-    counts = [counted(judged(method, batch, now[name]).divisor) for name, method in methods.items()]
+    counts = [counted(_judged(method, batch, now[name]).divisor) for name, method in methods.items()]
     clipped, *rest = found.unflatten(0, (len(columns), -1)) / found.new_tensor(counts)[:, None]
     return Directions(tuple(methods), clipped, rest[0] if rest else None)
 
@@ -146,11 +146,22 @@ def cosine_summary(frame: pd.DataFrame, quantiles: Sequence[float] = (0.05, 0.5,
     return pd.DataFrame(columns).reset_index()
 
 
+def _gradient(method: Method, batch: PolicyBatch, state: State, column: str = "objective") -> Tensor:
+    with asking(method):
+        return gradient(method, batch, state, column)
+
+
+def _judged(method: Method, batch: PolicyBatch, state: State) -> Surrogate:
+    with asking(method):
+        return judged(method, batch, state)
+
+
 def _estimates(method: Method, batch: PolicyBatch, state: State) -> tuple[State, State]:
     """The running estimates that the surrogate sees at this optimizer step, and those after it."""
     if method.observe is None or not method.reads_state(method.hyper):
         return state, state
-    after = method.observe(batch, method.hyper, state)
+    with asking(method):
+        after = method.observe(batch, method.hyper, state)
     return (after if method.observe_first(method.hyper) else state), after
 
 
@@ -237,9 +248,9 @@ def per_length_updates(space: Space, method: Method, state: State, bins: Tensor)
 
     def weights(rows: Sequence[int], batch: PolicyBatch) -> Iterator[Tensor]:
         order.extend(rows)
-        mine, whole = bins[list(rows)].to(batch.lengths.device), gradient(method, batch, state, "unclipped")
+        mine, whole = bins[list(rows)].to(batch.lengths.device), _gradient(method, batch, state, "unclipped")
         yield from (whole * (mine == i)[:, None] for i in range(count))
-        yield gradient(method, batch, state)
+        yield _gradient(method, batch, state)
 
     found, batch = space.vectors(weights, count + 1)
     responses, acceptance = _acceptance(method, batch, state, bins[order], count)
@@ -250,7 +261,7 @@ def _acceptance(
     method: Method, batch: PolicyBatch, state: State, bins: Tensor, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """`responses` and `acceptance` of `LengthUpdates`; bins [n] of the batch's responses."""
-    clipped = judged(method, batch, state).clipped
+    clipped = _judged(method, batch, state).clipped
     share = clipped.sum(dim=1) / (1 if clipped.shape[1] == 1 else batch.lengths)
     teaches = ((batch.advantages != 0) & batch.response_mask).any(dim=1).cpu().numpy()
     where = bins.numpy()[teaches]
@@ -331,7 +342,7 @@ def log_prob_products(
     product of two bins is 0, and the others are sums over responses.
     """
     count = int(bins.max()) + 1
-    whole, clipped = (gradient(method, batch, state, column).double() for column in ("unclipped", "objective"))
+    whole, clipped = (_gradient(method, batch, state, column).double() for column in ("unclipped", "objective"))
     by_row = torch.stack([(whole * whole).sum(1), (whole * clipped).sum(1), (clipped * clipped).sum(1)])
     squares, across, own = torch.zeros(3, count, dtype=torch.float64).index_add_(1, bins, by_row)
     products = torch.zeros(count + 1, count + 1, dtype=torch.float64)

@@ -47,7 +47,7 @@ FAULTS = {
 }
 DEADLY = ("os._exit", "abort", "killed")
 """They end the process, a check's as well: only a comparison, which has processes for its cells, can name them."""
-WHEN = {"at once": "", "at the second update": "if calls[0] > 4: "}
+WHEN = {"at once": "", "at the second update": "if calls[0] > 2: "}
 TEMPLATE = """
 import dataclasses, torch
 from dataclasses import replace

@@ -104,7 +104,7 @@ def main() -> None:
             start = time.monotonic()
             counts = run[name](max(1, round(options.scale * SIZES[name])), options.seed)
             found.append(counts)
-            print(f"{counts.line()} ({time.monotonic() - start:.0f} s)", *counts.bad, sep="\n  ", flush=True)
+            print(f"\r{counts.line()} ({time.monotonic() - start:.0f} s)", flush=True)
     if options.out:
         write(found, options.seed, options.out)
     sys.exit(any(counts.bad for counts in found))

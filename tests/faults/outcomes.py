@@ -32,6 +32,9 @@ class Counts:
         self.ended[word] += 1
         if word in BAD:
             self.bad.append(f"{word}: {what}")
+            print(f"\n{self.bad[-1]}", flush=True)
+        elif sys.stdout.isatty():
+            print(f"\r{self.name}: {self.tried} tried", end="", flush=True)
 
     @property
     def tried(self) -> int:
