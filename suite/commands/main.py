@@ -6,9 +6,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from suite.commands.families import ENTRIES, GROUPS, OLD, Command, Family
@@ -28,14 +30,39 @@ LAST = (
 def main() -> None:
     """Entry point. A mistake the user can mend is one line and exit code 2; Ctrl-C is exit code 130."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    words = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a letter shows a question mark
+    try:
+        begin(sys.argv[1:])
+    except BrokenPipeError:  # whoever read the output has closed it
+        _write_no_more()
+        sys.exit(1)
+    except OSError as error:  # a full disk, a place that cannot be written
+        _write_no_more()
+        from suite.records.texts import one_line, printable
+
+        with suppress(OSError):
+            line = f"fspo: error: {printable(one_line(error))}; mend it and run the same command again"
+            print(line, file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def _write_no_more() -> None:
+    """What waits to be written to a closed or full output is dropped, not tried once more at the end."""
+    with suppress(OSError, AttributeError):  # there may be no output at all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def begin(words: list[str]) -> None:
+    """Do what the words of a command line say."""
     if words[:1] and words[0] in OLD:
         old, words = words[0], OLD[words[0]](words[1:])
         print(f"fspo: {old!r} is now: {shlex.join([PROGRAM, *words])}", file=sys.stderr)
     if not words or words[0] in HELP:
-        print(overview(), end="")
+        print(overview(), end="", flush=True)
     elif words == ["--version"]:
-        print(f"{PROGRAM} {version('fspo-suite')}")
+        print(f"{PROGRAM} {version('fspo-suite')}", flush=True)
     elif (found := find(words)) is not None:
         names, command, rest = found
         run(names, command, rest)
@@ -114,7 +141,7 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
     from suite.commands.console import complaints
     from suite.methods.from_outside import find_modules_here
     from suite.records.own_methods import allow
-    from suite.records.texts import one_line, printable
+    from suite.records.texts import printable
     from suite.types import UserError
 
     find_modules_here()
@@ -125,14 +152,10 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
                 "torchrun is for one training run: torchrun --nproc-per-node N --no-python fspo train RECIPE ..."
             )
         tyro.cli(function_of(command), prog=" ".join([PROGRAM, *names]), args=without_allowed(rest))
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
         complaints.print(f"fspo: error: {printable(str(error))}")
-        sys.exit(2)
-    except BrokenPipeError:  # whoever read the output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        complaints.print(f"fspo: error: {printable(one_line(error))}; mend it and run the same command again")
         sys.exit(2)
     except KeyboardInterrupt:
         complaints.print("fspo: interrupted; the same command resumes where it stopped")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import PriorityQueue
 from typing import Any, Protocol
@@ -147,6 +148,7 @@ class _Workers:
 
     def __init__(self, layout: Layout) -> None:
         self.context = multiprocessing.get_context("spawn")
+        resource_tracker.ensure_running()  # now: whichever thread starts it gets Ctrl-C unblocked
         self.stopped = self.context.RawValue("b", 0)  # no Event: its lock outlives a worker that is killed in a wait
         self.layout = layout
         self.pools: dict[int, ProcessPoolExecutor] = {}

@@ -59,7 +59,7 @@ class Toy:
         if self.fate == "ends":
             os._exit(7)
         if self.fate == "waits":
-            (self.folder / "told").touch()
+            (self.folder / "told").write_text(str(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])))
             signal.pause()
         if self.fate == "tells and dies":
             (self.folder / "told").write_text(os.environ[VISIBLE])
@@ -155,6 +155,7 @@ def test_ctrl_c_ends_the_workers_and_starts_no_further_job(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         run(stage)
     assert [(job.folder / "told").exists() for job in stage] == [True, True, False, False]
+    assert [(job.folder / "told").read_text() for job in stage[:2]] == ["True"] * 2  # blocked since before its imports
     assert not multiprocessing.active_children()
 
 

@@ -114,7 +114,8 @@ def _child(run: Callable[[], object], folder: Path, write: int) -> None:
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:
-                stream.flush()
+                if stream is not None:
+                    stream.flush()
             except OSError:
                 code = code or 98
         os._exit(code)
