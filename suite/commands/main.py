@@ -23,7 +23,7 @@ HELP = ("-h", "--help")
 
 LAST = (
     "--version            the version of the suite",
-    "--allow MODULE:NAME  with any command: import this method of your own where a folder of results names it",
+    "--allow MODULE:NAME  with any command: import this method of yours where a results folder names it",
 )
 
 
