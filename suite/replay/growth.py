@@ -23,6 +23,8 @@ from suite.replay.resampling import (
 Band = tuple[np.ndarray, np.ndarray]
 QUANTILES = ["sign", "bin", "normal", "measured"]
 SIGNS = {"all": None, "A > 0": 1, "A < 0": -1}
+ROUNDING = 1e-14
+"""Values are alike that differ from their mean by less than this share of it: their moments are rounding."""
 
 
 # --- the normal prediction ------------------------------------------------------------------------
@@ -75,7 +77,7 @@ def growth_by_length(responses: pd.DataFrame, *, edges: np.ndarray | None = None
     """Moments of S by length bin and sign of the advantage: one row per sign ("all", "A > 0", "A < 0") and bin.
 
     mean_s in nats, var_s in nats^2 (ddof 1), spread = std(S / sqrt(L)) (flat if the variance grows as L), skewness and
-    excess_kurtosis of S / sqrt(L) within the bin (0 for a Gaussian; nan below 3 responses). Truncated responses are
+    excess_kurtosis of S / sqrt(L) within the bin (0 for a Gaussian; nan below 3 responses, and where all are alike). Truncated responses are
     left out. `responses` has one row per response: length, truncated, sign, log_ratio. Source: ours.
     """
     frame = without_truncated(responses)
@@ -89,7 +91,7 @@ def growth_by_length(responses: pd.DataFrame, *, edges: np.ndarray | None = None
             s, length = part.loc[where == i, ["log_ratio", "length"]].to_numpy(float).T
             if len(s):
                 scaled = s / np.sqrt(length)
-                few = len(s) < 3
+                skewness, excess_kurtosis = shape(scaled)
                 rows.append(
                     {
                         "sign": sign,
@@ -99,11 +101,27 @@ def growth_by_length(responses: pd.DataFrame, *, edges: np.ndarray | None = None
                         "mean_s": s.mean(),
                         "var_s": np.nan if len(s) < 2 else s.var(ddof=1),
                         "spread": np.nan if len(s) < 2 else scaled.std(ddof=1),
-                        "skewness": np.nan if few else stats.skew(scaled),
-                        "excess_kurtosis": np.nan if few else stats.kurtosis(scaled),
+                        "skewness": skewness,
+                        "excess_kurtosis": excess_kurtosis,
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def shape(values: np.ndarray) -> tuple[float, float]:
+    """Skewness and excess kurtosis; nan for fewer than 3 values, infinite ones, and values alike but for rounding.
+
+    >>> shape(np.array([0.0, 1.0, 2.0]))
+    (0.0, -1.5)
+    >>> shape(np.full(5, 0.1) + 1e-17)
+    (nan, nan)
+    """
+    if len(values) < 3 or not np.isfinite(values).all():
+        return np.nan, np.nan
+    centred = values - values.mean()
+    if np.abs(centred).max() <= ROUNDING * np.abs(values.mean()):
+        return np.nan, np.nan
+    return float(stats.skew(values)), float(stats.kurtosis(values))
 
 
 def growth_summary(responses: pd.DataFrame, *, rng: np.random.Generator, repetitions: int = 2000) -> pd.DataFrame:
@@ -129,8 +147,8 @@ def growth_summary(responses: pd.DataFrame, *, rng: np.random.Generator, repetit
             low, high = interval(drawn[key])
             row |= {key: float(value), f"{key}_low": float(low), f"{key}_high": float(high)}
         z = standard_scores(part, float(point["drift"]), float(point["sigma"]))
-        shape = (stats.skew(z), stats.kurtosis(z)) if np.isfinite(z).all() else (np.nan, np.nan)
-        rows.append(row | {"skewness": float(shape[0]), "excess_kurtosis": float(shape[1])})
+        skewness, excess_kurtosis = shape(z)
+        rows.append(row | {"skewness": skewness, "excess_kurtosis": excess_kurtosis})
     return pd.DataFrame(rows)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from faults.outcomes import command
 from suite.evaluation.sample_store import read_frame, read_manifest, samples_folder
 from suite.records.packed import read_result
 from suite.records.result import digest
@@ -149,11 +150,9 @@ def test_a_sweep_adds_rates_to_the_report(whole: Path, tmp_path: Path) -> None:
 
 def call(*words: str) -> str:
     """What a command prints; an assertion fails with it where the command does."""
-    done = subprocess.run(
-        [sys.executable, "-m", "suite.commands.main", *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    ended = command(words, Path.cwd(), patience=300)
+    assert ended.code == 0, ended.said
+    return ended.said
 
 
 def test_the_null_update_is_small_in_float32_and_a_column_only_where_it_is_not_0(whole: Path) -> None:
