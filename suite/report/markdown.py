@@ -14,6 +14,9 @@ import pandas as pd
 from suite.records.files import write_atomically
 from suite.statistics.frames import Number
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet takes for a formula."""
+
 
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table of the columns as they stand: columns of numbers right-aligned, pipes and line breaks escaped.
@@ -29,10 +32,20 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def write_csv(path: Path, tidy: pd.DataFrame) -> None:
-    """The tidy numbers with ten significant digits, nan as an empty field, lines ended by a line feed."""
+    """The tidy numbers with ten significant digits, nan as an empty field, lines ended by a line feed.
+
+    A text that a spreadsheet would compute, such as a name that begins with `=`, gets an apostrophe in front.
+    """
     text = io.StringIO()
-    tidy.to_csv(text, index=False, float_format="%.10g", lineterminator="\n")
+    texts = tidy.select_dtypes(exclude=["number", "bool"]).columns
+    tidy.assign(**{name: tidy[name].map(_no_formula) for name in texts}).to_csv(
+        text, index=False, float_format="%.10g", lineterminator="\n"
+    )
     write_atomically(path, text.getvalue())
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def _is_number(cell: Any) -> bool:

@@ -224,3 +224,9 @@ def test_csv_is_written_whole_with_ten_digits(tmp_path: Path) -> None:
 def test_a_linked_number_is_still_right_aligned() -> None:
     table = pd.DataFrame({"accuracy": [Number("47.3 [44.1, 50.2]", "runs-of-fspo")], "why": ["[text](#x)"]})
     assert markdown(table).splitlines()[1:] == ["| ---: | --- |", "| [47.3 [44.1, 50.2]](#runs-of-fspo) | [text](#x) |"]
+
+
+def test_a_text_that_a_spreadsheet_would_compute_is_kept_a_text(tmp_path: Path) -> None:
+    tidy = pd.DataFrame({"name": ["=1+1", "@x", "fspo", "a=b", None], "x": [-1.5, 2, 3, 4, 5], "n": [-1, 2, 3, 4, 5]})
+    write_csv(tmp_path / "c.csv", tidy)
+    assert (tmp_path / "c.csv").read_text() == "name,x,n\n'=1+1,-1.5,-1\n'@x,2,2\nfspo,3,3\na=b,4,4\n,5,5\n"
