@@ -77,8 +77,9 @@ def growth_by_length(responses: pd.DataFrame, *, edges: np.ndarray | None = None
     """Moments of S by length bin and sign of the advantage: one row per sign ("all", "A > 0", "A < 0") and bin.
 
     mean_s in nats, var_s in nats^2 (ddof 1), spread = std(S / sqrt(L)) (flat if the variance grows as L), skewness and
-    excess_kurtosis of S / sqrt(L) within the bin (0 for a Gaussian; nan below 3 responses, and where all are alike). Truncated responses are
-    left out. `responses` has one row per response: length, truncated, sign, log_ratio. Source: ours.
+    excess_kurtosis of S / sqrt(L) within the bin (0 for a Gaussian; nan below 3 responses, and where all are alike).
+    Truncated responses are left out. `responses` has one row per response: length, truncated, sign, log_ratio.
+    Source: ours.
     """
     frame = without_truncated(responses)
     if edges is None:

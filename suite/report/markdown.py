@@ -38,9 +38,8 @@ def write_csv(path: Path, tidy: pd.DataFrame) -> None:
     """
     text = io.StringIO()
     texts = tidy.select_dtypes(exclude=["number", "bool"]).columns
-    tidy.assign(**{name: tidy[name].map(_no_formula) for name in texts}).to_csv(
-        text, index=False, float_format="%.10g", lineterminator="\n"
-    )
+    safe = tidy.assign(**{name: tidy[name].map(_no_formula) for name in texts})
+    safe.to_csv(text, index=False, float_format="%.10g", lineterminator="\n")
     write_atomically(path, text.getvalue())
 
 

@@ -108,8 +108,8 @@ def _child(run: Callable[[], object], folder: Path, write: int) -> None:
         run()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        traceback.print_exception(error)
         code = 99
     finally:
         for stream in (sys.stdout, sys.stderr):
