@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from suite.types import require
+from suite.types import require, task_name
 
 MEAN = "mean"
 """The primary outcome that is the mean over the evaluation sets."""
@@ -178,7 +178,7 @@ class TrainConfig:
         require(short, self, "overlong_buffer", "at most max_new_tokens")
         require(self.max_new_tokens is None or self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
         require(len(self.tasks) > 0, self, "tasks", "at least one task")
-        require(len(set(self.tasks)) == len(self.tasks), self, "tasks", "distinct")
+        require(len(set(map(task_name, self.tasks))) == len(self.tasks), self, "tasks", "distinct")
         fits = self.mini_batches <= self.problems_per_step * self.samples_per_problem
         require(fits, self, "mini_batches", "at most problems_per_step x samples_per_problem")
 
@@ -216,13 +216,13 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         require(len(self.tasks) > 0, self, "tasks", "at least one task")
-        require(len(set(self.tasks)) == len(self.tasks), self, "tasks", "distinct")
+        require(len(set(map(task_name, self.tasks))) == len(self.tasks), self, "tasks", "distinct")
         require(1 <= self.samples <= MOST_SAMPLES, self, "samples", f"at least 1, at most {MOST_SAMPLES}")
         require(is_seed(self.seed), self, "seed", "0 or more, below 2^32")
         require(self.limit is None or self.limit >= 1, self, "limit", "at least 1")
         for one in self.limits:
             name, _, count = one.partition("=")
-            good = name in self.tasks and count.isascii() and count.isdigit() and int(count) >= 1
+            good = name in map(task_name, self.tasks) and count.isascii() and count.isdigit() and int(count) >= 1
             require(good, self, "limits", "TASK=N each, of evaluation tasks and whole numbers of at least 1")
         require_temperature(self)
         require(self.batch_size >= 1, self, "batch_size", "at least 1")
@@ -270,8 +270,8 @@ class CompareConfig:
         require(all(map(is_seed, self.seeds)), self, "seeds", "0 or more, below 2^32")
         require(self.bootstrap >= 100, self, "bootstrap", "at least 100")
         require(self.replay_seeds is None or self.replay_seeds >= 1, self, "replay_seeds", "at least 1")
-        known = self.primary in (MEAN, *self.evaluation.tasks)
-        require(known, self, "primary", f"{MEAN} or one of {', '.join(self.evaluation.tasks)}")
+        sets = [*map(task_name, self.evaluation.tasks)]
+        require(self.primary in (MEAN, *sets), self, "primary", f"{MEAN} or one of {', '.join(sets)}")
 
     @property
     def replayed(self) -> tuple[int, ...]:

@@ -37,6 +37,20 @@ def require(condition: bool, owner: object, field: str, demand: str) -> None:
         raise UserError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: must be {demand}")
 
 
+OWN_PROBLEMS = ".jsonl"
+"""How the name of a task ends that is a file of the user's own."""
+
+
+def task_name(reference: str) -> str:
+    """What results call a task: its name, or of a file of problems the file's name without folder and ending.
+
+    >>> task_name("gsm8k"), task_name("data/mine.jsonl@plain")
+    ('gsm8k', 'mine')
+    """
+    file = reference.partition("@")[0]
+    return file.rpartition("/")[2].removesuffix(OWN_PROBLEMS) if file.endswith(OWN_PROBLEMS) else reference
+
+
 # --- problems and rollouts ------------------------------------------------------------------------
 
 

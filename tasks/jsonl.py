@@ -1,7 +1,8 @@
 """JSON-lines files: problems, and responses to grade. The first broken row raises with file, line and remedy.
 
 A problem has `id`, `problem`, `answer`, `source`, all non-empty strings; `level`, `subject` and `solution` may be
-there too, as strings. A response to grade has `id`, `gold` and `response`. Other fields are left alone.
+there too, as strings; in a file of somebody's own `source` may be missing. A response to grade has `id`, `gold` and
+`response`. Other fields are left alone.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ class Fields:
 
 
 PROBLEM = Fields(("id", "problem", "answer", "source"), optional=("level", "subject", "solution"))
+OWN_PROBLEM = Fields(("id", "problem", "answer"), optional=("level", "source", "subject", "solution"))
 RESPONSE = Fields(("id", "gold"), required_even_if_empty=("response",))
 
 
-def read_problems(path: Path, task: str, task_version: str) -> list[Problem]:
+def read_problems(path: Path, task: str, task_version: str, fields: Fields = PROBLEM) -> list[Problem]:
     """The problems of a file, in its order."""
-    rows = read_rows(path, PROBLEM, f"task {task} needs it, or leave --data-dir out to use the hub")
+    rows = read_rows(path, fields, f"task {task} needs it, or leave --data-dir out to use the hub")
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         if row["id"] in seen:

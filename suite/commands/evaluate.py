@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from suite.commands.console import console
+from suite.types import OWN_PROBLEMS, UserError
 
 
 def evaluate(
     model: str = "embedded",
     tasks: str | None = None,
+    style: str | None = None,
     data_dir: Path | None = None,
     limit: int | None = None,
     limits: str | None = None,
@@ -29,7 +32,8 @@ def evaluate(
 
     Args:
         model: embedded, smollm2, a local folder, a .gguf file or a hub id.
-        tasks: Comma-separated evaluation sets; default the embedded ones.
+        tasks: Comma-separated evaluation sets, or files FILE.jsonl of your own; default the embedded ones.
+        style: How your own files are asked: boxed (four examples with boxed answers; the default), worked, or plain.
         data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
         limit: Use only the first problems of each set.
         limits: Limits of single sets, comma-separated: svamp=200,gsm8k=100.
@@ -53,7 +57,7 @@ def evaluate(
 
     require_way(through)
     config = EvalConfig(
-        tasks=EMBEDDED_TASKS if tasks is None else tuple(tasks.split(",")),
+        tasks=EMBEDDED_TASKS if tasks is None else asked(tasks.split(","), style),
         samples=samples,
         limit=limit,
         limits=() if limits is None else tuple(limits.split(",")),
@@ -67,6 +71,14 @@ def evaluate(
     if through or lm_eval_native:
         return run_through_lm_eval(model, config, precision, engine, data_dir, out, lm_eval_native, console)
     run_evaluation(model, config, precision, engine, data_dir, out, console)
+
+
+def asked(tasks: Sequence[str], style: str | None) -> tuple[str, ...]:
+    """The tasks, files of the user's own with the style; UserError for a style without a file."""
+    own = [task.endswith(OWN_PROBLEMS) for task in tasks]
+    if style is not None and not any(own):
+        raise UserError("--style: it is for files of your own, --tasks FILE.jsonl; the sets have their own prompts")
+    return tuple(f"{task}@{style}" if style and mine else task for task, mine in zip(tasks, own, strict=True))
 
 
 def _side_by_side(model: str, engine: str) -> int:

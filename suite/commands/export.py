@@ -80,9 +80,14 @@ def _unknown(config: CompareConfig) -> Prompts:
 
 def _tasks(config: CompareConfig) -> list[Task]:
     """The tasks of training and evaluation, each once."""
-    from suite.experiments.names import tasks_named
+    from suite.experiments.names import is_own, tasks_named
 
-    return tasks_named(list(dict.fromkeys((*config.train.tasks, *config.evaluation.tasks))))
+    names = list(dict.fromkeys((*config.train.tasks, *config.evaluation.tasks)))
+    if own := [name for name in names if is_own(name)]:
+        raise UserError(
+            f"{own[0]}: verl's reward knows the suite's sets only; export a recipe without files of your own"
+        )
+    return tasks_named(names)
 
 
 def _data(config: CompareConfig, reference: str) -> tuple[Problems, Prompts]:

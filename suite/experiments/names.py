@@ -12,6 +12,7 @@ import fspo
 import tasks
 from suite.methods.from_outside import imported_method, plugin_methods
 from suite.types import Method, Task, UserError
+from tasks.own_problems import is_own, own_task
 
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
 REFERENCE = "fspo"
@@ -36,8 +37,12 @@ def lookup(known: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def tasks_named(names: Sequence[str]) -> list[Task]:
-    """The tasks of those names, in order."""
-    return [lookup(tasks.TASKS, name, "task") for name in names]
+    """The tasks of those names, in order; a file FILE.jsonl of the user's own is one, too (`tasks.own_problems`)."""
+    found = [own_task(name) if is_own(name) else lookup(tasks.TASKS, name, "task") for name in names]
+    for name, task in zip(names, found, strict=True):
+        if is_own(name) and task.name in tasks.TASKS:
+            raise UserError(f"{name}: {task.name} is a set of the suite; give the file another name")
+    return found
 
 
 def known_methods() -> dict[str, Method]:

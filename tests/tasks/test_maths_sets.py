@@ -19,9 +19,11 @@ from tasks import (
     TASKS,
     aime24,
     aime25,
+    aime26,
     amc23,
     dapo_math_17k,
     deepmath,
+    hmmt_feb26,
     math500,
     minerva_math,
     olympiadbench,
@@ -33,6 +35,8 @@ from tasks.text import content_digest, plain, tidy
 ROOT = Path(__file__).resolve().parents[2]
 SETS = pytest.mark.parametrize("module", REAL_SETS, ids=lambda module: module.NAME)
 BOXED_SETS = [module for module in REAL_SETS if module.NAME not in ("gsm8k", "svamp")]
+UNPINNED = (aime26, hmmt_feb26)
+"""Sets of which no copy was at hand: their cards say so."""
 USABLE = {
     ("gsm8k", "train"): 7473,
     ("gsm8k", "eval"): 1319,
@@ -41,6 +45,8 @@ USABLE = {
     ("math500", "eval"): 500,
     ("aime24", "eval"): 30,
     ("aime25", "eval"): 30,
+    ("aime26", "eval"): 30,
+    ("hmmt_feb26", "eval"): 33,
     ("amc23", "eval"): 40,
     ("minerva_math", "eval"): 272,
     ("olympiadbench", "eval"): 675 - 19,
@@ -212,6 +218,12 @@ HUB_ROWS = {
         ("aime/2024-II-9", "73"),
     ),
     "aime25": (aime25, {"problem": ASKED, "answer": "336^\\circ", "id": "19"}, ("aime/2025-II-5", "336")),
+    "aime26": (aime26, {"problem": ASKED, "answer": "070", "id": 3}, ("aime/2026-3", "70")),
+    "hmmt": (
+        hmmt_feb26,
+        {"problem": ASKED, "answer": "\\frac{1}{2}", "problem_idx": 33},
+        ("hmmt/feb-2026-33", "\\frac{1}{2}"),
+    ),
     "aime25 first": (aime25, {"problem": ASKED, "answer": "70", "id": 0}, ("aime/2025-I-1", "70")),
     "amc23": (
         amc23,
@@ -296,6 +308,9 @@ def test_every_set_says_where_it_comes_from(module: ModuleType):
     assert TASKS[module.NAME] is module.TASK
     assert module.SHEET.hub.dataset in module.__doc__
     assert module.SHEET.hub.splits.keys() == module.SHEET.files.keys()
+    if module in UNPINNED:
+        assert module.SHEET.flaws == "content and hub revision not pinned: no copy was at hand"
+        return
     assert all(len(copy.digest or "") == 64 for copy in module.SHEET.files.values())
     pinned = len(module.REVISION) == 40
     assert pinned or all(copy.digest for copy in module.SHEET.hub.splits.values()), "neither revision nor digest"
@@ -315,6 +330,8 @@ def test_the_page_on_data_names_every_set(module: ModuleType):
 @SETS
 def test_the_shared_set_is_whole(module: ModuleType, shared: Path):
     """Rows, digest and ids: `load` checks the first two, and refuses."""
+    if module in UNPINNED:
+        pytest.skip("no copy of it is at hand")
     for split in module.SHEET.files:
         problems = module.TASK.load(split, shared / "data")
         assert len(problems) == USABLE[module.NAME, split]
