@@ -37,7 +37,10 @@ def require_bounded(settings: Any) -> None:
 
 
 def require_temperature(settings: Any) -> None:
-    """UserError unless the field `temperature` is one that float32 divides logits by, or 0."""
+    """UserError unless the field `temperature` is one that float32 divides logits by, or 0.
+
+    vLLM raises temperatures between 0 and .01 to it, without saying so in its output.
+    """
     sound = settings.temperature == 0 or 0.01 <= settings.temperature <= 100
     require(sound, settings, "temperature", "0 (the most likely token), or from 0.01 to 100")
 

@@ -87,7 +87,9 @@ def awake(sampler: Any) -> AbstractContextManager[None]:
 
 
 def check_context(requests: Sequence[SampleRequest], max_new_tokens: int, model: Policy) -> None:
-    """Refuse prompts that do not fit into the model's context together with max_new_tokens."""
+    """Refuse prompts that are empty, or do not fit into the model's context together with max_new_tokens."""
+    if empty := [request.problem_id for request in requests if not request.prompt_ids]:
+        raise UserError(f"problem {empty[0]}: its prompt is empty, so there is nothing that a model could continue")
     context = getattr(model.config, "max_position_embeddings", None)
     longest = max(requests, key=lambda r: len(r.prompt_ids))
     if context is not None and len(longest.prompt_ids) + max_new_tokens > context:

@@ -44,8 +44,6 @@ NO_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "transformers_vers
 SMALLEST_CONTEXT = 2048
 """Tokens that an engine has room for in a request, where the model has; a longer request starts another engine."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-COLDEST = 0.01
-"""vLLM raises temperatures between 0 and this one to it, without saying so in its output."""
 
 
 class VllmSampler:
@@ -93,14 +91,11 @@ class VllmSampler:
     ) -> list[Rollout]:
         """One rollout a request, in their order; log-probs are those of the distribution that was drawn from.
 
-        UserError: prompts beyond the model's context, temperatures that vLLM does not have, an engine that does not
-        start.
+        UserError: prompts beyond the model's context, an engine that does not start.
         """
         if not requests and self.ranks.count == 1:
             return []
         with failing_together(self.ranks):
-            if 0 < settings.temperature < COLDEST:
-                raise UserError(f"temperature {settings.temperature}: vLLM has 0 or at least {COLDEST}; choose one")
             if requests:
                 check_context(requests, settings.max_new_tokens, self.model)
         longest = max((len(r.prompt_ids) for r in requests), default=0)

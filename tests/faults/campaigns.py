@@ -10,7 +10,7 @@ where one found something.
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import sys
 import tempfile
@@ -31,6 +31,7 @@ SIZES = {
     "odd places": 300,
     "two at once": 200,
     "kills": 100,
+    "kills of torchrun and vLLM": 6,
     "broken methods": 72,
     "strange settings": 100,
 }
@@ -75,9 +76,15 @@ def campaigns(made: dict[str, Path], folder: Path) -> dict[str, Callable[[int, i
         "odd places": lambda size, seed: places.campaign(size, seed, _place(folder, "places"), known),
         "two at once": lambda size, seed: pairs.campaign(size, seed, _place(folder, "pairs")),
         "kills": lambda size, seed: kills.campaign(size, seed, _place(folder, "kills")),
+        "kills of torchrun and vLLM": lambda size, seed: kills.campaign(size, seed, _place(folder, "rare"), rare()),
         "broken methods": lambda size, seed: broken_methods.campaign(size, seed, _place(folder, "methods")),
         "strange settings": lambda size, seed: strange_settings.campaign(size, seed, _place(folder, "settings")),
     }
+
+
+def rare() -> list[str]:
+    """The slower commands that are killed: vLLM's where it is installed."""
+    return [name for name in kills.RARE if name != "vllm" or importlib.util.find_spec("vllm")]
 
 
 def _place(folder: Path, name: str) -> Path:

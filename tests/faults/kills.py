@@ -24,6 +24,11 @@ COMMANDS: dict[str, list[str]] = {
     "compare": ["compare", "smoke", "--steps", "2", *SHORT, "--out", "out"],
     "record": ["bank", "record", "smoke", "--steps", "2", "--seeds", "2", "--out", "out"],
 }
+RARE: dict[str, list[str]] = {
+    "torchrun": ["torchrun", "train", "smoke", "--method", "fspo", "--steps", "4", *SHORT, "--resume", "--out", "out"],
+    "vllm": [*COMMANDS["evaluate"], "--engine", "vllm"],
+}
+"""Slower ones: two processes that share a training run, and an evaluation that vLLM draws, where it is installed."""
 OFTEN = ("evaluate", "train", "evaluate", "record", "train", "compare")
 KILLS = 3
 """A command is killed at most so often, then left alone."""
@@ -51,12 +56,15 @@ def _without_times(path: Path, text: bytes) -> bytes:
 
 
 def started(words: Sequence[str], folder: Path) -> subprocess.Popen[str]:
-    """`fspo WORDS` in a session of its own, its output in a file."""
+    """`fspo WORDS`, or `torchrun WORDS` with two processes, in a session of its own, its output in a file."""
+    start = ["-m", "suite.commands.main"]
+    if words[0] == "torchrun":
+        start, words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *start], words[1:]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with (folder / "said").open("a") as said:
         return subprocess.Popen(
-            [sys.executable, "-m", "suite.commands.main", *words],
+            [sys.executable, *start, *words],
             cwd=folder,
             env=environment,
             stdout=said,
@@ -66,24 +74,25 @@ def started(words: Sequence[str], folder: Path) -> subprocess.Popen[str]:
         )
 
 
-def campaign(size: int, seed: int, folder: Path) -> Counts:
+def campaign(size: int, seed: int, folder: Path, names: Sequence[str] = OFTEN) -> Counts:
     """So many commands, each killed with -9 at up to three moments of its run, and then run to its end."""
+    commands = COMMANDS | RARE
     counts, rng = Counts("kills"), random.Random(f"kills {seed}")
     whole: dict[str, tuple[dict[str, str], float]] = {}
     while counts.tried < size:
-        name = OFTEN[counts.tried % len(OFTEN)]
+        name = names[counts.tried % len(names)]
         if name not in whole:
-            whole[name] = _undisturbed(name, folder / f"whole-{name}")
+            whole[name] = _undisturbed(name, commands[name], folder / f"whole-{name}")
         wanted, seconds = whole[name]
         here = folder / f"kill-{counts.tried}"
         here.mkdir()
         for _ in range(rng.randint(1, KILLS)):
-            process = started(COMMANDS[name], here)
+            process = started(commands[name], here)
             time.sleep(rng.uniform(0.2, 1.0) * seconds)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        code = started(COMMANDS[name], here).wait()
+        code = started(commands[name], here).wait()
         said = (here / "said").read_text(errors="replace")
         found = digests(here / "out") if (here / "out").exists() else {}
         differ = sorted(k for k in {*wanted, *found} if wanted.get(k) != found.get(k))
@@ -95,11 +104,11 @@ def campaign(size: int, seed: int, folder: Path) -> Counts:
     return counts
 
 
-def _undisturbed(name: str, folder: Path) -> tuple[dict[str, str], float]:
+def _undisturbed(name: str, words: Sequence[str], folder: Path) -> tuple[dict[str, str], float]:
     """What the command leaves when nobody disturbs it, and how long it takes."""
     folder.mkdir()
     start = time.monotonic()
-    code = started(COMMANDS[name], folder).wait()
+    code = started(words, folder).wait()
     if code:
         raise RuntimeError(f"{name} ends with {code}: {(folder / 'said').read_text()[-500:]}")
     return digests(folder / "out"), time.monotonic() - start

@@ -18,6 +18,7 @@ SMALL: dict[str, tuple[int, Callable[[int, int, Path], Counts]]] = {
     "two at once": (35, pairs.campaign),
     "odd places": (45, lambda size, seed, folder: places.campaign(size, seed, folder, {}, places.QUICK)),
     "kills": (2, kills.campaign),
+    "kills of torchrun and vLLM": (1, lambda size, seed, folder: kills.campaign(size, seed, folder, ["torchrun"])),
     "broken methods": (4, broken_methods.campaign),
     "strange settings": (8, strange_settings.campaign),
 }

@@ -84,6 +84,27 @@ def test_a_prompt_longer_than_the_context_is_one_clear_error(sampler: Transforme
         sampler.sample([*requests(sampler.tokenizer, 2), long], SamplingSettings(24))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"temperature": x} for x in (-1.0, 1e-40, 0.009, 101.0, float("inf"), float("nan"))),
+        {"stop": ("", "x")},
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+    ],
+    ids=str,
+)
+def test_settings_that_would_draw_something_else_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"SamplingSettings\.{next(iter(wrong))} = "):
+        SamplingSettings(**{"max_new_tokens": 4} | wrong)
+
+
+def test_nothing_asked_is_nothing_drawn_and_an_empty_prompt_is_refused(sampler: TransformersSampler) -> None:
+    assert sampler.sample([], SamplingSettings(4)) == []
+    with pytest.raises(UserError, match="problem p/7: its prompt is empty"):
+        sampler.sample([*requests(sampler.tokenizer, 2), SampleRequest("p/7", 0, 0, ())], SamplingSettings(4))
+
+
 def test_scores_equal_the_sampler_whatever_the_padding(sampler: TransformersSampler) -> None:
     rollouts = sampler.sample(requests(sampler.tokenizer, 12), SamplingSettings(24))
     with torch.no_grad():
