@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *SIZES], help="campaigns; default all")
     parser.add_argument("--scale", type=float, default=1.0, help="tries, as a multiple of the campaign's size")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="file for the counts")
+    parser.add_argument("--out", type=Path, help="JSON file for the counts; what it says of others stays")
     options = parser.parse_args()
     for name in LOADED:
         importlib.import_module(name)
@@ -110,21 +110,25 @@ def main() -> None:
         for name in options.names or SIZES:
             start = time.monotonic()
             counts = run[name](max(1, round(options.scale * SIZES[name])), options.seed)
+            counts.name = name
             found.append(counts)
-            print(f"\r{counts.line()} ({time.monotonic() - start:.0f} s)", flush=True)
-    if options.out:
-        write(found, options.seed, options.out)
+            seconds = time.monotonic() - start
+            print(f"\r{counts.line()} ({seconds:.0f} s)", flush=True)
+            if options.out:
+                write(counts, options.seed, options.scale, seconds, options.out)
     sys.exit(any(counts.bad for counts in found))
 
 
-def write(found: list[Counts], seed: int, path: Path) -> None:
-    """The counts as JSON, with seed and versions."""
+def write(counts: Counts, seed: int, scale: float, seconds: float, path: Path) -> None:
+    """Note in a JSON file how a campaign ended, of which seed and versions; what it says of others stays."""
     from suite.records.files import write_atomically
-    from suite.records.provenance import versions
+    from suite.records.provenance import machine, versions
 
-    counts = {each.name: {"tried": each.tried, **dict(sorted(each.ended.items()))} for each in found}
-    content = {"command": " ".join(sys.argv), "seed": seed, "versions": versions(), "campaigns": counts}
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    known = json.loads(path.read_text(encoding="utf-8"))["campaigns"] if path.exists() else {}
+    ended = {"tried": counts.tried, **dict(sorted(counts.ended.items()))}
+    made = {"seed": seed, "scale": scale, "seconds": round(seconds), "machine": machine(), "versions": versions()}
+    content = {"campaigns": {**known, counts.name: {**ended, "made": made}}}
+    write_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""What README says was tried is what the committed counts of `make faults` say."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from faults.campaigns import SIZES
+from faults.outcomes import BAD
+from pages import ROOT, text_of
+
+COUNTS = json.loads((ROOT / "results/faults/faults.json").read_text(encoding="utf-8"))["campaigns"]
+ROWS = {
+    "kill -9, then again": ("kills", "kills of torchrun and vLLM"),
+    "flipped bits, cut ends": ("flips and cuts",),
+    "odd places, full disks": ("odd places",),
+    "two processes at once": ("two at once",),
+    "broken methods, strange settings": ("broken methods", "strange settings"),
+    "command lines": ("command lines",),
+}
+
+
+def test_readmes_counts_are_those_of_the_committed_campaigns() -> None:
+    table = dict(re.findall(r"^\| ([^|]+?) \| (\d+) \|", text_of("README.md"), re.MULTILINE))
+    assert {row: int(table[row]) for row in ROWS} == {
+        row: sum(COUNTS[name]["tried"] for name in names) for row, names in ROWS.items()
+    }
+
+
+def test_every_campaign_was_run_at_its_size_and_found_nothing() -> None:
+    assert {name for names in ROWS.values() for name in names} == SIZES.keys() == COUNTS.keys()
+    for name, counts in COUNTS.items():
+        assert counts["tried"] >= SIZES[name]
+        assert not counts.keys() & set(BAD)
