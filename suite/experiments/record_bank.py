@@ -110,17 +110,18 @@ def record_rollouts(
     """Record the recipe's policy driven by `method` ("none": without clip) for every seed of the config; appends.
 
     `ranges` says which range file settings came from, for the manifest.
-    Interrupted recordings go on where they stopped. UserError where a recording is in the bank already.
+    Interrupted recordings go on where they stopped, those that reached the bank before being left out. UserError where
+    all of them are in the bank already, or one that was made with other settings.
     """
     bank = Bank.open_or_new(out)
     if config.train.sampler == AUTO:
         raise UserError("train.sampler=auto: a bank is added to later, on any machine; name an engine")
     jobs = [RecordJob(config, out, method, seed) for seed in config.seeds]
-    for job in jobs:
-        if job.name in bank.recordings:
-            raise UserError(f"{out}: holds the recording {job.name} already; choose other --seeds or another --method")
-    run_jobs([jobs], layout_for(config.train, len(jobs)), console)
-    for job in jobs:
+    left = [job for job in jobs if not _is_recorded(job, bank)]
+    if not left:
+        raise UserError(f"{out}: holds the recording {jobs[0].name} already; choose other --seeds or another --method")
+    run_jobs([left], layout_for(config.train, len(left)), console)
+    for job in left:
         facts = json.loads((job.folder / FINISHED).read_text(encoding="utf-8"))
         facts |= {"command": list(command), **({"ranges": dict(ranges)} if ranges else {})}
         bank = bank.append(job.name, facts, job.files())
@@ -128,3 +129,14 @@ def record_rollouts(
     with suppress(OSError):  # another recording works there
         jobs[0].folder.parent.rmdir()
     return bank
+
+
+def _is_recorded(job: RecordJob, bank: Bank) -> bool:
+    """Whether the bank holds this very recording; UserError where it holds one of that name with other settings."""
+    there = bank.recordings.get(job.name)
+    if there is None:
+        return False
+    if (there["recipe"], there["train"]) != (job.config.name, json.loads(json.dumps(plain_data(job.config.train)))):
+        raise UserError(f"{job.out}: holds another recording {job.name} already; choose other --seeds or another --out")
+    shutil.rmtree(job.folder, ignore_errors=True)  # it may have been killed between the two
+    return True

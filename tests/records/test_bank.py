@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -152,6 +153,36 @@ def test_a_recording_holds_every_update_of_every_step(small_recipe: CompareConfi
     assert not (tmp_path / "bank.recording").exists()
     with pytest.raises(UserError, match="already"):
         record_bank.record_rollouts(small_recipe, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
+
+
+def test_a_recording_killed_between_two_of_its_seeds_goes_on(
+    small_recipe: CompareConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first seed is in the bank, its working folder perhaps not yet gone; the second is recorded, not yet kept."""
+
+    def record() -> Bank:
+        return record_bank.record_rollouts(small_recipe, tmp_path / "bank", "none", ["x"], None)  # type: ignore[arg-type]
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record_bank.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            record()
+    assert set(Bank.open(tmp_path / "bank").recordings) == {"none-seed0"}
+    assert set(record().recordings) == {"none-seed0", "none-seed1"}
+    assert not (tmp_path / "bank.recording").exists()
+
+
+def test_a_recording_with_other_settings_is_another_one(small_recipe: CompareConfig, tmp_path: Path) -> None:
+    one = dataclasses.replace(small_recipe, seeds=(0,))
+    record_bank.record_rollouts(one, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
+    faster = dataclasses.replace(small_recipe, train=dataclasses.replace(small_recipe.train, learning_rate=0.5))
+    with pytest.raises(UserError, match="holds another recording none-seed0"):
+        record_bank.record_rollouts(faster, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
+    both = record_bank.record_rollouts(small_recipe, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
+    assert list(both.recordings) == ["none-seed0", "none-seed1"]
 
 
 def test_recording_twice_gives_the_same_files(small_recipe: CompareConfig, tmp_path: Path) -> None:
