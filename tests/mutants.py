@@ -2,8 +2,9 @@
 
     python tests/mutants.py [--workers N] [TEXT ...]        only the mutants whose name contains one of the texts
 
-The bugs are those of suite/, whose tests need a process. Bugs in methods stand in MUTANTS of tests/methods/NAME.py;
-tests/methods/test_mutants_die.py plants them in every test run, and with them those of this table that name a `method`.
+The bugs are those of suite/ and tasks/, whose tests need a process. Bugs in methods stand in MUTANTS of
+tests/methods/NAME.py; tests/methods/test_mutants_die.py plants them in every test run, and with them those of this
+table that name a `method`.
 
 A file of the table holds mutants with `name` ("where: what"), `file`, `old` (found exactly once there) and `new`, and
 the fast tests that should notice: `tests` (files) and `k` (pytest's -k), given once at the top or with the mutant.
@@ -42,7 +43,7 @@ PASSED, FAILED = 0, 1
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteMutant(Mutant):
-    """One bug planted into suite/: one of `tests` that match `k` must fail.
+    """One bug planted into suite/ or tasks/: one of `tests` that match `k` must fail.
 
     `method`: one whose own checks notice it too, without a process.
     """

@@ -63,6 +63,13 @@ def test_other_arithmetic_under_the_same_name_is_noticed(tmp_path: Path) -> None
     assert "asks other problems" in check(tmp_path, config=dataclasses.replace(CONFIG, limit=5))
 
 
+def test_another_engine_is_noticed(tmp_path: Path) -> None:
+    check(tmp_path)
+    content = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(content | {"engine": "another engine"}))
+    assert check(tmp_path) == f"the start model's engine is {content['engine'][:40]}, was another engine"
+
+
 def test_it_leaves_every_random_number_to_others(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 
 from small_world import ODD, tiny
 from suite.config import EvalConfig
-from suite.evaluation.evaluate import evaluate, manifest_of
+from suite.evaluation.evaluate import evaluate, manifest_of, sampling_settings_of
 from suite.evaluation.sample_store import MANIFEST, SampleStore, read_frame, read_manifest, samples_folder, unfinished
 from suite.policy.halving_sampler import NO_CPU_MEMORY, FrugalSampler
 from suite.policy.loading import LoadedModel, model_digest, tokenizer_digest
 from suite.policy.sampling import SampleRequest, SamplingSettings, TransformersSampler
-from suite.types import Rollout, Task, UserError, Verdict
+from suite.types import Problem, Rollout, Task, UserError, Verdict
 
 CONFIG = EvalConfig(("odd", "even"), samples=3, limit=10, batch_size=8)
 PARTS = 4  # 30 samples in parts of 8
@@ -154,6 +155,37 @@ def test_a_row_holds_what_was_asked_drawn_and_said(whole: tuple[Path, list[Any]]
     assert (facts["stop"], facts["max_new_tokens"], facts["graders"]) == (["7"], 24, ["verdict", "odd", "even"])
 
 
+def test_a_result_says_of_every_problem_what_its_rows_say(whole: tuple[Path, list[Any]]) -> None:
+    frame = read_frame(whole[0])
+    for result in whole[1]:
+        rows = frame[frame["task"] == result.task]
+        assert list(rows["problem"]) == [problem for problem in result.problem_ids for _ in range(3)]
+        assert list(rows["verdict"]) == [verdict for verdicts in result.verdicts for verdict in verdicts]
+        assert list(rows["length"]) == [length for lengths in result.lengths for length in lengths]
+        assert result.truncated_share == sum(rows["finish"] == "length") / 30 != 0.5
+
+
+def test_what_is_asked_for_goes_before_what_the_task_says() -> None:
+    asked = dataclasses.replace(CONFIG, temperature=0.0, max_new_tokens=5)
+    assert sampling_settings_of(EVEN, asked) == SamplingSettings(5, temperature=0.0, batch_size=8, stop=("7",))
+
+
+def test_the_longest_prompts_are_asked_first() -> None:
+    sampler = counting()
+    evaluate(sampler, sampler.inner.tokenizer, [ODD], CONFIG, None)
+    lengths = {p.id: len(p.prompt) for p in ODD.load("eval", None)}
+    asked = [lengths[problem] for problem, _ in sampler.asked]
+    parts = [asked[:6], asked[6:14], asked[14:22], asked[22:]]
+    assert all(min(part) >= max(following) for part, following in itertools.pairwise(parts))
+    assert min(parts[0]) > max(parts[-1])
+
+
+def reworded(split: str, data_dir: Path | None) -> list[Problem]:
+    """The odd task's problems, one of them with another text."""
+    first, *others = ODD.load(split, data_dir)
+    return [dataclasses.replace(first, prompt="1+1="), *others]
+
+
 @pytest.mark.parametrize(
     ("name", "other"),
     [
@@ -168,6 +200,7 @@ def test_a_row_holds_what_was_asked_drawn_and_said(whole: tuple[Path, list[Any]]
             "template = '{question}', not '?{question}'",
             manifest(tasks=[dataclasses.replace(ODD, render=lambda p: "?" + p.prompt), EVEN]),
         ),
+        ("tasks.odd.data = ", manifest(tasks=[dataclasses.replace(ODD, load=reworded), EVEN])),
         ("tasks.even", manifest(tasks=[ODD])),
         ("model = ", {**manifest(), "asked": {**manifest()["asked"], "model": "f00"}}),
     ],
@@ -198,6 +231,14 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         samples_folder(tmp_path)
     (tmp_path / MANIFEST).write_text('{"schema": 99, "asked": {}}')
     with pytest.raises(UserError, match="schema 99"):
+        read_frame(tmp_path)
+
+
+def test_an_altered_manifest_is_refused(tmp_path: Path) -> None:
+    SampleStore(tmp_path).claim(manifest())
+    text = (tmp_path / MANIFEST).read_text()
+    (tmp_path / MANIFEST).write_text(text.replace('"samples": 3', '"samples": 2'))
+    with pytest.raises(UserError, match="altered: its digest differs"):
         read_frame(tmp_path)
 
 

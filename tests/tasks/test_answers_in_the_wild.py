@@ -57,16 +57,18 @@ CORRECT, WRONG, NO_ANSWER, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.N
             + [r"4.5\times 10^{33} \text{ erg/s}", r"4.5\times 10^{33}\ \mathrm{cm}"],
             [r"4.5 \times 10^{32}", "4.5", "33", "4.5e-33", r"4.6 \times 10^{33}"],
         ),
-        ("0.00031", ["3.1e-4", r"3.1 \times 10^{-4}", "31/100000"], ["3.1e4", "3.1"]),
+        ("0.00031", ["3.1e-4", r"3.1 \times 10^{-4}", "3.1*10^-4", "31/100000"], ["3.1e4", "3.1"]),
         # equations
         ("5", ["x=5", "5=x", r"\text{Area}=5", "f(3) = 5", "x_1 = 5", "x = 2+3 = 5", r"x = 5 \approx 5.0", "= 5"], []),
         ("5", [], ["6=5", "x+1=5", "x^2=5", "2x=5", "5=6", "x=6", "x=5=6", "x=5, y=6", "2+3=5"]),
         ("2x+4y-3=0", ["2x+4y=3", r"y=-\frac{1}{2}x+\frac{3}{4}"], ["2x+4y=4", "0", "3"]),
         # tiny and huge numbers
         ("10^{-20}", ["0." + "0" * 19 + "1", r"\frac{1}{10^{20}}", "1e-20"], ["10^{-21}", "2e-20", "0", "10^{20}"]),
-        ("e^{-50}", [r"\frac{1}{e^{50}}", r"\exp(-50)"], ["e^{-51}", "e^{-60}", "0"]),
+        ("e^{-50}", [r"\frac{1}{e^{50}}", r"\exp(-50)"], ["e^{-51}", "e^{-60}", r"\frac{101}{100} e^{-50}", "0"]),
         (r"\frac{1}{3\cdot 2^{2006}}", [r"\frac{2}{3 \cdot 2^{2007}}"], [r"\frac{2^{2005}+1}{3 \cdot 2^{2006}}"]),
         ("2^{1000}", [r"4^{500}", "2^{999}+2^{999}"], ["2^{1001}", "2^{1000}+1"]),
+        # binomial coefficients
+        (r"\binom{5}{2}", ["10", r"\dbinom{5}{2}", r"\binom{5}{3}"], ["0", "5", r"\binom{2}{5}"]),
         # towers, by their value
         ("100", ["10^{2^{1}}", "10^(2^1)"], ["10^{2^{2}}"]),
         ("2^{3^2}", ["512"], ["64"]),
@@ -96,7 +98,9 @@ CORRECT, WRONG, NO_ANSWER, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.N
         ),
         ("5", ["5 minutes"], [r"5\text{ minutes and }30\text{ seconds}"]),
         (r"5\text{ cm}", ["5", "5 centimeters", "5 cm"], ["5 m", "5 km", r"5\text{ inches}"]),
+        ("5 miles", ["5", "5 mi", "5 mile"], ["5 km", "5 m"]),
         ("5000000", ["5 million", "5 million people", r"5\text{ million}"], ["5", "5 thousand"]),
+        ("2000000000", ["2 billion", "2000 million"], ["2 trillion", "2 million"]),
         ("2 n", ["2n", r"2 \cdot n"], ["2", "3n", "2m"]),
         (
             "5",
@@ -128,6 +132,8 @@ CORRECT, WRONG, NO_ANSWER, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.N
         (r"0.\overline{3}", ["1/3", r"\frac13", r"0.\bar{3}"], ["0.3", "0.33", "3"]),
         (r"33\frac13\%", [r"33\frac{1}{3}\%", r"\frac{100}{3}\%", r"\frac{1}{3}"], ["33%", r"11\%"]),
         (r"3\frac{1}{2}", ["7/2", "3.5", "3 1/2"], [r"\frac{3}{2}", "3"]),
+        ("-3.5", [r"-3\frac{1}{2}", "-3 1/2", "-7/2"], [r"3\frac{1}{2}", "-2.5"]),
+        (r"\frac{1}{3}", [r"\frac{1}{3} \approx 0.33", r"x = \frac{1}{3} \approx 0.33"], ["0.33"]),
         (r"28\%", ["28 percent", "28 pct", "28 per cent", "0.28", "28"], ["2.8%", "0.28%"]),
         # words
         (r"\text{June 20}", ["June 20", "june 20.", r"\textbf{June 20}"], ["June 21", "20", "June"]),

@@ -92,9 +92,11 @@ def test_where_the_answer_is(response: str, gold: str, answer: str | None):
         ("18", "1 8", WRONG),
         ("0", "-0.0", CORRECT),
         ("0.5", ".5", CORRECT),
+        ("0.5", "0.05", WRONG),
         ("0.5", "1/2", CORRECT),
         ("0.5", r"\dfrac{1}{2}", CORRECT),
         ("-0.5", r"-\frac{1}{2}", CORRECT),
+        ("1/2", ".5", CORRECT),
         ("1/2", "2/4", CORRECT),
         ("1/2", "2/3", WRONG),
         ("1/3", "0.33", WRONG),
@@ -133,6 +135,11 @@ def test_where_the_answer_is(response: str, gold: str, answer: str | None):
 )
 def test_when_an_answer_is_right(gold: str, answer: str, verdict: Verdict):
     assert grade([(rf"\boxed{{{answer}}}", gold)]) == [verdict]
+
+
+@pytest.mark.parametrize("gold", [r"Then 2 + 3 = \boxed{5}.", "Final answer: $5$. There are 2 cases."])
+def test_the_answer_of_a_worked_gold_solution_is_what_counts(gold: str):
+    assert grade([(r"\boxed{5}", gold), (r"\boxed{2}", gold), ("so it is 5", gold)]) == [CORRECT, WRONG, CORRECT]
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(0, 4), st.sampled_from(["{}", "${}", "{}.", "+{}"]))

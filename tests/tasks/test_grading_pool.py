@@ -109,7 +109,7 @@ def test_an_undecided_question_is_asked_once_more_and_alone(faulty: SymbolicPool
 def test_an_answer_too_many_belongs_to_no_other_question(faulty: SymbolicPool):
     """One worker, many in a batch: a spare `correct` must not become the verdict of a wrong row behind it."""
     faulty.workers = 1
-    pairs = [("7", "answer twice"), *[("1", "2")] * 40]
+    pairs = [("answer twice", "answer twice"), *[("1", "2")] * 40]
     assert asked(faulty, *pairs) == [CORRECT, *[WRONG] * 40]
 
 
@@ -135,6 +135,16 @@ def test_a_pool_that_cannot_start_says_so(program: str, said: str, tmp_path: Pat
     with pytest.raises(UserError, match=said) as error:
         asked(SymbolicPool(2, IMPATIENT, script), ("1", "1"))
     assert "pip install" in str(error.value)
+
+
+def test_what_no_worker_lives_to_say_is_undecided_and_never_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    script = tmp_path / "worker.py"
+    script.write_text("print('ready', flush=True)\ninput()\n")
+    pool = SymbolicPool(1, IMPATIENT, script)
+    monkeypatch.setattr(symbolic, "own_pool", lambda: pool)
+    pairs = [(rf"\boxed{{(x+{n})^2}}", f"x^2+{n}") for n in (91, 92)]
+    assert grade([*pairs, (r"\boxed{3}", "3")]) == [UNDECIDED, UNDECIDED, CORRECT]
+    pool.close()
 
 
 @pytest.mark.slow
