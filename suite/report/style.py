@@ -92,14 +92,18 @@ def markers(names: Iterable[str]) -> dict[str, str]:
 
 
 def length_axis(axes: Axes, lengths: Iterable[float]) -> None:
-    """A logarithmic axis of response lengths: ticks at powers of two, fewer where they would crowd; none of none."""
+    """A logarithmic axis of response lengths: ticks at powers of two, fewer where they would crowd; none of none.
+
+    Lengths between two powers of two have ticks at their ends.
+    """
     values = np.asarray(list(lengths), float)
     if not len(values):
         return
     first, last = int(np.ceil(np.log2(values.min()))), int(np.floor(np.log2(values.max())))
-    step = 1 + (last - first) // 5
+    step = 1 + max(0, last - first) // 5
+    ticks = [float(2**e) for e in range(first, last + 1, step)] or [values.min(), values.max()]
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator([float(2**e) for e in range(first, last + 1, step)]))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from suite.report.accuracy_figures import accuracy_figure, difference_figure, reward_figure, spread_labels
 from suite.report.growth_figures import growth_figure, predicted_figure, update_figure
 from suite.report.length_figures import acceptance_figure, clip_figure
-from suite.report.style import PALETTE, method_colours, save_png, save_svg
+from suite.report.style import PALETTE, length_axis, method_colours, save_png, save_svg
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -236,3 +237,22 @@ def test_one_range_and_one_method_still_draw(tmp_path: Path) -> None:
     by_length, summary = lengths(("own",))
     for maker in (clip_figure, acceptance_figure):
         save_png(maker(by_length[by_length["method"] == "fspo"], summary), tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "ticks"),
+    [
+        ([20.0, 130.0], [32, 64, 128]),
+        ([17.0, 23.0], [17, 23]),
+        ([16.0, 16.0], [16]),
+        ([1.0, 4096.0], [1, 8, 64, 512, 4096]),
+    ],
+)
+def test_lengths_have_ticks_at_powers_of_two_or_at_their_ends(lengths: list[float], ticks: list[int]) -> None:
+    axes = Figure().subplots()
+    length_axis(axes, lengths)
+    assert list(axes.xaxis.get_major_locator().locs) == ticks
+
+
+def test_no_lengths_are_no_fault() -> None:
+    length_axis(Figure().subplots(), [])
