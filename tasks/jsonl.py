@@ -26,7 +26,7 @@ class Fields:
 
 PROBLEM = Fields(("id", "problem", "answer", "source"), optional=("level", "subject", "solution"))
 OWN_PROBLEM = Fields(("id", "problem", "answer"), optional=("level", "source", "subject", "solution"))
-RESPONSE = Fields(("id", "gold"), required_even_if_empty=("response",))
+RESPONSE = Fields(("id", "gold"), required_even_if_empty=("response",), optional=("expected",))
 
 
 def read_problems(path: Path, task: str, task_version: str, fields: Fields = PROBLEM) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LONGEST_SHOWN = 60
+ANY, NOT_CORRECT = "any", "not_correct"
+"""What a row may expect beside a verdict."""
 
 Panel = Mapping[str, Sequence[Verdict]]
 """One column of verdicts for each grader, row by row the same responses."""
@@ -25,8 +28,10 @@ Panel = Mapping[str, Sequence[Verdict]]
 def grade(file: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
     """Grade responses by the reward's rule and three others: counts, an agreement matrix, every disagreement.
 
+    Where rows say what is `expected`, exit code 1 where the reward's verdict is another one.
+
     Args:
-        file: JSON lines with id, gold and response.
+        file: JSON lines with id, gold and response, and perhaps expected: a verdict, or not_correct, or any.
         out: File for the verdicts: one line a response with id, verdict (the reward's) and every rule's own.
     """
     from suite.experiments.local_jobs import progress_bar
@@ -36,6 +41,7 @@ def grade(file: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
     from tasks.jsonl import RESPONSE, read_rows
 
     rows = read_rows(file, RESPONSE, "give JSON lines with id, gold and response")
+    wanted = [expected(row, f"{file}, line {number}") for number, row in enumerate(rows, start=1)]
     if out is not None:
         _check_writable(out, file)
     pairs = [(row["response"], row["gold"]) for row in rows]
@@ -58,6 +64,32 @@ def grade(file: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
     _print_disagreements(rows, panel)
     if out is not None:
         console.print(f"verdicts: {out}", highlight=False, markup=False)
+    if any(row.get("expected") for row in rows) and _print_unexpected(rows, wanted, panel[REWARD]):
+        sys.exit(1)
+
+
+def expected(row: Mapping[str, str], where: str) -> frozenset[Verdict]:
+    """The verdicts that a row calls right; all of them where it says nothing. UserError for a word that is none."""
+    word = row.get("expected", ANY)
+    if word == ANY:
+        return frozenset(Verdict)
+    if word == NOT_CORRECT:
+        return frozenset(Verdict) - {Verdict.CORRECT}
+    if word not in [*Verdict]:
+        raise UserError(f"{where}: expected {word!r}: write {', '.join((*Verdict, NOT_CORRECT, ANY))}")
+    return frozenset({Verdict(word)})
+
+
+def _print_unexpected(
+    rows: Sequence[Mapping[str, str]], wanted: Sequence[frozenset[Verdict]], found: Sequence[Verdict]
+) -> int:
+    """How many verdicts of the reward are not the expected ones, after a line for each of them."""
+    off = [i for i, verdict in enumerate(found) if verdict not in wanted[i]]
+    for i in off:
+        line = f"not as expected: line {i + 1}, {_shown(rows[i]['id'])}: {found[i]}, expected {rows[i]['expected']}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"the reward's verdict is as expected on {len(rows) - len(off)} of {len(rows)}", highlight=False)
+    return len(off)
 
 
 def _check_writable(out: Path, file: Path) -> None:

@@ -191,7 +191,8 @@ def profile_figure(frame: pd.DataFrame, *, colours: Colours | None = None) -> Fi
             )
         varies = (numbers_of(frame, "high") > 0) & (numbers_of(frame, "low") < 1)
         shown = 100 * numbers_of(frame, "tau")[varies]
-        axes.set_xlim(max(0.0, float(shown.min()) - 2), min(100.0, float(shown.max()) + 2))
+        if len(shown):
+            axes.set_xlim(max(0.0, float(shown.min()) - 2), min(100.0, float(shown.max()) + 2))
         axes.set_ylim(0, 102)
         axes.legend(loc="lower left", fontsize=8)
     return figure

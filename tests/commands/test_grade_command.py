@@ -54,6 +54,26 @@ def test_every_response_gets_a_line_with_every_verdict(
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_rows_may_say_what_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["no_answer", "correct", "not_correct", "any"]
+    rows = [{**row, "expected": word} for row, word in zip(ROWS, words, strict=True)]
+    run(monkeypatch, "grade", str(written(tmp_path / "good.jsonl", [*rows, ROWS[3]])))
+    assert "the reward's verdict is as expected on 5 of 5" in capsys.readouterr().out
+    rows[2]["expected"] = "correct"
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "grade", str(written(tmp_path / "bad.jsonl", rows)))
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 1
+    assert "not as expected: line 3" in shown
+    assert ": wrong, expected correct" in shown
+    assert "as expected on 3 of 4" in shown
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "grade", str(written(tmp_path / "odd.jsonl", [{**ROWS[0], "expected": "right"}])))
+    assert "line 1: expected 'right': write correct, wrong" in capsys.readouterr().err
+
+
 def test_what_a_stranger_wrote_cannot_steer_the_terminal() -> None:
     assert grade._shown("c\x1b[2J\ud800\n") == r"c\x1b[2J\ud800\n"
     assert len(grade._shown("7" * 1000)) == grade.LONGEST_SHOWN
