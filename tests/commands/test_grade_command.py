@@ -57,7 +57,7 @@ def test_every_response_gets_a_line_with_every_verdict(
 def test_rows_may_say_what_is_expected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["no_answer", "correct", "not_correct", "any"]
+    words = ["correct", "correct", "not_correct", "any"]
     rows = [{**row, "expected": word} for row, word in zip(ROWS, words, strict=True)]
     run(monkeypatch, "grade", str(written(tmp_path / "good.jsonl", [*rows, ROWS[3]])))
     assert "the reward's verdict is as expected on 5 of 5" in capsys.readouterr().out
