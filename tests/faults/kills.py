@@ -89,10 +89,12 @@ def campaign(size: int, seed: int, folder: Path, names: Sequence[str] = OFTEN) -
         for _ in range(rng.randint(1, KILLS)):
             process = started(commands[name], here)
             time.sleep(rng.uniform(0.2, 1.0) * seconds)
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            if (code := process.poll()) is not None:
+                break  # it was faster: a finished command is not run again
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        code = started(commands[name], here).wait()
+        else:
+            code = started(commands[name], here).wait()
         said = (here / "said").read_text(errors="replace")
         found = digests(here / "out") if (here / "out").exists() else {}
         differ = sorted(k for k in {*wanted, *found} if wanted.get(k) != found.get(k))

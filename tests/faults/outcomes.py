@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -101,6 +102,7 @@ def _child(run: Callable[[], object], folder: Path, write: int) -> None:
     try:
         os.setsid()
         os.chdir(folder)
+        _forget_strangers()
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (write, 1), (write, 2)):
             os.dup2(source, target)
@@ -119,6 +121,15 @@ def _child(run: Callable[[], object], folder: Path, write: int) -> None:
             except OSError:
                 code = code or 98
         os._exit(code)
+
+
+def _forget_strangers() -> None:
+    """Leave behind what earlier tests of this process imported from temporary folders: a command starts without it."""
+    here = tempfile.gettempdir()
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(here):
+            del sys.modules[name]
+    sys.path[:] = [place for place in sys.path if not place.startswith(here)]
 
 
 def _watched(read: int, child: int, patience: float) -> tuple[bytes, int | None]:

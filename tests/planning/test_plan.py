@@ -315,7 +315,7 @@ def test_an_unfinished_comparison_is_planned_from_its_whole_seeds(
         (("dmeo",), "did you mean demo?"),
         (("demo", "--model", "no/such"), "its sizes are not known here"),
         (("--from", "no-such-folder"), "no comparison to read"),
-        (("--from", "x", "--detect", "0"), "above 0"),
+        (("--from", "x", "--detect", "0"), "from 0.01 to 100"),
     ],
 )
 def test_bad_input_is_one_line(
