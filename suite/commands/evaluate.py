@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite.commands.console import console
+from suite.config import EvalConfig
+from suite.experiments.names import EMBEDDED_TASKS
+from suite.policy.loading import has_fast_bfloat16
 from suite.types import OWN_PROBLEMS, UserError
 
 
@@ -51,9 +54,6 @@ def evaluate(
     """
     from suite.commands.evaluate_lm_eval import require_way, run_through_lm_eval
     from suite.commands.evaluate_model import run_evaluation
-    from suite.config import EvalConfig
-    from suite.experiments.names import EMBEDDED_TASKS
-    from suite.policy.loading import has_fast_bfloat16
 
     require_way(through)
     config = EvalConfig(
