@@ -110,16 +110,14 @@ def record_rollouts(
     """Record the recipe's policy driven by `method` ("none": without clip) for every seed of the config; appends.
 
     `ranges` says which range file settings came from, for the manifest.
-    Interrupted recordings go on where they stopped, those that reached the bank before being left out. UserError where
-    all of them are in the bank already, or one that was made with other settings.
+    Interrupted recordings go on where they stopped; what the bank holds already is not made again. UserError where it
+    holds one of the same name that was made with other settings.
     """
     bank = Bank.open_or_new(out)
     if config.train.sampler == AUTO:
         raise UserError("train.sampler=auto: a bank is added to later, on any machine; name an engine")
     jobs = [RecordJob(config, out, method, seed) for seed in config.seeds]
     left = [job for job in jobs if not _is_recorded(job, bank)]
-    if not left:
-        raise UserError(f"{out}: holds the recording {jobs[0].name} already; choose other --seeds or another --method")
     run_jobs([left], layout_for(config.train, len(left)), console)
     for job in left:
         facts = json.loads((job.folder / FINISHED).read_text(encoding="utf-8"))
@@ -136,7 +134,9 @@ def _is_recorded(job: RecordJob, bank: Bank) -> bool:
     there = bank.recordings.get(job.name)
     if there is None:
         return False
-    if (there["recipe"], there["train"]) != (job.config.name, json.loads(json.dumps(plain_data(job.config.train)))):
+    card = card_digest(method_in(job.config, "no_clip" if job.method == NO_METHOD else job.method))
+    wanted = (job.config.name, json.loads(json.dumps(plain_data(job.config.train))), card)
+    if (there["recipe"], there["train"], there["driver"]["card"]) != wanted:
         raise UserError(f"{job.out}: holds another recording {job.name} already; choose other --seeds or another --out")
     shutil.rmtree(job.folder, ignore_errors=True)  # it may have been killed between the two
     return True

@@ -151,8 +151,10 @@ def test_a_recording_holds_every_update_of_every_step(small_recipe: CompareConfi
     assert facts["command"] == ["fspo", "record"]
     assert facts["driver"]["method"] == "no_clip"
     assert not (tmp_path / "bank.recording").exists()
-    with pytest.raises(UserError, match="already"):
-        record_bank.record_rollouts(small_recipe, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
+    before = (bank.folder / MANIFEST).read_bytes()
+    again = record_bank.record_rollouts(small_recipe, tmp_path / "bank", "none", ["again"], None)  # type: ignore[arg-type]
+    assert again == bank
+    assert (bank.folder / MANIFEST).read_bytes() == before
 
 
 def test_a_recording_killed_between_two_of_its_seeds_goes_on(
