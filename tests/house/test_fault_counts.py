@@ -22,9 +22,8 @@ ROWS = {
 
 def test_readmes_counts_are_those_of_the_committed_campaigns() -> None:
     table = dict(re.findall(r"^\| ([^|]+?) \| (\d+) \|", text_of("README.md"), re.MULTILINE))
-    assert {row: int(table[row]) for row in ROWS} == {
-        row: sum(COUNTS[name]["tried"] for name in names if name in COUNTS) for row, names in ROWS.items()
-    }
+    counted = {row: sum(COUNTS[n]["tried"] for n in names if n in COUNTS) for row, names in ROWS.items()}
+    assert {row: int(table.get(row, 0)) for row in ROWS} == counted
 
 
 def test_every_campaign_was_run_and_found_nothing() -> None:
