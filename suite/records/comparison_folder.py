@@ -101,7 +101,8 @@ def stored_config(out: Path) -> CompareConfig:
         found = json.loads(path.read_text(encoding="utf-8"))
         check_protocol(found["protocol"], path)
         config = restored(found["config"])
-        require_allowed([*config.methods, *config.options], path)
+        owners = [option.partition("=")[0].rpartition(".")[0] for option in config.options]
+        require_allowed([*config.methods, *owners], path)
         return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error

@@ -32,9 +32,9 @@ def allow(texts: Iterable[str]) -> None:
     _allowed.update(references_in(texts))
 
 
-def require_allowed(texts: Iterable[str], where: Path) -> None:
-    """UserError where a file names a method of somebody's own that the user has not."""
-    if unknown := sorted(references_in(texts) - _allowed):
+def require_allowed(names: Iterable[str], where: Path) -> None:
+    """UserError where a file names a method of somebody's own, a name with a colon, that the user has not."""
+    if unknown := sorted({name for name in names if ":" in name} - _allowed):
         raise UserError(
             f"{where}: names {unknown[0]}, a module that is only imported if you say so: add --allow {unknown[0]}"
         )

@@ -78,6 +78,18 @@ def test_nor_one_that_a_stored_setting_names(
     assert not (folder / "it-ran").exists()
 
 
+@pytest.mark.parametrize("name", ["evil-er:X", "evil er:X", "a=b:X", "a,b:X"])
+def test_nor_one_whose_name_no_program_would_write(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = json.loads((DEMO / CONFIG_FILE).read_text())
+    stored["config"]["methods"][0] = name
+    (folder / CONFIG_FILE).write_text(json.dumps(stored))
+    (folder / "evil.py").rename(folder / f"{name.partition(':')[0]}.py")
+    assert f"names {name}" in line_of(["report", "."], capsys, monkeypatch)
+    assert not (folder / "it-ran").exists()
+
+
 @pytest.mark.parametrize("words", [["--allow", "evil:X"], ["--allow=evil:X"]])
 def test_it_is_once_the_user_says_so(
     words: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
