@@ -29,11 +29,8 @@ def prompt_text(tokenizer: Any, task: Task, problem: Problem, chat: bool = False
 
 
 def encode(tokenizer: Any, task: Task, problem: Problem, chat: bool = False) -> tuple[int, ...]:
-    """Token ids of `prompt_text`; a chat template writes its special tokens itself. UserError where there are none."""
-    ids = tuple(tokenizer(prompt_text(tokenizer, task, problem, chat), add_special_tokens=not chat).input_ids)
-    if not ids:
-        raise UserError(f"problem {problem.id}: its prompt is empty, so there is nothing that a model could continue")
-    return ids
+    """Token ids of `prompt_text`; a chat template writes its special tokens itself."""
+    return tuple(tokenizer(prompt_text(tokenizer, task, problem, chat), add_special_tokens=not chat).input_ids)
 
 
 def data_digest(problems: Sequence[Problem]) -> str:
