@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.records.files import digest_of, flat, write_atomically
+from suite.records.files import digest_of, flat, listed, write_atomically
 from suite.types import FinishReason, UserError, Verdict
 
 MANIFEST = "manifest.json"
@@ -95,8 +95,8 @@ class SampleStore:
         with nothing written, where it does not agree or the folder holds something else.
         """
         path = self.folder / MANIFEST
-        if not path.exists():
-            if self.folder.exists() and any(p.name != ".lock" for p in self.folder.iterdir()):
+        if MANIFEST not in (names := listed(self.folder)):
+            if names:
                 raise UserError(f"{self.folder}: not empty and no store of samples; choose another --out")
             content = json.loads(json.dumps({"schema": SCHEMA_VERSION, **manifest}))
             content["digest"] = digest_of(content)

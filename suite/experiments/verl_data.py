@@ -165,12 +165,12 @@ def write_files(out: Path, files: dict[str, bytes | str]) -> list[str]:
 
     UserError, before anything is written, for a folder with other content.
     """
-    from suite.records.files import write_atomically
+    from suite.records.files import listed, write_atomically
 
     first = next(iter(files))
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: not a folder; choose another --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / first).exists():
+    if (names := listed(out)) and first not in names:
         raise UserError(f"{out}: not empty and no export; choose another --out folder")
     for name, content in files.items():
         if (out / name).exists() and not _same(out / name, content):

@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.records.files import LOCK, digest_of, locked, write_atomically
+from suite.records.files import digest_of, listed, locked, write_atomically
 from suite.records.update_log import UpdateLog
 from suite.types import UserError
 
 SCHEMA = "fspo-bank-2"
 MANIFEST = "manifest.json"
 DIGEST = "digest"
-BEGUN = (LOCK, "updates", "rollouts")
+BEGUN = {"updates", "rollouts"}
 """What lies in the folder of a bank before its manifest does."""
 
 
@@ -87,9 +87,9 @@ class Bank:
 
         UserError for a folder that holds something else.
         """
-        if (folder / MANIFEST).exists():
+        if MANIFEST in (names := listed(folder)):
             return cls.open(folder)
-        if folder.exists() and any(path.name not in BEGUN for path in folder.iterdir()):
+        if names - BEGUN:
             raise UserError(f"{folder}: not empty and no bank; choose another --out")
         return cls(folder, {}, ())
 

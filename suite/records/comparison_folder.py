@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.config import PROTOCOL, CompareConfig, plain_data, restored
-from suite.records.files import LOCK, flat, locked, write_atomically
+from suite.records.files import flat, listed, locked, write_atomically
 from suite.records.own_methods import require_allowed
 from suite.records.provenance import versions
 from suite.records.result import check_protocol
@@ -67,9 +67,9 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
 
     Raises UserError when it has results of another protocol or configuration, or of a method that was another one.
     """
-    path = out / CONFIG_FILE
+    path, names = out / CONFIG_FILE, listed(out)
     wanted = json.loads(json.dumps(plain_data(config)))
-    if path.exists():
+    if CONFIG_FILE in names:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             check_protocol(found["protocol"], path)
@@ -85,7 +85,7 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
             if written.get(name, digest) != digest:
                 raise UserError(f"{out}: holds results of {name} before its code changed; choose another --out")
         return True
-    if out.exists() and any(path.name != LOCK for path in out.iterdir()):
+    if names:
         raise UserError(f"{out}: not empty and no comparison; choose another --out folder")
     return False
 

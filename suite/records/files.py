@@ -80,6 +80,16 @@ def _clear_temporary(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+def listed(folder: Path) -> set[str]:
+    """The names in a folder, none where it is absent; without its lock and what is half written at this moment.
+
+    One look at the folder: whoever asks whether a file is there and what else is there asks this set, so that a file
+    that another process finishes in between is not taken for somebody else's.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return {name for name in names - {LOCK} if not (name.startswith(".") and name.endswith(TEMPORARY))}
+
+
 SHARED_MEMORY = Path("/dev/shm")
 OURS = "fspo-held-"
 GRACE_SECONDS = 60
