@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,19 +115,20 @@ def main() -> None:
             seconds = time.monotonic() - start
             print(f"\r{counts.line()} ({seconds:.0f} s)", flush=True)
             if options.out:
-                write(counts, options.seed, options.scale, seconds, options.out)
+                asked = f"python tests/faults/campaigns.py --scale {options.scale:g} --seed {options.seed} '{name}'"
+                write(counts, {"command": asked, "seconds": round(seconds)}, options.out)
     sys.exit(any(counts.bad for counts in found))
 
 
-def write(counts: Counts, seed: int, scale: float, seconds: float, path: Path) -> None:
-    """Note in a JSON file how a campaign ended, of which seed and versions; what it says of others stays."""
+def write(counts: Counts, made: Mapping[str, object], path: Path) -> None:
+    """Note in a JSON file how a campaign ended, by which command and versions; what it says of others stays."""
     from suite.records.files import write_atomically
     from suite.records.provenance import machine, versions
 
     known = json.loads(path.read_text(encoding="utf-8"))["campaigns"] if path.exists() else {}
     ended = {"tried": counts.tried, **dict(sorted(counts.ended.items()))}
-    made = {"seed": seed, "scale": scale, "seconds": round(seconds), "machine": machine(), "versions": versions()}
-    content = {"campaigns": {**known, counts.name: {**ended, "made": made}}}
+    where = {"machine": machine(), "versions": versions()}
+    content = {"campaigns": {**known, counts.name: {**ended, "made": {**made, **where}}}}
     write_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
