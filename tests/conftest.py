@@ -48,6 +48,15 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stop where pytest-xdist was asked for groups and makes none: two workers would then make what a group shares."""
+    if getattr(config.option, "loadgroup", False):
+        alone = [item.nodeid for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        if alone:
+            raise pytest.UsageError(f"pytest {pytest.__version__} and pytest-xdist do not group {alone[0]}")
+
+
 REPORTED = "reported"
 """The name under which a test records a measured figure (`record_property`) for the end of the run's output."""
 

@@ -23,7 +23,7 @@ from suite.report.terminal import printable
 from suite.types import Problem
 from tasks import TASKS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("evaluate")]
 WORDS = ("evaluate", "--samples", "3", "--limit", "40", "--batch-size", "16")
 
 

@@ -18,6 +18,7 @@ from suite.records.result import read_file, write_result
 from suite.records.rollout_set import RolloutSet
 from suite.types import RunResult, UserError, Verdict
 
+pytestmark = pytest.mark.xdist_group("verify")
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--methods", "grpo", "--steps", "2", "--set", "evaluation.limit=6")
 
