@@ -10,7 +10,7 @@ import re
 from tasks.arithmetic import Huge, exact
 from tasks.equality import key
 from tasks.prose import after_label, last_formula, last_number
-from tasks.values import DEEPEST_NESTING, Number, nesting, read
+from tasks.values import DEEPEST_NESTING, Equation, Number, Words, nesting, read
 
 LONGEST_ANSWER = 1000
 LONGEST_BETWEEN = 60
@@ -38,7 +38,7 @@ def final_answer(response: str, gold: str) -> str | None:
 
     The last box; else the rest of the line after the last `####`; else what the prose ends with: its last number with
     all that it is a part of, where the gold answer is a number, and otherwise its last formula or what follows
-    `Final answer:`. An empty or unclosed last box is no answer.
+    `Final answer:`. A sentence or an equation behind `####` is prose. An empty or unclosed last box is no answer.
 
     >>> final_answer("so \\\\boxed{3} apples, then \\\\boxed{\\\\frac{1}{2}}", "3")
     '\\\\frac{1}{2}'
@@ -50,9 +50,15 @@ def final_answer(response: str, gold: str) -> str | None:
         return boxed
     _, mark, rest = response.rpartition("####")
     line = rest.split("\n", 1)[0].strip()
-    if mark and line:
-        return line
-    return last_number(response) if is_number(gold) else last_formula(response)
+    if not mark or not line:
+        return last_number(response) if is_number(gold) else last_formula(response)
+    return (last_number(line) if _is_prose(line) and is_number(gold) else None) or line
+
+
+def _is_prose(line: str) -> bool:
+    """Whether a line is a sentence, which begins with a word, or an equation that is no value."""
+    value = read(line)
+    return isinstance(value, Equation) or (isinstance(value, Words) and value.words[:1].isalpha())
 
 
 def vote(response: str, gold: str) -> str | None:

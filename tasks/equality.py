@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 
+from tasks.spelling import NUMERAL
 from tasks.values import (
     Equation,
     Expression,
@@ -33,21 +34,20 @@ BARE = frozenset({"", "{}", "()"})
 NEAR = Fraction(1, 10**4)
 """How far, relative to the larger, a decimal may be from a fraction that it is to stand for before anybody is asked."""
 
-
-_NUMERAL = re.compile(r"[+-]?(?:(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)")
+_SIGNED = re.compile(rf"[+-]?{NUMERAL}\.?")
 
 
 def same_numeral(gold: str, answer: str) -> bool | None:
     """Whether two plain numerals, of any length, are the same number; None where one of the texts is more than that."""
     gold, answer = gold.strip(), answer.strip()
-    if not _NUMERAL.fullmatch(gold) or not _NUMERAL.fullmatch(answer):
+    if not _SIGNED.fullmatch(gold) or not _SIGNED.fullmatch(answer):
         return None
     return _canonical(gold) == _canonical(answer)
 
 
 def _canonical(numeral: str) -> tuple[bool, str, str]:
     """Sign, whole and decimal digits without idle zeros: `int` refuses a numeral of more than some thousand digits."""
-    whole, _, decimals = numeral.lstrip("+-").replace(",", "").partition(".")
+    whole, _, decimals = re.sub("[+, -]", "", numeral).removesuffix(".").partition(".")
     digits = whole.lstrip("0"), decimals.rstrip("0")
     return numeral.startswith("-") and digits != ("", ""), *digits
 

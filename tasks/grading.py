@@ -2,8 +2,8 @@
 
 **Where the answer is.** The last `\\boxed{...}` of the response (`\\fbox` and `\\framebox` are boxes too; an empty one
 or one that never closes holds no answer); else the rest of the line after the last `####`; else what the prose ends
-with: its last number with all that it is a part of where the gold answer is a number, its last formula where it is
-not; else there is none: NO_ANSWER, which is not correct.
+with: its last number with all that it is a part of (`at least 5` is not 5) where the gold answer is a number, its last
+formula where it is not; else there is none: NO_ANSWER, which is not correct.
 
 **When it is right.** `tasks.values` reads what kind of answer it is, `tasks.equality` compares kind by kind. Numbers
 are compared exactly: `18`, `18.0`, `+18` and `18 dollars` are one number, so are `1,234` and `1234`, `1/2` and `0.5`,
@@ -35,8 +35,12 @@ from tasks.spelling import one_spelling
 from tasks.symbolic import Question
 from tasks.values import Equation, Nothing, equation, read
 
-GRADER = "2"
-"""The version of these rules, which results carry. 1: answers as texts and numbers alone; 2: answers by their kinds."""
+GRADER = "3"
+"""The version of these rules, which results carry.
+
+1: answers as texts and numbers alone; 2: answers by their kinds; 3: numbers of prose with the words that limit them,
+inequalities as sets, i as the imaginary unit.
+"""
 REMEMBERED = 1 << 14
 MOST_QUESTIONS = 200
 """Pairs of expressions that one answer may put to computer algebra: a set of n expressions may ask n * n."""

@@ -9,7 +9,9 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from tasks.labels import without_rounding
+from tasks.labels import is_unsolved, without_rounding
+from tasks.spelling import NUMERAL
+from tasks.units import UNITS
 
 _FORMULA = re.compile(
     r"\$\$(?P<display>[^$]+)\$\$|\\\[(?P<block>(?:(?!\\\[).)+?)\\\]|\\\((?P<inline>(?:(?!\\\().)+?)\\\)"
@@ -23,10 +25,9 @@ _FINAL = re.compile(r"\bfinal answers?\**(?: is|:| =)+:?\**", re.IGNORECASE)
 _LABEL = re.compile(r"\b(?:final|correct|the|my|our) answers?\**(?: is|:| =)+:?\**", re.IGNORECASE)
 _PERCENT = re.compile(r" ?(?:\\?%|per ?cent\b|percentage\b|pct\b)")
 
-_DIGITS = r"(?:[1-9][0-9]{0,2}(?:[, ][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
-_NUMERAL = rf"[$€£]?(?:{_DIGITS})(?:[eE][+-]?[0-9]+)?"
+_NUMERAL = rf"[$€£]?{NUMERAL}(?:[eE][+-]?[0-9]+)?"
 _BRACED = r"[ \t]*(?:\{[^{}\n]*(?:\{[^{}\n]*\}[^{}\n]*)*\}|[0-9])"
-_COMMAND = rf"(?:{_DIGITS})?\\[dt]?(?:frac|sqrt|binom)(?:\[[^\]\n]*\])?{_BRACED}(?:{_BRACED})?|√[0-9]+"
+_COMMAND = rf"(?:{NUMERAL})?\\[dt]?(?:frac|sqrt|binom)(?:\[[^\]\n]*\])?{_BRACED}(?:{_BRACED})?|√[0-9]+"
 _LETTER = r"(?<![A-Za-z])[xyznkπ](?![A-Za-z])"
 _OPENED, _CLOSED = r"(?:[({][ \t]{0,2}){0,5}", r"(?:[ \t]{0,2}[)}]){0,5}"
 _TERM = rf"{_OPENED}[+-]?(?:{_COMMAND}|{_NUMERAL}){_CLOSED}"
@@ -37,9 +38,37 @@ _OPERATOR = (
 )
 _SCALE = r"hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial|and a half|per ?cent|pct"
 _AFTER = (
-    r"[ \t]*\\?%|[A-Za-z]+[²³]?|[ \t]+(?:" + _SCALE + r")\b"
+    r"[ \t]*\\?%|[A-Za-z]+[²³]?|!(?=[.,;])|[ \t]+(?:" + _SCALE + r"|sin|cos|tan|log|ln)\b"
     r"|(?:[ \t]*[*/^+×·-][ \t]*)?(?:[xyznkπ](?![A-Za-z])|√[0-9]*|\\(?:pi|sqrt|frac)(?![A-Za-z]))"
 )
+_UNIT = "(?:" + "|".join(sorted(UNITS, key=len, reverse=True)) + r")\b"
+_AFTER_UNIT = re.compile(rf"[ \t]*{_UNIT}", re.IGNORECASE)
+_COMPOUND = re.compile(rf"[0-9][ \t]*{_UNIT}(?:,?[ \t]+and)?\Z", re.IGNORECASE)
+_BOUND = (
+    r"at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|higher|lower) than|over|under|above|below|between"
+    r"|not(?: equal to)?|cannot be"
+)
+_PART = (
+    r"(?:half|third|quarter|twice|double|multiples?|divisors?|factors?|root|square|cube|power|none|one|some|any|all|out)"
+    r" of(?: the)?|twice|half|double|(?:log|ln|sin|cos|tan|sqrt)(?:_\{?[0-9a-z]+\}?)?"
+)
+_INDEX = "base|step|problem|question|equation"
+_RELATION = r"(?:[\s|)}$0-9]|(?<![A-Za-z</])[A-Za-z])[<>]=?|[≤≥≠]|(?<=\s)!=|\\(?:leq?|geq?|neq?|lt|gt)"
+_ANOTHER = (
+    r"[0-9)}$](?:\\?%)?(?:,|,?[ \t]+(?:to|in|and|of(?: the)?|out of|times|plus|minus|mod|over|by|per|choose"
+    r"|(?:divided|multiplied) by))"
+)
+_LIMITED = re.compile(
+    rf"(?:\b(?:{_BOUND}|{_PART}|{_INDEX})|n't(?: be)?|\\(?:log|ln|sin|cos|tan)|{_RELATION}|{_ANOTHER})[ \t]*\(?\Z",
+    re.IGNORECASE,
+)
+_SIDES = re.compile(r"(?:(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[0-9 ^*/+()._=²³-])+=[ \t]*\Z")
+_EQUALS = re.compile(r"(?<![<>])(?<!\s!)=")  # 2!=2 is an equation
+_STEP = re.compile(
+    r"\\\\|[,;&]|\\(?:implies|Rightarrow|Longrightarrow|iff|to|rightarrow|q?quad|therefore)(?![A-Za-z])|[⇒→∴]"
+)
+LONGEST_LIMIT, LONGEST_SIDE = 24, 60
+"""Characters before a number that are looked at for what limits it, and for the other side of its equation."""
 _WRITTEN = re.compile(
     rf"(?:{_LETTER}[ \t]*[-+*/^][ \t]*|\b(?:minus|negative)[ \t]+)?(?<![A-Za-z0-9)^_{{\\.])(?<![A-Za-z]\()"
     rf"(?:{_TUPLE}|{_TERM}(?:{_OPERATOR}{_TERM})*(?P<after>{_AFTER})?)",
@@ -70,12 +99,31 @@ def _number_in(text: str) -> str | None:
     last = _last(_WRITTEN.finditer("".join([*prose, text[place:]])))
     if formulas and (last is None or formulas[-1].start() > last.start()):
         percent = _PERCENT.match(text, formulas[-1].end())
-        last_side = without_rounding(_inside(formulas[-1])).split("=")[-1].strip()
-        return last_side + (percent[0] if percent else "")
+        inside = without_rounding(_inside(formulas[-1]))
+        limit = "" if "=" in inside else _limit(text, formulas[-1])
+        return limit + _stated(inside) + (percent[0] if percent else "")
     if last is None:
         return None
     after = last["after"] or ""
-    return f"{last[0].removesuffix(after)} {after}" if after[-1:] in ("²", "³") else last[0].strip()
+    found = f"{last[0].removesuffix(after)} {after}" if after[-1:] in ("²", "³") else last[0].strip()
+    return _limit(text, last) + found
+
+
+def _limit(text: str, number: re.Match[str]) -> str:
+    """What stands before a number that makes it a bound, a part, an index or the side of an unsolved equation."""
+    before = text[max(0, number.start() - LONGEST_LIMIT) : number.start()].rstrip(" \t")
+    if before.endswith("="):
+        sides = _SIDES.search(text, max(0, number.start() - LONGEST_SIDE), number.start())
+        return sides[0].lstrip() if sides and sides[0].count("=") == 1 and is_unsolved(sides[0]) else ""
+    limit = _LIMITED.search(before) or (_COMPOUND.search(before) if _AFTER_UNIT.match(text, number.end()) else None)
+    return f"{limit[0]} " if limit else ""
+
+
+def _stated(formula: str) -> str:
+    """The last side of a formula; its last equation where that is still to be solved, which 2x = 2 * 3 = 6 is not."""
+    *sides, value = _EQUALS.split(formula)
+    side = _STEP.split("=".join(sides))[-1]
+    return f"{side}={value}" if "=" not in side and is_unsolved(side) else value.strip()
 
 
 def last_formula(text: str) -> str | None:

@@ -8,6 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
+GROUPED = r"(?:[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9])|[0-9]+)"
+"""A whole number, maybe with its thousands parted by commas or by spaces."""
+NUMERAL = rf"(?:{GROUPED}(?:\.[0-9]+)?|\.[0-9]+)"
+"""A number as digits, without its sign: the pattern that readers, prose and comparison share."""
+
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
 _DASHES = re.compile("[\u2010-\u2015\u2212\ufe63]")
@@ -47,9 +52,12 @@ _SYNONYMS = tuple(
     (re.compile(pattern), meaning)
     for pattern, meaning in (
         (r"\\(?:left|right)(?![A-Za-z])\s?\.?|\\(?:[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![A-Za-z])\s?", ""),
-        (r"\\(?:boldsymbol|mathbf|mathsf|bm|underline|bf|large|Large|huge)\s*\{([^{}]*)\}", r"\1"),
+        (r"\\(?:boldsymbol|mathbf|mathsf|bold|bm|underline|bf|rm|large|Large|huge)\s*\{([^{}]*)\}", r"\1"),
         (r"\\textcolor\s*\{[^{}]*\}\s*\{([^{}]*)\}", r"\1"),
-        (r"\\(?:color|hspace\*?)\s*\{[^{}]*\}|\\(?:bf|large|Large|LARGE|huge|Huge|small|checkmark)(?![A-Za-z])\s?", ""),
+        (
+            r"\\(?:color|hspace\*?)\s*\{[^{}]*\}|\\(?:bf|rm|large|Large|LARGE|huge|Huge|small|checkmark)(?![A-Za-z])\s?",
+            "",
+        ),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
         (r"\\(?:varnothing|O)(?![A-Za-z])", r"\\emptyset"),
@@ -57,12 +65,14 @@ _SYNONYMS = tuple(
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\\(?:leq|leqslant)(?![A-Za-z])|<=", r"\\le "),
         (r"\\(?:geq|geqslant)(?![A-Za-z])|>=", r"\\ge "),
-        (r"\\neq(?![A-Za-z])|!=", r"\\ne "),
+        (r"\\neq(?![A-Za-z])|!=|=/=", r"\\ne "),
+        (r":=|==+", "="),
+        (r"\\bigcup(?![A-Za-z])", r"\\cup"),
         (r"\\(?:ast|star)(?![A-Za-z])", "*"),
         (r"\\div(?![A-Za-z])", "/"),
         (r"\\(?:lbrace)(?![A-Za-z])", r"\\{"),
         (r"\\(?:rbrace)(?![A-Za-z])", r"\\}"),
-        (r"\\(?:mathrm|operatorname|mathit|rm)\s*\{([A-Za-z])\}", r"\1"),
+        (r"\\(?:mathrm|operatorname|mathit)\s*\{([A-Za-z])\}|\\text\s*\{\s*([ei])\s*\}", r"\1\2"),
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])", r"\\degree "),
         (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
         (r"\\frac\s*([0-9A-Za-z])\s*(\{)", r"\\frac{\1}\2"),

@@ -36,10 +36,32 @@ def equal(gold: str, answer: str) -> str:
 
     # Latex alone: the other extractors may hand text to sympy's `parse_expr`, which evaluates it.
     left, right = (
-        parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None)  # pyright: ignore
-        for text in (gold, answer)
+        understood(parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None))  # pyright: ignore
+        for text in (gold.replace("\\Pi", "P_i"), answer.replace("\\Pi", "P_i"))  # which it takes for \pi
     )
-    return "correct" if verify(left, right, timeout_seconds=None) and are_near(left, right) else "wrong"
+    left, right = as_region(left, right), as_region(right, left)
+    same = verify(left, right, timeout_seconds=None, allow_set_relation_comp=True)
+    return "correct" if same and are_near(left, right) else "wrong"
+
+
+def understood(found: list) -> list:
+    """What math-verify found, with i as the imaginary unit, which is a variable for it."""
+    import sympy
+
+    symbols = found[0].free_symbols if found and isinstance(found[0], sympy.Basic) else ()
+    units = {symbol: sympy.I for symbol in symbols if str(symbol) == "i"}
+    return [found[0].xreplace(units).doit(), *found[1:]] if units else found
+
+
+def as_region(found: list, other: list) -> list:
+    """What was found; several inequalities, as in `x < 2 or x > 3`, as the set that they allow, if the other is one."""
+    import sympy
+
+    if not found or not other or not isinstance(other[0], sympy.Interval | sympy.Union):
+        return found
+    members = found[0].args if isinstance(found[0], sympy.FiniteSet) and len(found[0].free_symbols) == 1 else ()
+    bounds = [member for member in members if isinstance(member, sympy.logic.boolalg.Boolean)]
+    return [sympy.Or(*bounds).as_set(), *found[1:]] if bounds and len(bounds) == len(members) else found
 
 
 def are_near(left: list, right: list) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from fractions import Fraction
 
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -41,6 +43,8 @@ SYMBOLS = frozenset(
 """Further symbols of units that are known after a number."""
 CURRENCIES = {"£": "pounds", "$": "dollars", "€": "euros"}
 """The units that currency signs stand for."""
+ORDINALS = re.compile("st|nd|rd|th")
+"""What makes a number an ordinal: the 5th is 5."""
 
 
 def scale_of(word: str) -> int | Fraction | None:
@@ -51,3 +55,12 @@ def scale_of(word: str) -> int | Fraction | None:
     """
     word = word.lower()
     return 10 ** _SCALES[word] if word in _SCALES else _COUNTS.get(word)
+
+
+def is_word(letters: str) -> bool:
+    """Whether letters can be a word: three or more that are no run of the alphabet, as variables often are.
+
+    >>> [is_word(letters) for letters in ("men", "xyz", "ab")]
+    [True, False, False]
+    """
+    return len(letters) > 2 and letters.lower() not in string.ascii_lowercase

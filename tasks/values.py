@@ -16,15 +16,13 @@ from functools import lru_cache
 
 from tasks.arithmetic import Huge, exact
 from tasks.labels import FUNCTIONS, LETTERS, SUBSCRIPT, bare, is_name, without_rounding
-from tasks.spelling import one_spelling
-from tasks.units import CURRENCIES, SYMBOLS, UNITS, scale_of
+from tasks.spelling import NUMERAL, one_spelling
+from tasks.units import CURRENCIES, ORDINALS, SYMBOLS, UNITS, is_word, scale_of
 
 LONGEST_READ = 20_000
 """Characters of the longest text that is read; a longer one is an Expression as it stands."""
 
-_GROUPED = r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9])|[0-9]+"
-_NUMERAL = rf"(?:(?:{_GROUPED})(?:\.[0-9]*)?|\.[0-9]+)"
-_PLAIN = rf"[+-]?{_NUMERAL}(?:[eE][+-]?[0-9]+(?![0-9.]))?"
+_PLAIN = rf"[+-]?{NUMERAL}\.?(?:[eE][+-]?[0-9]+(?![0-9.]))?"
 _TENS = r"(?: ?(?:\\times|\\cdot|\*) ?10 ?\^ ?(?:\{[+-]?[0-9]+\}|[+-]?[0-9]+))"
 _RATIO = r"[+-]?\\frac ?\{[0-9.]+\} ?\{[0-9.]+\}|[+-]?[0-9]+ ?/ ?[0-9]+"
 _PLAIN_NUMBER = re.compile(_PLAIN)
@@ -42,7 +40,7 @@ _TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm|mathbf|operatorname) ?\{([^{}]*
 _UNIT_AFTER = re.compile(r"(?<=[)\]}]) ?\\(?:text|mbox|mathrm) ?\{ ?(?!and\b|or\b)[A-Za-z ]+\}$")
 _MATRIX = re.compile(r"\\begin ?\{([pb]?matrix|array)\} ?(?:\{[lcr| ]*\})?((?:(?!\\begin).)*)\\end ?\{\1\}", re.DOTALL)
 _ROW_END = re.compile(r"\\\\(?: ?\[[^\]]*\])?|\\cr(?![A-Za-z])")
-_EQUALS = re.compile(r"(?<![<>!:])=(?!=)")
+_EQUALS = re.compile(r"(?<![<>!])=(?!=)")
 _PERCENT = re.compile(r" ?(?:%|(?:\\text ?\{)? ?\b(?:per ?cent|percentage|pct)\b ?\}?)$", re.IGNORECASE)
 _JOINED = re.compile(r",? ?(?:\\text ?\{,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?")
 _WORD = re.compile(r"[A-Za-z]{2}")
@@ -55,7 +53,7 @@ _NOT_A_UNIT = re.compile(
     re.IGNORECASE,
 )
 DEEPEST_NESTING = 20
-_ODD = re.compile(r"[0-9] +[0-9]|[0-9] ?\\(?:text|mathrm) ?\{ ?[0-9]|[0-9] ?_|\\[lc]?dots(?![A-Za-z])|/ ?=")
+_ODD = re.compile(r"[0-9e] +[0-9]|[0-9] ?\\(?:text|mathrm) ?\{ ?[0-9]|[0-9] ?_|\\[lc]?dots(?![A-Za-z])|/ ?=")
 _OPENING, _CLOSING = "([{", ")]}"
 
 
@@ -187,7 +185,7 @@ def _equation(text: str, sides: list[str]) -> Value:
 
 def _value(text: str) -> Value:
     whole = _TEXT.fullmatch(text)
-    if whole and (number := _number(whole[1].strip())):
+    if whole and (number := _number(bare(whole[1]))):
         return number
     if text[:1] in _OPENING and (unit := _UNIT_AFTER.search(text)):
         text = text[: unit.start()].strip()
@@ -255,13 +253,14 @@ def _repeating(text: str) -> Number | None:
 
 def _with_unit(text: str) -> Number | None:
     """A number and words after it. They say nothing of its value, but for scales such as `million` and `dozen`."""
-    plain = " ".join(_TEXT.sub(r" \1", text).replace("\\degree", " degrees").split())
+    plain = " ".join(_TEXT.sub(r" \1 ", text).replace("\\degree", " degrees").split())
+    plain = re.sub(rf" ?\^ ?\{{? ?({ORDINALS.pattern}) ?\}}?$", r" \1", plain)
     found = _WITH_UNIT.fullmatch(plain)
     number = _written(found["number"]) if found else None
     if found is None or number is None:
         return None
     unit = re.sub(r"(?<=[A-Za-z]) ?\^ ?(?:\{-?[1-3]\}|-?[1-3])", "", found["unit"]).rstrip(". ")
-    value, words = number.value, re.sub(r" ?(?:/|\\cdot|·) ?(?=[A-Za-z])|-(?=[A-Za-z])", " ", unit).split()
+    value, words = number.value, re.sub(r" ?(?:/|\\cdot(?![A-Za-z])|·) ?(?=[A-Za-z])|-(?=[A-Za-z])", " ", unit).split()
     while words and (scale := scale_of(words[0])) is not None:
         value, words = value * scale, words[1:]
         words = words[1:] if words[:1] == ["of"] else words
@@ -271,10 +270,12 @@ def _with_unit(text: str) -> Number | None:
 
 
 def _is_unit(word: str, text: str) -> bool:
-    """Whether a word after a number can be a unit: three letters, or a known one; 5x is an expression, and so is 5m."""
-    known = word.lower() in UNITS or word in SYMBOLS
+    """Whether a word after a number can be a unit: 5x and 5abc are expressions, and so is 5m."""
+    known = word.lower() in UNITS or word in SYMBOLS or ORDINALS.fullmatch(word) is not None
     apart = "\\" in text or " " in text
-    return (len(word) > 2 and not FUNCTIONS.fullmatch(word)) or (known and (len(word) > 1 or apart))
+    if known:
+        return len(word) > 1 or apart
+    return is_word(word) and not FUNCTIONS.fullmatch(word)
 
 
 def _in_base(text: str) -> InBase | None:

@@ -326,7 +326,7 @@ def test_an_error_of_the_grader_reaches_every_caller(monkeypatch: pytest.MonkeyP
 def test_what_the_grader_needs_is_said() -> None:
     with pytest.raises(UserError, match="data_source 'openai/gsm8k': no task of the suite; there are: recurrence"):
         compute_score("openai/gsm8k", "#### 2", "2")
-    with pytest.raises(UserError, match="task gsm8k: version 1, grader 2 here, 7 in the data files; export them again"):
+    with pytest.raises(UserError, match="task gsm8k: version 1, grader 3 here, 7 in the data files; export them again"):
         require_grader({"gsm8k": "7"}, 8)
 
 
@@ -335,10 +335,10 @@ def test_the_cores_of_a_machine_are_shared(monkeypatch: pytest.MonkeyPatch) -> N
     before = pool.workers
     monkeypatch.setattr(verl_reward, "cores", lambda: 32)
     try:
-        require_grader({"gsm8k": "1, grader 2"}, 8)
+        require_grader({"gsm8k": "1, grader 3"}, 8)
         assert pool.workers == 4
         monkeypatch.setattr(verl_reward, "cores", lambda: 2)
-        require_grader({"gsm8k": "1, grader 2"}, 8)
+        require_grader({"gsm8k": "1, grader 3"}, 8)
         assert pool.workers == 1
     finally:
         pool.workers = before
@@ -362,12 +362,12 @@ def test_the_reward_file_as_verl_loads_it_and_as_a_program(tmp_path: Path) -> No
     )
     heavy = {"transformers", "pandas", "scipy", "sympy", "math_verify", "datasets", "pyarrow", "matplotlib"}
     assert not heavy & set(done.stdout.split())
-    path.write_text(path.read_text().replace('"gsm8k": "1, grader 2"', '"gsm8k": "0"'))
+    path.write_text(path.read_text().replace('"gsm8k": "1, grader 3"', '"gsm8k": "0"'))
     done = subprocess.run(
         [sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 1
-    assert "task gsm8k: version 1, grader 2 here, 0 in the data files" in done.stderr
+    assert "task gsm8k: version 1, grader 3 here, 0 in the data files" in done.stderr
 
 
 def test_the_stop_file_is_yaml() -> None:

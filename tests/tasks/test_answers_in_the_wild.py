@@ -61,6 +61,7 @@ CORRECT, WRONG, NO_ANSWER, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.N
         # equations
         ("5", ["x=5", "5=x", r"\text{Area}=5", "f(3) = 5", "x_1 = 5", "x = 2+3 = 5", r"x = 5 \approx 5.0", "= 5"], []),
         ("5", [], ["6=5", "x+1=5", "x^2=5", "2x=5", "5=6", "x=6", "x=5=6", "x=5, y=6", "2+3=5"]),
+        ("5", ["x := 5", "x == 5", "ans = 5"], ["xx=5", "ab = 5", "xyz=5", "x=/=5"]),
         ("2x+4y-3=0", ["2x+4y=3", r"y=-\frac{1}{2}x+\frac{3}{4}"], ["2x+4y=4", "0", "3"]),
         # tiny and huge numbers
         ("10^{-20}", ["0." + "0" * 19 + "1", r"\frac{1}{10^{20}}", "1e-20"], ["10^{-21}", "2e-20", "0", "10^{20}"]),
@@ -108,6 +109,17 @@ CORRECT, WRONG, NO_ANSWER, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.N
             ["5xy", "5 x", r"5\text{x}", "5 tenths", "5 sin x", r"5\ldots"],
         ),
         ("500000", ["5 hundred thousand"], ["500", "5"]),
+        (
+            "5",
+            [r"5\text{th}", "5th", r"5^{\text{th}}", r"\text{5th}", "5 men", "5 mph"],
+            ["5abc", "5 xyz", r"5\text{i}", r"5\text{ e}", r"5\operatorname{sin}x", r"5\cdots", "5 e 3", "5!"],
+        ),
+        (
+            "5",
+            [r"\rm 5", r"\rm{5}", r"\bold{5}", "`5`", r"\textbf{Answer: }5", r"\text{The answer is }5"]
+            + [r"\text{The answer is 5}", r"\text{exactly }5", r"\text{about }5", "approximately 5"],
+            [r"\text{at least }5", r"\text{not }5", r"\text{exactly }6", r"\text{about }"],
+        ),
         (r"\$36", ["36 dollars", "36"], ["36 cents", "€36"]),
         ("0.5", [r"50\%", r"\frac12"], [r"0.5\%", "5"]),
         (
@@ -138,6 +150,18 @@ CORRECT, WRONG, NO_ANSWER, UNDECIDED = Verdict.CORRECT, Verdict.WRONG, Verdict.N
         # words
         (r"\text{June 20}", ["June 20", "june 20.", r"\textbf{June 20}"], ["June 21", "20", "June"]),
         (r"\text{(B)}", ["B", "(B)", r"\text{B}", r"\textbf{(B)}"], ["C", "AB"]),
+        # complex numbers
+        ("3+4i", ["4i + 3", r"3+4\mathrm{i}", r"3+4\cdot i", "(2+i)^2", r"3+\sqrt{-16}"], ["3-4i", "4+3i", "7", "7i"]),
+        ("-4", ["4i^2", "(1+i)^4"], ["4i", "-4i"]),
+        (r"\pi", ["π", r"\pi"], [r"\Pi", "p"]),
+        # intervals, also as the inequalities that say the same
+        (r"(5,\infty)", ["t > 5", "5 < x", r"x \in (5,\infty)"], [r"x \ge 5", "x < 5", "x = 5", "5"]),
+        ("[0,1)", [r"0 \le x < 1", r"1 > x \ge 0"], ["0 < x < 1", r"x \ge 0", r"0 \le x \le 1"]),
+        (
+            r"(-\infty,2)\cup[3,\infty)",
+            [r"x<2 \text{ or } x\ge 3", r"x \ge 3, x < 2", r"(-\infty,2)\bigcup[3,\infty)"],
+            [r"x<2 \text{ or } x>3", r"x<2 \text{ or } y\ge 3", r"x \ge 3", "2, 3"],
+        ),
         # relations
         (r"x \ge 5", ["x>=5", "x ≥ 5", r"x \geqslant 5"], ["x > 5", r"x \le 5", "5"]),
         (r"x \ne 3", ["x != 3", r"x \neq 3"], ["x = 3", r"x \ne 4"]),
@@ -148,6 +172,55 @@ def test_answers_of_one_kind(gold: str, right: list[str], wrong: list[str]):
     found = dict(zip([*right, *wrong, gold], verdicts, strict=True))
     assert {text: found[text] for text in [*right, gold]} == dict.fromkeys([*right, gold], CORRECT)
     assert [text for text in wrong if found[text] is CORRECT] == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        # bounds: what is not exactly 5 is not 5, what is about 5 is
+        (
+            ["It is about 5.", "It is exactly $5$.", "It is approximately 5", "It is <b>5</b>", "He ate 3 and she 5."],
+            ["It is at least 5.", "It is at most $5$.", "It is more than 5"]
+            + ["It is less than $5", "It is not 5.", "So x > 5."]
+            + ["It isn't 5", "So $x \\ge 5$", "So $x >= 5$", "We have |x| <5", "It is between $3$ and $5$."],
+        ),
+        # parts of something else
+        (
+            ["Of 10, this leaves 5.", "2 times 10 is not asked: 5", "Step 3: 5", "It holds a total of 5."],
+            ["It is 3 to 5.", "It is 2 times 5", "It is 2 plus 5."]
+            + ["It is half of 5.", "It is 1 in 5", "It is 2 out of 5"]
+            + ["It is 3, 5.", "It is a multiple of 5", "It is the square root of 5", "It is log 5", "It is $\\log 5$"]
+            + ["It is log_2 5", "It is 7 mod 5.", "It is base 5."]
+            + ["It is 5 sin x", "See step 5", "None of the 5 is it"],
+        ),
+        # compound quantities
+        (
+            ["It took 3 hours for 5 miles.", "He has 3 apples and 5 pears."],
+            ["It is 3 feet 5 inches.", "It took 3 hours and 5 minutes."],
+        ),
+        # an equation in one unknown, still to be solved, states no value
+        (
+            ["So x = 5.", "So x = 10/2 = 5", "So $m + n = 5$."]
+            + ["So m + n = 5.", "Area: $A = s^2 = 5$", "So 2x = 2 * 2.5 = 5"]
+            + ["So 10 x .5 = 5", "Cost x 2 = 5", "that's 2 + 3 = 5", "$2x = 10 \\implies x = 5$", "$x_1 + x_2 = 5$"]
+            + ["$f(2) = 5$", "$0!=1$ gives $4+0!=5$", "a 2+3 = 5 m walk"],
+            ["So x^2 = 5.", "So $x^2=5$.", "So 2x = 5.", "$2x = 5$", "So x + 1 = 5", "So x/2 = 5", "$\\frac{x}{2} = 5$"]
+            + ["$\\sqrt{x} = 5$", "$x = 1, 2n = 5$"],
+        ),
+        # an exclamation mark ends a sentence; before another mark, in a formula and behind #### it is a factorial
+        (["It is 5!", "It is 5! I am sure."], ["It is 5!.", "It is $5!$.", "#### 5!"]),
+        # a sentence behind ####
+        (
+            ["#### The total is 5", "#### She has 5 apples", "#### 2 + 3 = 5", "#### approximately 5", "#### `5`"]
+            + ["#### **The total is $5**", "#### five (5)", "#### x = 5"],
+            ["#### The total is at least 5", "#### not 5", "#### 2x = 5", "#### 5 more than 3", "#### x > 5"],
+        ),
+    ],
+)
+def test_prose_that_ends_with_a_number_answers_it_or_does_not(right: list[str], wrong: list[str]):
+    verdicts = grade([(text, "5") for text in [*right, *wrong]])
+    found = dict(zip([*right, *wrong], verdicts, strict=True))
+    assert found == dict.fromkeys(right, CORRECT) | dict.fromkeys(wrong, WRONG)
 
 
 @pytest.mark.parametrize(
