@@ -76,8 +76,9 @@ def _other_trainers(lab: Lab) -> Iterator[str]:
     said: dict[str, list[str]] = {}
     for name, facts in lab.bank.recordings.items():
         if (trainer := trainer_of(facts)) is not None:
+            kept = "every rollout" if facts["every"] == 1 else f"one rollout in {facts['every']}"
             line = (
-                f"run of {trainer} with the loss {facts['loss']}, one rollout in {facts['every']}. Advantages are "
+                f"run of {trainer} with the loss {facts['loss']}, {kept}. Advantages are "
                 f"{facts['advantages']}, also for methods with a rule of their own. Not known: "
                 f"{'; '.join(facts['unknown'])}."
             )

@@ -130,7 +130,7 @@ def grpo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[Seen], Ban
 
 
 def test_the_bank_holds_what_trls_loss_read(grpo: tuple[Any, list[Seen], Bank]):
-    trainer, seen, bank = grpo
+    _, seen, bank = grpo
     log = bank.updates()
     assert len(seen) == 16
     held_against(log, seen)
