@@ -223,7 +223,7 @@ class RecordBank:
             every=self.every,
             process=rank,
             processes=processes,
-            command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            command=[Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]],
         )
         return OwnRun(self.folder, "-".join(filter(None, words)), args.seed, facts)
 
