@@ -4,6 +4,7 @@
     trainer = FSPOTrainer(model, reward_funcs, FSPOConfig("out", num_iterations=4, fspo_c_low=0.05), train_dataset=...)
 
 Sampling, rewards, optimizer and logging stay TRL's. Written for trl 1.16.0, whose loss is a private method.
+`RecordBank` records any of TRL's trainers, whatever its loss.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from fspo.band import DRIFTS, FSPOHyper, centre, estimates, read_of
 from fspo.objective import FSPO
+from fspo.plugins.trl_record import RecordBank
 from suite.types import Method, PolicyBatch, State, Surrogate, UserError
 
+__all__ = ["FSPOConfig", "FSPOTrainer", "RecordBank"]
 trl: Any = import_module("trl")  # untyped: the same to a type checker with and without the package
 PREFIX = "fspo_"
 NOT_OURS = (

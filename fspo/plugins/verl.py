@@ -6,7 +6,8 @@ verl imports this module in every worker; it needs torch and verl, none of the s
 suite there with --no-deps). A method of ours is registered under its own name, unless verl has a loss of that name
 (gspo, cispo, sapo, dppo_tv, dppo_kl), which stays verl's. The environment variable FSPO_SETTINGS, for instance
 "fspo.c_low=0.05 fspo.c_high=0.04", also registers `fspo_as_set` with these settings: a worker that does not get the
-variable then refuses the name instead of training with the defaults. `fspo export` writes such commands.
+variable then refuses the name instead of training with the defaults. `fspo export` writes such commands. FSPO_RECORD
+records what the losses read into a bank (`fspo.plugins.verl_record`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 import baselines
 import fspo
+from fspo.plugins import verl_record
 from suite.arithmetic import divisor_count, masked, token_log_ratio
 from suite.types import Divisor, Level, Method, PolicyBatch, Surrogate, UserError
 
@@ -182,3 +184,6 @@ def register(given: str) -> list[str]:
 
 
 REGISTERED = register(os.environ.get(VARIABLE, ""))
+if os.environ.get(verl_record.VARIABLE):
+    RECORDED = verl_record.RecordedLosses(verl_record.asked(os.environ[verl_record.VARIABLE]))
+    RECORDED.wrap_all(import_module("verl.trainer.ppo.core_algos").POLICY_LOSS_REGISTRY)

@@ -18,6 +18,7 @@ from suite.experiments.start import load
 from suite.methods.cards import card_digest
 from suite.policy.loading import LoadedModel
 from suite.records.bank import Bank
+from suite.records.other_runs import trainer_of
 from suite.records.own_methods import require_allowed
 from suite.records.rollout_set import RolloutSet
 from suite.records.update_log import UpdateLog
@@ -58,6 +59,13 @@ class LabModel:
     updates: int
     tell: Callable[[str], None]
     precisions: Sequence[str] = PRECISIONS
+
+    def __post_init__(self) -> None:
+        if (trainer := trainer_of(self.bank.recordings.get(self.name, {}))) is not None:
+            raise UserError(
+                f"{self.bank.folder}: {self.name} is a run of {trainer}, whose start model and texts are not in the "
+                "bank; leave the model out with --no-model"
+            )
 
     @property
     def name(self) -> str:

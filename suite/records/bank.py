@@ -127,11 +127,29 @@ class Bank:
         recording that the bank holds already: nothing in a bank is ever replaced.
         """
         with locked(self.folder):
-            return Bank.open_or_new(self.folder)._with(recording, facts, files)
+            bank = Bank.open_or_new(self.folder)
+            if recording in bank.recordings:
+                raise UserError(
+                    f"{self.folder}: holds the recording {recording} already; choose another --method or seed"
+                )
+            return bank._with(recording, facts, files)
+
+    def extend(self, recording: str, facts: Mapping[str, Any], files: Sequence[PendingFile]) -> Bank:
+        """The bank with more steps of a recording, which its first steps begin: a run that goes on can be read already.
+
+        Written as by `append`. UserError where the bank holds one of the name with other facts, or one of these steps.
+        """
+        with locked(self.folder):
+            bank = Bank.open_or_new(self.folder)
+            known = bank.recordings.get(recording)
+            held = {(entry.kind, entry.step) for entry in bank.entries if entry.recording == recording}
+            if known is not None and (
+                known != json.loads(json.dumps(facts)) or any((file.kind, file.step) in held for file in files)
+            ):
+                raise UserError(f"{self.folder}: holds another recording {recording} already; choose another folder")
+            return bank._with(recording, facts, files)
 
     def _with(self, recording: str, facts: Mapping[str, Any], files: Sequence[PendingFile]) -> Bank:
-        if recording in self.recordings:
-            raise UserError(f"{self.folder}: holds the recording {recording} already; choose another --method or seed")
         added = []
         for file in files:
             digest = hashlib.sha256(file.data).hexdigest()

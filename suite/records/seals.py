@@ -24,10 +24,15 @@ BLANK = (MARK + b"0" * DIGITS).decode()
 
 def write_sealed(path: Path, data: bytes) -> None:
     """Write data that holds BLANK once, with its digest in the place of the zeros; ValueError for other data."""
+    write_atomically(path, sealed(data))
+
+
+def sealed(data: bytes) -> Sequence[bytes | memoryview]:
+    """The parts of what `write_sealed` writes."""
     start = _place(data)
     if start is None:
-        raise ValueError(f"{path.name}: the data must hold {BLANK[:16]}... once")
-    write_atomically(path, _parts(data, start, hashlib.sha256(data).hexdigest().encode()))
+        raise ValueError(f"the data must hold {BLANK[:16]}... once")
+    return _parts(data, start, hashlib.sha256(data).hexdigest().encode())
 
 
 def is_sealed(path: Path) -> bool:

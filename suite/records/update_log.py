@@ -15,7 +15,8 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from suite.records.seals import BLANK, check_seal, write_sealed
+from suite.records.files import write_atomically
+from suite.records.seals import BLANK, check_seal, sealed
 from suite.types import UserError
 
 SCHEMA = "fspo-update-log-2"
@@ -42,7 +43,8 @@ class UpdateLog:
     """One row for every response that an optimizer step used, in the order of the steps.
 
     `step` counts rollouts, `update` the optimizer steps within one (from 0). `advantage` is the reward minus its
-    group's mean, whatever the training method's own credit was, so that one log serves every method. `lengths` counts
+    group's mean, whatever the training method's own credit was, so that one log serves every method; where another
+    trainer's run was recorded (`suite.records.other_runs`) it is that trainer's own. `lengths` counts
     response tokens; `log_probs` and `old_log_probs` hold their log-probs before the step and before the
     rollout's first step, in nats, all rows one after the other. `cells` names the run that a row comes from. `seed`,
     `step`, `update` and `cells` may be given as one value.
@@ -146,6 +148,10 @@ class UpdateLog:
 
     def save(self, path: Path) -> None:
         """Write the log as safetensors, in one move: the same log gives the same bytes, and no half file is left."""
+        write_atomically(path, self.parts())
+
+    def parts(self) -> Sequence[bytes | memoryview]:
+        """The bytes of the log's file, in parts."""
         tensors = {name: getattr(self, name) for name in (*DTYPES, *TOKEN_COLUMNS)}
         texts = {}
         for name in TEXT_COLUMNS:
@@ -153,7 +159,7 @@ class UpdateLog:
             texts[name], tensors[name] = words.tolist(), codes.astype(np.int64)
         # One metadata key only: safetensors writes several in an order that changes from run to run.
         header = json.dumps({"schema": SCHEMA, "sealed": BLANK, "texts": texts}, sort_keys=True)
-        write_sealed(path, save(tensors, metadata={"json": header}))
+        return sealed(save(tensors, metadata={"json": header}))
 
     @classmethod
     def load(cls, path: Path, checked: bool = False) -> UpdateLog:

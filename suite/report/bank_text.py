@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from suite.findings.bank_model import bound_sentence, turn_table
 from suite.findings.bank_questions import DRAWN, QUESTIONS, Lab
 from suite.findings.claims import flattening
 from suite.methods.cards import card_digest, hyper_line
+from suite.records.other_runs import trainer_of
 from suite.replay.growth import growth_sentence
 from suite.replay.null_update import LAYOUTS
 from suite.replay.update_directions import OWN
@@ -50,6 +52,7 @@ def page_text(lab: Lab) -> str:
         f"{len(lab.bank.recordings)} recordings, {len(log)} judged responses of {log.lengths.min()} to "
         f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). The first update of a rollout has ratio "
         "1 and is left out.",
+        *_other_trainers(lab),
         f"**{claim_sentence(lab)}**",
         *_clipping(lab),
         *_growth(lab),
@@ -66,6 +69,21 @@ def page_text(lab: Lab) -> str:
         *_provenance(lab),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _other_trainers(lab: Lab) -> Iterator[str]:
+    """What runs of other trainers are, and what their records cannot tell: a line for all that say the same."""
+    said: dict[str, list[str]] = {}
+    for name, facts in lab.bank.recordings.items():
+        if (trainer := trainer_of(facts)) is not None:
+            kept = "every rollout" if facts["every"] == 1 else f"one rollout in {facts['every']}"
+            line = (
+                f"run of {trainer} with the loss {facts['loss']}, {kept}. Advantages are "
+                f"{facts['advantages']}, also for methods with a rule of their own. Not known: "
+                f"{'; '.join(facts['unknown'])}."
+            )
+            said.setdefault(line, []).append(name)
+    yield "\n".join(f"- {', '.join(names)}: {line}" for line, names in said.items())
 
 
 def _clipping(lab: Lab) -> Iterator[str]:
@@ -210,13 +228,20 @@ def noise_clip_table(found: pd.DataFrame) -> pd.DataFrame:
 
 def _provenance(lab: Lab) -> Iterator[str]:
     yield "\n".join(
-        f"- {name}: `{' '.join(facts.get('command', []))}`, driven by {facts['driver']['method']} "
-        f"(card {facts['driver']['card']}), start model {facts['digests']['model'][:12]}, "
+        f"- {name}: `{' '.join(facts.get('command', []))}`, {_made_by(facts)}, "
         f"torch {facts['environment'].get('torch', '?')}"
         for name, facts in lab.bank.recordings.items()
     )
     yield "Methods (card digest) at their own range:"
     yield "\n".join(f"- {name} ({card_digest(m)}): {hyper_line(m)}" for name, m in METHODS.items())
+
+
+def _made_by(facts: Mapping[str, Any]) -> str:
+    if (trainer := trainer_of(facts)) is not None:
+        settings = ", ".join(f"{name}={value}" for name, value in facts["settings"].items())
+        return f"{trainer}, start model {facts.get('model', 'unknown')}, {settings}"
+    driver = facts["driver"]
+    return f"driven by {driver['method']} (card {driver['card']}), start model {facts['digests']['model'][:12]}"
 
 
 def _shortened(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """Who may import whom, read from the source: a table of rooms, and a wall for every promise that the rooms make.
 
-Contract files on top of `suite` <- `baselines`, `fspo` (not each other); `tasks` sees `suite.types` only; a room of
-`suite` sees the contract files, itself and the rooms that `ROOM` names. `experiments` and `commands` alone know methods
-and tasks; `report` alone draws; `findings` print nothing; `replay` knows no method by name.
+Contract files on top of `suite` <- `baselines`, `fspo` (not each other; a plug-in sees `baselines` and `records`, too);
+`tasks` sees `suite.types` only; a room of `suite` sees the contract files, itself and the rooms that `ROOM` names.
+`experiments` and `commands` alone know methods and tasks; `report` alone draws; `findings` print nothing; `replay`
+knows no method by name.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ def complaint(module: str, found: Import) -> str | None:
 def complaint_of_a_method(module: str, found: Import) -> str | None:
     """Why a file of `baselines` or `fspo` may not import that name, or None."""
     top, plugin_of = module.partition(".")[0], module.removeprefix("fspo.plugins.")
-    others = ("baselines",) if module.startswith("fspo.plugins.") else ()  # it brings methods to another's trainer
+    # A plug-in brings methods to another's trainer, and that trainer's runs into banks.
+    others = ("baselines", "suite.records") if module.startswith("fspo.plugins.") else ()
     if found.top in ROOMS and not found.inside(*FOR_METHODS, top, *others):
         return f"{top} may import {', '.join(FOR_METHODS)} and itself"
     known = found.top in ROOMS or found.top in sys.stdlib_module_names or found.top in PURE_LIBRARIES
@@ -299,6 +301,7 @@ def test_a_hole_in_a_wall_is_seen_in_a_copy_of_the_sources(path: str, line: str)
         ("fspo/objective.py", "from ..suite.trainer import train"),
         ("fspo/plugins/trl.py", "import verl"),
         ("fspo/plugins/trl.py", "from suite.training.trainer import train"),
+        ("fspo/band.py", "from suite.records.bank import Bank"),
         ("fspo/plugins/verl.py", "import tasks"),
         ("baselines/ppo.py", "import importlib\nimportlib.import_module('transformers')"),
         ("baselines/ppo.py", "__import__('suite.training.trainer')"),
@@ -350,6 +353,7 @@ def test_a_second_importer_is_caught(library: str):
         ("suite/findings/claims.py", "FSPO = 'fspo'"),
         ("fspo/objective.py", "import math, torch\nfrom suite.types import Method\nfrom .band import width"),
         ("fspo/plugins/trl.py", "import trl\nfrom fspo.objective import surrogate"),
+        ("fspo/plugins/trl_record.py", "from suite.records.bank import Bank"),
         (
             "fspo/plugins/verl.py",
             "import baselines, fspo\nfrom importlib import import_module\nimport_module('verl.x')",

@@ -19,6 +19,7 @@ import torch
 
 import baselines
 import fspo
+from fspo.plugins import verl_record
 from methods import Row, step_gradient, step_loss
 from peers.batches import BATCHES, MAX_NEW_TOKENS, Batch
 from suite.config import CompareConfig, EvalConfig, TrainConfig
@@ -26,6 +27,7 @@ from suite.experiments.names import EMBEDDED_MODEL, tasks_named
 from suite.experiments.recipes import recipe
 from suite.experiments.verl_command import Prompts, lines_of
 from suite.experiments.verl_script import script
+from suite.records.bank import Bank
 from suite.training.rollout_source import overlong_penalty
 from suite.types import Divisor, Level, Method, PolicyBatch, UserError
 from tasks import TASKS
@@ -212,6 +214,47 @@ def test_the_constant_divisor_needs_the_limit():
     x, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(UserError, match="loss_scale_factor"):
         core.get_policy_loss_fn("dr_grpo")(x, x, x, mask, config=config)
+
+
+@pytest.mark.parametrize("name", ["vanilla", "gspo", "fspo_zero_drift"])
+def test_a_recorded_loss_answers_as_ever_and_its_bank_holds_verls_ratios(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In micro-batches through verl's `ppo_loss`; the mean log ratio is that of verl's own metric."""
+    batch = BATCHES["middle"]
+    pieces = ([0], [1, 2, 3], [4, 5])
+    wanted = [said(name, batch, rows) for rows in pieces]
+    monkeypatch.setattr(core, "POLICY_LOSS_REGISTRY", dict(core.POLICY_LOSS_REGISTRY))
+    text = f"{shlex.quote(str(tmp_path / 'bank'))} updates=1 limit=7"
+    verl_record.RecordedLosses(verl_record.asked(text)).wrap_all(core.POLICY_LOSS_REGISTRY)
+    assert [said(name, batch, rows) for rows in pieces] == wanted
+    log = Bank.open(tmp_path / "bank").updates()
+    mask = torch.tensor(batch.mask).bool()
+    assert log.lengths.tolist() == mask.sum(1).tolist()
+    ratios = (tensor(batch.log_probs) - tensor(batch.old_log_probs))[mask]
+    np.testing.assert_allclose(log.log_ratios, ratios, atol=1e-6)
+    config = actor("vanilla")
+    config.global_batch_info.update(dp_size=1, batch_num_tokens=int(mask.sum()), global_batch_size=len(mask))
+    columns = {"old_log_prob": tensor(batch.old_log_probs), "log_prob": tensor(batch.log_probs), "response_mask": mask}
+    spread = tensor(batch.advantages)[:, None].expand(mask.shape)
+    _, metrics = losses.get_policy_loss_fn("vanilla")(advantages=spread, config=config, **columns)
+    (divergence,) = [value for key, value in metrics.items() if key.endswith("ppo_kl")]
+    assert float(-log.log_ratios.mean()) == pytest.approx(float(divergence), abs=1e-6)
+    assert np.float32(batch.advantages).tolist() == log.advantage.tolist()
+
+
+def test_the_variable_records_what_verls_entry_point_calls(tmp_path: Path):
+    """Set before verl imports the plug-in, as a worker has it."""
+    program = (
+        "import fspo.plugins.verl as plugin, verl.trainer.ppo.core_algos as core\n"
+        "print(plugin.RECORDED.asked)\n"
+        "print(*(core.get_policy_loss_fn(name).__wrapped__.__module__ for name in ('gspo', 'fspo')))"
+    )
+    environment = os.environ | {"FSPO_RECORD": f"{tmp_path}/bank updates=4 limit=64"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert "updates=4, limit=64, every=1" in done.stdout
+    assert done.stdout.splitlines()[-1] == "verl.trainer.ppo.core_algos fspo.plugins.verl"
 
 
 def composed(text: str, folders: dict[str, Path]) -> Any:

@@ -11,12 +11,15 @@ import pandas as pd
 import pytest
 
 from strategies import METHODS
+from suite.findings.bank_model import LabModel
 from suite.findings.bank_questions import QUESTIONS, Lab
 from suite.findings.rules import DATED, NOT_SUPPORTED, UNEVEN, clip_word, fixed_ranges, flattening_verdict
 from suite.records.bank import Bank, PendingFile
+from suite.records.other_runs import facts_of
 from suite.records.update_log import UpdateLog
-from suite.report.bank_text import claim_sentence
+from suite.report.bank_text import _other_trainers, _provenance, claim_sentence
 from suite.report.write import write_lab
+from suite.types import UserError
 
 FACTS = {"driver": {"method": "no_clip", "card": "c"}, "digests": {"model": "m"}, "environment": {}}
 
@@ -69,6 +72,23 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
     settings = pd.read_csv(tmp_path / "a" / "fspo_settings.csv")
     shares = settings[settings["range"] == "the width c"]["mean_outside_band"].tolist()
     assert shares == sorted(shares, reverse=True)
+
+
+def test_a_page_says_whose_run_it_is_and_what_its_records_cannot_tell(tmp_path: Path) -> None:
+    own = made_bank(tmp_path, heavy_short=False)
+    lines = {}
+    for every in (1, 10):
+        facts = facts_of(("lib", "1.2", "Trainer"), "their_loss", {"epsilon": 0.25}, ["the weather"], every=every)
+        bank = Bank(own.folder, {"lib-run": facts}, own.entries)
+        lines[every] = "\n".join([*_other_trainers(Lab(bank)), *_provenance(Lab(bank))])
+        assert "lib-run: run of lib 1.2 Trainer with the loss their_loss" in lines[every]
+        assert "Not known: the weather." in lines[every]
+        assert "start model unknown, epsilon=0.25" in lines[every]
+    assert "every rollout" in lines[1]
+    assert "one rollout in 10" in lines[10]
+    assert list(_other_trainers(Lab(own))) == [""]
+    with pytest.raises(UserError, match=r"lib-run is a run of lib 1\.2 Trainer.* leave the model out with --no-model"):
+        LabModel(bank, {}, 1, print)
 
 
 @pytest.mark.slow
