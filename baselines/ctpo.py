@@ -57,8 +57,7 @@ CTPO = Method(
     growth=Growth.ROOT,
     detached=True,
     elsewhere={
-        "TRL": "not possible: no prefix ratio, and epsilon is one number for every position; override "
-        "GRPOTrainer._compute_loss",
+        "TRL": "no prefix ratio of its own: fspo.plugins.trl.SuiteTrainer with SuiteConfig(method='ctpo')",
         "verl": "not possible: no prefix ratio; add it with register_policy_loss, as fspo.plugins.verl does",
         "OpenRLHF": "not possible: PolicyLoss has only ppo and gspo",
     },

@@ -102,7 +102,8 @@ DPPO_TV = Method(
     growth=Growth.CONSTANT,
     detached=True,
     elsewhere={
-        "TRL": "not possible: 1.16 masks no token by divergence (its experimental DPPO trainer was removed)",
+        "TRL": "1.16 masks no token by divergence (its DPPO trainer was removed): fspo.plugins.trl.SuiteTrainer with "
+        "SuiteConfig(method='dppo_tv')",
         "verl": "as dr_grpo with clip_ratio_c=20, and actor_rollout_ref.actor.{policy_loss.loss_mode=dppo_tv,"
         "clip_ratio_low=0.15,clip_ratio_high=0.15}",
         "OpenRLHF": "not possible: is_correction_gating tv compares the sampler with the old policy, not the old "
@@ -127,7 +128,8 @@ DPPO_KL = dataclasses.replace(
     hyper=DPPOKLHyper(),
     surrogate=surrogate_kl,
     elsewhere={
-        "TRL": "not possible: 1.16 masks no token by divergence (its experimental DPPO trainer was removed)",
+        "TRL": "1.16 masks no token by divergence (its DPPO trainer was removed): fspo.plugins.trl.SuiteTrainer with "
+        "SuiteConfig(method='dppo_kl')",
         "verl": "as dr_grpo with clip_ratio_c=20, and actor_rollout_ref.actor.{policy_loss.loss_mode=dppo_kl,"
         "clip_ratio_low=0.05,clip_ratio_high=0.05}; departs: 1e-8 inside the divergence",
         "OpenRLHF": "not possible: is_correction_gating binary_kl compares the sampler with the old policy, not the "

@@ -42,7 +42,8 @@ GSPO_SQRT = Method(
     clip=Clip.MIN,
     growth=Growth.ROOT,
     elsewhere={
-        "TRL": "not possible: epsilon is one number for every length; override GRPOTrainer._compute_loss",
+        "TRL": "its epsilon is one number for every length: fspo.plugins.trl.SuiteTrainer with "
+        "SuiteConfig(method='gspo_sqrt')",
         "verl": "not possible: clip_ratio_low and clip_ratio_high are one number for every length; add it with "
         "register_policy_loss, as fspo.plugins.verl does",
         "OpenRLHF": "not possible: --actor.eps_clip_low_high is one pair for every length",

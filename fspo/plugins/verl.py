@@ -1,20 +1,21 @@
 """FSPO and the suite's other methods as policy losses of verl 0.9.
 
-    actor_rollout_ref.model.external_lib=fspo.plugins.verl actor_rollout_ref.actor.policy_loss.loss_mode=fspo
+    actor_rollout_ref.model.external_lib=fspo.plugins.verl actor_rollout_ref.actor.policy_loss.loss_mode=fspo_zero_drift
 
 verl imports this module in every worker; it needs torch and verl, none of the suite's other dependencies (install the
 suite there with --no-deps). A method of ours is registered under its own name, unless verl has a loss of that name
-(gspo, cispo, sapo, dppo_tv, dppo_kl), which stays verl's. The environment variable FSPO_SETTINGS, for instance
-"fspo.c_low=0.05 fspo.c_high=0.04", also registers `fspo_as_set` with these settings: a worker that does not get the
-variable then refuses the name instead of training with the defaults. `fspo export` writes such commands. FSPO_RECORD
-records what the losses read into a bank (`fspo.plugins.verl_record`).
+(gspo, cispo, sapo, dppo_tv, dppo_kl), which stays verl's, or it needs running estimates (fspo with its drift), which
+verl's losses cannot give. The environment variable FSPO_SETTINGS, for instance "fspo.drift=zero fspo.c_low=0.05", also
+registers `fspo_as_set` with these settings: a worker that does not get the variable then refuses the name instead of
+training with the defaults. `fspo export` writes such commands. FSPO_RECORD records what the losses read into a bank
+(`fspo.plugins.verl_record`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -22,21 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import baselines
-import fspo
 from fspo.plugins import verl_record
+from fspo.plugins.methods import METHODS, as_set
 from suite.arithmetic import divisor_count, masked, token_log_ratio
 from suite.types import Divisor, Level, Method, PolicyBatch, Surrogate, UserError
 
+DEFAULT_MODE = "token-mean"
 VARIABLE, SUFFIX = "FSPO_SETTINGS", "_as_set"
-METHODS: dict[str, Method] = {
-    name: method for name, method in (fspo.METHODS | baselines.METHODS).items() if "values" not in method.needs
-}
-"""The methods that verl can be given: all whose advantages need no critic."""
 
 
 def settings(text: str) -> dict[str, dict[str, Any]]:
-    """Hyper-parameters by method out of `method.field=value method.field=value`; UserError for anything else.
+    """Hyper-parameters by method out of `method.field=value method.field=value`; UserError for another form.
 
     >>> settings("fspo.c_low=0.05 fspo.drift=zero fspo.c_dual=none")
     {'fspo': {'c_low': 0.05, 'drift': 'zero', 'c_dual': None}}
@@ -47,10 +44,6 @@ def settings(text: str) -> dict[str, dict[str, Any]]:
         name, dot, field = target.partition(".")
         if not (equals and dot):
             raise UserError(f"{VARIABLE}: {word!r}: write it as method.field=value")
-        if name not in METHODS:
-            raise UserError(f"{VARIABLE}: unknown method {name!r}; there are: {', '.join(METHODS)}")
-        if field not in (known := [f.name for f in dataclasses.fields(METHODS[name].hyper)]):
-            raise UserError(f"{VARIABLE}: {name} has no setting {field!r}; it has: {', '.join(known)}")
         found.setdefault(name, {})[field] = _value(value)
     return found
 
@@ -67,8 +60,9 @@ def _value(text: str) -> Any:
 def policy_loss(method: Method) -> Callable[..., tuple[Tensor, dict[str, float]]]:
     """The method as verl calls a loss: on one micro-batch, with the counts of the whole step in the config.
 
-    loss = -(sum_i J_i) / count * dp_size; `loss_agg_mode` is not read, for the count is the method's own. UserError for
-    a method with running estimates: verl's losses see micro-batches, never a whole step.
+    loss = -(sum_i J_i) / count * dp_size, with the method's own count whatever `loss_agg_mode` says: another mode than
+    verl's default draws a warning, for it moves verl's KL and entropy terms only. UserError for a method with running
+    estimates: verl's losses see micro-batches, never a whole step.
     """
     if method.reads_state(method.hyper):
         raise UserError(
@@ -81,13 +75,19 @@ def policy_loss(method: Method) -> Callable[..., tuple[Tensor, dict[str, float]]
         log_prob: Tensor,
         advantages: Tensor,
         response_mask: Tensor,
-        loss_agg_mode: str = "token-mean",
+        loss_agg_mode: str = DEFAULT_MODE,
         config: Any = None,
         rollout_is_weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         batch = _policy_batch(method, old_log_prob, log_prob, advantages, response_mask.bool())
         surrogate = method.surrogate(batch, method.hyper, {})
         objective = surrogate.objective
+        if loss_agg_mode != DEFAULT_MODE:
+            warnings.warn(
+                f"{method.name}: loss_agg_mode={loss_agg_mode!r} is for verl's KL and entropy terms only; this loss is "
+                f"divided by its own count, {surrogate.divisor}",
+                stacklevel=2,
+            )
         if rollout_is_weights is not None:
             objective = objective * _per_response(method, "rollout_is_weights", rollout_is_weights, batch.response_mask)
         info = getattr(config, "global_batch_info", {})
@@ -123,7 +123,7 @@ def _per_response(method: Method, name: str, weights: Tensor, mask: Tensor) -> T
 
 
 def _count(method: Method, divisor: Divisor, batch: PolicyBatch, info: Mapping[str, Any]) -> float:
-    """What verl's whole step is divided by; of this batch alone where one process gives no counts."""
+    """What verl's whole step is divided by; of this batch's rows with tokens where one process gives none."""
     limit = info.get("loss_scale_factor") or 0
     if divisor == Divisor.CONSTANT and not limit:
         raise UserError(f"{method.name}: set actor_rollout_ref.actor.loss_scale_factor to the run's token limit")
@@ -131,7 +131,7 @@ def _count(method: Method, divisor: Divisor, batch: PolicyBatch, info: Mapping[s
     if whole is None:
         if (info.get("dp_size") or 1) > 1:
             raise UserError(f"{method.name}: several processes and no count of the whole step in global_batch_info")
-        return divisor_count(divisor, batch.lengths, limit)
+        return max(divisor_count(divisor, batch.lengths[batch.lengths > 0], limit), 1)
     return float(whole) * limit if divisor == Divisor.CONSTANT else float(whole)
 
 
@@ -168,12 +168,9 @@ def register(given: str) -> list[str]:
     Returns the names; registering again replaces ours, and no loss of verl's is ever replaced.
     """
     core: Any = import_module("verl.trainer.ppo.core_algos")
-    changed = settings(given)
-    losses = {name: policy_loss(method) for name, method in METHODS.items()}
-    for name, fields in changed.items():
-        method = METHODS[name]
-        hyper = dataclasses.replace(method.hyper, **fields)
-        losses[name + SUFFIX] = policy_loss(dataclasses.replace(method, hyper=hyper))
+    losses = {name: policy_loss(method) for name, method in METHODS.items() if not method.reads_state(method.hyper)}
+    for name, fields in settings(given).items():
+        losses[name + SUFFIX] = policy_loss(as_set(name, fields, VARIABLE))
     registered = []
     for name, function in losses.items():
         held = core.POLICY_LOSS_REGISTRY.get(name)
