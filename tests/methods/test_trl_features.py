@@ -244,6 +244,14 @@ def test_what_a_tool_wrote_does_not_count(rich: Any):
     assert in_eval(rich, inputs) != without
 
 
+def test_without_old_log_probs_the_ratio_is_one(rich: Any):
+    """TRL leaves them out where every optimizer step has a rollout batch of its own."""
+    inputs = {name: x for name, x in rich._buffered_inputs[0].items() if name != "old_per_token_logps"}
+    with holding(rich, method=METHODS["rloo"]):
+        assert in_eval(rich, inputs) == pytest.approx(-float(inputs["advantages"].mean()), abs=1e-6)
+    assert in_eval(rich, rich._buffered_inputs[0]) != pytest.approx(in_eval(rich, inputs), abs=1e-6)
+
+
 def test_vllms_weights_multiply_whole_responses(tmp_path: Path, rich: Any):
     inputs = rich._buffered_inputs[0]
     weights = torch.full((8, 1), 2.0)

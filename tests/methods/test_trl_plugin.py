@@ -118,6 +118,18 @@ def test_running_estimates_see_whole_optimizer_steps_and_travel_with_checkpoints
     assert again.method_state == trainer.method_state
 
 
+@pytest.mark.slow
+def test_a_drift_of_the_same_step_is_read_before_its_gradient(tmp_path: Path):
+    trainer, seen = trainer_of(settings(tmp_path, fspo_drift="batch", steps_per_generation=1, max_steps=2))
+    trainer.train()
+    one = seen[-1]
+    report, gradient, after = our_step(one.weights, [one.batch], trainer.method, one.state)
+    assert one.state_after == pytest.approx(dict(after), rel=1e-3)
+    assert after["drift"] != 0
+    assert one.loss == pytest.approx(-report.objective, abs=2e-6)
+    same_gradient(one.gradient, gradient)
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
