@@ -76,7 +76,8 @@ def _left(status: Status, running: int) -> str:
     left = "" if status.seconds_left is None else f"about {duration(status.seconds_left)}"
     if running:
         return f"; {left} left" if left else "; the time left is known after a step"
-    return f"; no job runs now{f', {left} of work are left' if left else ''}; the same command goes on from here"
+    work = f", {left} of work are left" if left else ""
+    return f"{work}; no job runs now: where its command has ended, the same one goes on from here"
 
 
 def _job_lines(job: Progress) -> list[str]:
