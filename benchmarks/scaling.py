@@ -39,6 +39,7 @@ from suite.experiments.start import load, source_of
 from suite.policy.loading import has_fast_bfloat16
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import RunLog
+from suite.records.trackers import Tracked, Trackers
 from suite.replay.length_log import length_logger
 from suite.training.rollout_source import RolloutSource
 from suite.training.step_batches import Parts, credited, mini_batches, scored
@@ -168,12 +169,11 @@ def harness(model: str, steps: int, quick: bool) -> dict[str, Any]:
         trainer = FirstStep(config, method, 0, source, Path(folder), on_updates=logger)
         trainer.once()
         watch.seconds.clear()
-        log = RunLog(Path(folder), 1)
+        log = RunLog(Path(folder), 1, Trackers(("tensorboard",), Path(folder), Tracked("scaling", method.name, {})))
         for step in range(1, steps + 1):
             start = time.perf_counter()
             log.append(step, trainer._step(step))
             totals.append(time.perf_counter() - start)
-        log.close()
     total = sum(totals)
     shares = {name: watch.seconds[name] / total for name in (*WORK, INSIDE_DECODING)}
     return {"model": model, "steps": totals, "shares": shares, "overhead": overhead(watch, total)}

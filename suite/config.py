@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ OWN_CREDIT = "own"
 CHECKPOINT_RULE = "Every run is evaluated once, after its last step: the best of several checkpoints is not offered."
 FOLLOWS = {"train.vllm.dtype": "train.precision", "train.vllm.side_by_side": "train.sampling_batch_size"}
 """Settings that nobody gives, and the setting that each is equal to."""
+RECORDED = "recorded"
+"""In a field's metadata, False: the setting is no part of results and folders, whatever it says."""
 PROTOCOL = 1
 """Version of what the results mean; folders of another protocol are never mixed with this one's."""
 
@@ -155,6 +158,10 @@ class TrainConfig:
     """Responses to each problem of a probe."""
     overlap: Literal["exclude", "refuse"] = "exclude"
     """Training problems that also stand in an evaluation set of the comparison: left out and counted, or refused."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = dataclasses.field(
+        default=("tensorboard",), metadata={RECORDED: False}
+    )
+    """Where the numbers of metrics.jsonl also go while a run trains. No part of a result: a resumed run may differ."""
 
     def __post_init__(self) -> None:
         require_bounded(self)
@@ -182,6 +189,7 @@ class TrainConfig:
         require(self.max_new_tokens is None or self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
         require(len(self.tasks) > 0, self, "tasks", "at least one task")
         require(len(set(map(task_name, self.tasks))) == len(self.tasks), self, "tasks", "distinct")
+        require(len(set(self.trackers)) == len(self.trackers), self, "trackers", "distinct")
         fits = self.mini_batches <= self.problems_per_step * self.samples_per_problem
         require(fits, self, "mini_batches", "at most problems_per_step x samples_per_problem")
 
@@ -283,16 +291,18 @@ class CompareConfig:
 
 
 def plain_data(config: Any) -> Mapping[str, Any]:
-    """A config as plain JSON data: tuples become lists, paths strings."""
+    """A config as plain JSON data, without what is not recorded: tuples become lists, paths strings."""
 
     def convert(value: Any) -> Any:
+        if is_dataclass(value):
+            return {f.name: convert(getattr(value, f.name)) for f in fields(value) if f.metadata.get(RECORDED, True)}
         if isinstance(value, dict):
             return {key: convert(item) for key, item in value.items()}
         if isinstance(value, tuple | list):
             return [convert(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
-    return convert(asdict(config))
+    return convert(config)
 
 
 def restored(content: Mapping[str, Any]) -> CompareConfig:

@@ -1,6 +1,6 @@
 """The records that every room of the suite passes to the next one.
 
-Torch only: importing this module loads neither transformers nor any task or method.
+Importing this module loads neither torch nor any task or method.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 class UserError(Exception):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from suite.commands.arguments import Place, Recipe, RecipeChanges, Where, first_seeds, listed
 from suite.commands.console import console, say
-from suite.config import CompareConfig
+from suite.config import CompareConfig, plain_data
 from suite.experiments.recipes import Changes
 from suite.types import UserError
 
@@ -42,11 +42,13 @@ def compare(
             3e-5,3e-4 for instance, a factor of 3 apart, until a method collapses. Runs go to FOLDER/sweep/lr-RATE.
         dry_run: Only check what can be checked without the weights, and say what would run.
     """
+    from suite.experiments.cells import group_of
     from suite.experiments.recipes import resolved
     from suite.experiments.sampler_choice import require_choice
     from suite.findings.comparison import Comparison
     from suite.planning.dry_run import dry_run as checked
     from suite.records.ranges import Ranges
+    from suite.records.trackers import Tracked, keep_page
     from suite.report.terminal import print_report
     from suite.report.write import write_report
 
@@ -66,6 +68,8 @@ def compare(
     with console.status("computing tables, figures and intervals"):
         report = Comparison.of(config, out)
         path = write_report(report)
+    about = Tracked(group_of(config, out), "report", plain_data(config))
+    keep_page(config.train.trackers, out, about, path.with_suffix(".html"))
     print_report(report, path, console)
 
 

@@ -55,6 +55,7 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
     "train and compare": {
         "compare": COMPARE,
         "train": Command("train:train", "one method, one seed; several devices under torchrun"),
+        "status": Command("status:status", "what is done and what runs in a results folder, and the time left"),
         "recipes": Command("recipes:recipes", "the experiments there are, and one of them in full or as TOML"),
     },
     "read results": {

@@ -139,6 +139,7 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
     import tyro
 
     from suite.commands.console import complaints
+    from suite.experiments.known import refuse_unknown_methods
     from suite.methods.from_outside import find_modules_here
     from suite.records.own_methods import allow
     from suite.records.texts import printable
@@ -151,6 +152,7 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
             raise UserError(
                 "torchrun is for one training run: torchrun --nproc-per-node N --no-python fspo train RECIPE ..."
             )
+        refuse_unknown_methods(rest)
         tyro.cli(function_of(command), prog=" ".join([PROGRAM, *names]), args=without_allowed(rest))
         if sys.stdout is not None:
             sys.stdout.flush()

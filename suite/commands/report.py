@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from suite.commands.console import console
+from suite.commands.console import complaints, console
 from suite.types import UserError
 
 Folder = tyro.conf.Positional[Path | None]
@@ -30,28 +30,39 @@ def report(
         claims: Only print each claim of FSPO's abstract with what was measured and a computed verdict; write nothing.
         pack: Put the results of all runs into three files, and each cell's update logs into one, to be kept.
     """
-    from suite.experiments.finished import pack_comparison
-    from suite.findings.before_after import changes_between
-    from suite.findings.comparison import Comparison
-    from suite.report.tables import changes_table
-    from suite.report.terminal import print_claims, print_report, show
-    from suite.report.write import write_changes, write_report
-
     if (folder is None) == (compare is None):
         raise UserError("give one folder of a comparison, or --compare BEFORE AFTER")
     if claims and (pack or out is not None or compare is not None):
         raise UserError("--claims only prints: leave out --pack, --out and --compare")
     if compare is not None:
-        found = changes_between(*compare)
-        show(changes_table(found), f"{compare[1]} minus {compare[0]}, points", console)
-        if out is not None:
-            console.print(f"table: {write_changes(found, out, ['fspo', *sys.argv[1:]])}", highlight=False)
-        return
+        return _changes(*compare, out)
     assert folder is not None
-    made = Comparison.at(folder)
-    if claims:
-        return print_claims(made.claims, console)
-    if pack:
-        for path in pack_comparison(folder):
-            console.print(f"packed: {path}", highlight=False, markup=False, soft_wrap=True)
-    print_report(made, write_report(made), console)
+    with complaints.status("reading results, replaying methods, computing intervals"):
+        from suite.experiments.finished import pack_comparison
+        from suite.findings.comparison import Comparison
+        from suite.report.terminal import print_claims, print_report
+        from suite.report.write import write_report
+
+        made = Comparison.at(folder)
+        judged = made.claims if claims else []
+        packed = pack_comparison(folder) if pack else []
+        page = None if claims else write_report(made)
+    if page is None:
+        return print_claims(judged, console)
+    for path in packed:
+        console.print(f"packed: {path}", highlight=False, markup=False, soft_wrap=True)
+    print_report(made, page, console)
+
+
+def _changes(before: Path, after: Path, out: Path | None) -> None:
+    """Print what moved between two comparisons, and write it where a folder is given."""
+    with complaints.status("reading and comparing results"):
+        from suite.findings.before_after import changes_between
+        from suite.report.tables import changes_table
+        from suite.report.terminal import show
+        from suite.report.write import write_changes
+
+        found = changes_between(before, after)
+    show(changes_table(found), f"{after} minus {before}, points", console)
+    if out is not None:
+        console.print(f"table: {write_changes(found, out, ['fspo', *sys.argv[1:]])}", highlight=False)

@@ -205,6 +205,26 @@ def unfinished(folder: Path, frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     return {task: (have[task], count) for task, count in wanted.items() if have[task] != count}
 
 
+def counts(folder: Path, since: float = 0.0) -> dict[str, tuple[int, int]]:
+    """(samples kept, samples asked for) of each task, from the headers of its parts; UserError for a broken one.
+
+    Of the parts written since then alone, a Unix time.
+    """
+    asked = read_manifest(folder)["asked"]
+    found = {}
+    for task, facts in asked["tasks"].items():
+        parts = [path for path in (folder / task).glob("part-*.parquet") if path.stat().st_mtime >= since]
+        found[task] = sum(map(_rows, parts)), facts["problems"] * asked["samples"]
+    return found
+
+
+def _rows(path: Path) -> int:
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: altered or truncated; delete it and evaluate again") from error
+
+
 def _write(folder: Path, stem: str, table: pa.Table) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")

@@ -24,31 +24,24 @@ from suite.policy.model_folders import save_model
 from suite.policy.portable import compute_portably
 from suite.policy.ranks import ranks_here
 from suite.policy.sampling import Sampler
+from suite.records.comparison_folder import FIRST, base_folder, cell_folder, rollouts_folder
 from suite.records.costs import PEAK, SECONDS, Clock
-from suite.records.files import write_atomically
+from suite.records.files import digest_of, write_atomically
 from suite.records.packed import is_finished
 from suite.records.provenance import machine, versions
-from suite.records.result import BASE, curves_of, write_result
+from suite.records.result import BASE, curves_of, digest, mean_accuracy, write_result
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import read_log
+from suite.records.trackers import Tracked, Trackers
 from suite.replay.length_log import length_logger
 from suite.replay.null_update import null_update, trained_in
 from suite.training.rollout_source import RolloutSource
 from suite.training.shared_sampling import leader_only
 from suite.training.trainer import Trainer
-from suite.types import EvalResult, Method, RunResult, UserError, Verdict
+from suite.types import EvalResult, Method, RunResult, UserError
 
 CANARY = "canary"
 """Where a result's environment says whether the start model still gave the answers it gave for the base."""
-
-
-def mean_accuracy(evals: Sequence[EvalResult]) -> float:
-    """Mean over the sets of the share of correct responses."""
-    shares = []
-    for result in evals:
-        verdicts = [v for row in result.verdicts for v in row]
-        shares.append(sum(v == Verdict.CORRECT for v in verdicts) / len(verdicts))
-    return sum(shares) / len(shares)
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class BaseJob:
 
     @property
     def folder(self) -> Path:
-        return self.out / BASE
+        return base_folder(self.out)
 
     def done(self) -> bool:
         return is_finished(self.folder)
@@ -105,12 +98,12 @@ class FirstRolloutsJob:
 
     @property
     def folder(self) -> Path:
-        return self.out / "rollouts" / f"seed{self.seed}"
+        return rollouts_folder(self.out, self.seed)
 
     @property
     def pointer(self) -> Path:
         """The file that says which rollout set is this seed's first."""
-        return self.folder / "first.json"
+        return self.folder / FIRST
 
     def done(self) -> bool:
         return self.pointer.exists()
@@ -172,7 +165,7 @@ class CellJob:
 
     @property
     def folder(self) -> Path:
-        return self.out / "cells" / f"{self.method}-seed{self.seed}"
+        return cell_folder(self.out, self.method, self.seed)
 
     @property
     def total(self) -> int:
@@ -194,12 +187,32 @@ class CellJob:
         source = source_of(self.config, loaded, sampler, self.seed)
         method = method_in(self.config, self.method)
         logger = length_logger(method, source.settings.max_new_tokens)
-        trainer = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger)
-        trainer.ranks = ranks_here()
-        log = trainer.run()
-        facts = {"first_rollouts": first_digest}, {CANARY: canary}
-        with leader_only(sampler) as leads:
-            return self._finished(loaded, source, method, log, *facts) if leads else ""
+        digests = {"card": card_digest(method), **source.digests, "first_rollouts": first_digest}
+        with self._trackers(method, digests) as trackers:
+            trainer = Trainer(self.config.train, method, self.seed, source, self.folder, first, on_updates=logger)
+            trainer.ranks, trainer.trackers = ranks_here(), trackers
+            log = trainer.run()
+            with leader_only(sampler) as leads:
+                if not leads:
+                    return ""
+                result = self._finished(loaded, source, method, log, digests, {CANARY: canary})
+            trackers.conclude(conclusion(result))
+        start, end = (sum(row["reward/mean"] for row in part) / len(part) for part in (log[:3], log[-3:]))
+        return f"reward {start:.3f} -> {end:.3f}, accuracy {mean_accuracy(result.evals):.3f}"
+
+    def _trackers(self, method: Method, digests: Mapping[str, str]) -> Trackers:
+        """The trackers of this cell: a run in the group of its comparison; none in a process that does not write."""
+        about = Tracked(group_of(self.config, self.out), self.name, {**self._settings(method), "digests": digests})
+        return Trackers(self.config.train.trackers if ranks_here().is_leader else (), self.folder, about)
+
+    def _settings(self, method: Method) -> dict[str, Any]:
+        """The resolved settings of the cell, as its result has them."""
+        return {
+            **plain_data(self.config.train),
+            "hyper": plain_data(method.hyper),
+            "evaluation": plain_data(self.config.evaluation),
+            "left_out": left_out(self.config),
+        }
 
     def _finished(
         self,
@@ -209,7 +222,7 @@ class CellJob:
         log: Sequence[Mapping[str, float]],
         digests: Mapping[str, str],
         environment: Mapping[str, str],
-    ) -> str:
+    ) -> RunResult:
         """Evaluate the trained model, keep it, and write the result."""
         evals, costs = timed_evaluation(self.config, loaded, source.sampler, self.folder)
         save_model(loaded.model, loaded.tokenizer, self.folder / "model")
@@ -220,25 +233,28 @@ class CellJob:
             protocol=PROTOCOL,
             method=self.method,
             seed=self.seed,
-            config={
-                **plain_data(self.config.train),
-                "hyper": plain_data(method.hyper),
-                "evaluation": plain_data(self.config.evaluation),
-                "left_out": left_out(self.config),
-            },
+            config=self._settings(method),
             evals=evals,
             curves=curves_of(log),
-            digests={
-                **{"card": card_digest(method), **source.digests, **digests},
-                "final_model": model_digest(loaded.model),
-            },
+            digests={**digests, "final_model": model_digest(loaded.model)},
             costs=costs,
             environment=environment_of(source.sampler, self.config.train) | dict(environment),
         )
         write_result(result, self.folder)
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
-        start, end = (sum(row["reward/mean"] for row in part) / len(part) for part in (log[:3], log[-3:]))
-        return f"reward {start:.3f} -> {end:.3f}, accuracy {mean_accuracy(evals):.3f}"
+        return result
+
+
+def group_of(config: CompareConfig, out: Path) -> str:
+    """What trackers call a comparison: its folder's name, and the start of its settings' digest."""
+    return f"{out.resolve().name}-{digest_of(plain_data(config))[:8]}"
+
+
+def conclusion(result: RunResult) -> dict[str, Any]:
+    """What trackers are told at the end of a cell: accuracies, and the digests of the result and the final model."""
+    accuracies = {f"accuracy/{one.task}": mean_accuracy([one]) for one in result.evals}
+    digests = {"digest/result": digest(result), "digest/final_model": result.digests["final_model"]}
+    return {"accuracy": mean_accuracy(result.evals), **accuracies, **digests}
 
 
 def canary_of(config: CompareConfig, out: Path, loaded: LoadedModel, sampler: Sampler) -> str:

@@ -32,12 +32,11 @@ from rich.text import Text
 from suite.experiments.layouts import VISIBLE, Layout
 from suite.policy.portable import variables
 from suite.policy.ranks import POLL_SECONDS, Ranks, end_with
+from suite.records.comparison_folder import TRACEBACK
 from suite.records.files import locked
 from suite.records.provenance import environment_variables
 from suite.records.texts import one_line, printable
 from suite.types import UserError
-
-TRACEBACK = "error.txt"
 
 
 class Job(Protocol):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import baselines
 import fspo
 import tasks
+from suite.experiments.known import lookup
 from suite.methods.from_outside import imported_method, plugin_methods
 from suite.types import Method, Task, UserError
 from tasks.own_problems import is_own, own_task
@@ -24,16 +23,6 @@ EMBEDDED_MODEL = tasks.EMBEDDED_MODEL
 EMBEDDED_TASKS = tasks.EMBEDDED_TASKS
 GENERATED_TASKS = tasks.GENERATED_TASKS
 LM_EVAL_TASKS = tasks.LM_EVAL_TASKS
-T = TypeVar("T")
-
-
-def lookup(known: Mapping[str, T], name: str, kind: str) -> T:
-    """known[name], or a UserError that suggests the nearest name and lists all."""
-    if name in known:
-        return known[name]
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"unknown {kind} {name!r}; {hint}there are: {', '.join(known)}")
 
 
 def tasks_named(names: Sequence[str]) -> list[Task]:

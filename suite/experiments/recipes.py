@@ -16,6 +16,7 @@ from suite.experiments.settings import with_options, with_ranges
 from suite.policy.lora import require_peft
 from suite.records.own_methods import allow
 from suite.records.ranges import Ranges
+from suite.records.trackers import require_trackers
 from suite.types import UserError
 
 
@@ -112,6 +113,7 @@ def resolved(
     config = changed(reference, changes, methods, seeds)
     if config.train.lora_rank:
         require_peft()
+    require_trackers(config.train.trackers)
     for task in tasks_named(config.train.tasks):
         task.load("train", config.train.data_dir)
     for task in tasks_named(config.evaluation.tasks):

@@ -216,7 +216,7 @@ def comparison_lines(config: CompareConfig, limit: int, prompts: Prompts) -> lis
     return [
         VerlLine("name", "trainer.experiment_name", f"{config.name}-$METHOD-seed$SEED"),
         VerlLine("name", "trainer.project_name", "fspo"),
-        VerlLine("name", "trainer.logger", ("console", "tensorboard")),
+        VerlLine("train.trackers", "trainer.logger", ("console", *config.train.trackers)),
         VerlLine("seeds", "data.seed", "$SEED", "noise and order are verl's own: runs of two methods share neither"),
         VerlLine("seeds", f"{ACTOR}.data_loader_seed", "$SEED"),
         VerlLine("seeds", f"{DRAW}.seed", "$SEED"),

@@ -12,10 +12,30 @@ from suite.config import PROTOCOL, CompareConfig, plain_data, restored
 from suite.records.files import flat, listed, locked, write_atomically
 from suite.records.own_methods import require_allowed
 from suite.records.provenance import versions
-from suite.records.result import check_protocol
+from suite.records.result import BASE, check_protocol
 from suite.types import UserError
 
 CONFIG_FILE = "comparison.json"
+FIRST = "first.json"
+"""In a folder of rollouts, the file that says which set is the seed's first."""
+
+TRACEBACK = "error.txt"
+"""In a job's folder, what an error of the program's own left; a mistake of the user's leaves nothing there."""
+
+
+def base_folder(out: Path) -> Path:
+    """Where the result of a comparison's start model lies."""
+    return out / BASE
+
+
+def rollouts_folder(out: Path, seed: int) -> Path:
+    """Where the rollouts lie that all methods of a seed start from."""
+    return out / "rollouts" / f"seed{seed}"
+
+
+def cell_folder(out: Path, method: str, seed: int) -> Path:
+    """Where the training run of a method with a seed lies."""
+    return out / "cells" / f"{method}-seed{seed}"
 
 
 def claim_folder(
@@ -96,14 +116,19 @@ def stored_config(out: Path) -> CompareConfig:
     Raises UserError where there is none, one of another protocol, or one with a method of somebody's own that this
     process may not import (`suite.records.own_methods`).
     """
+    config = recorded_config(out)
+    owners = [option.partition("=")[0].rpartition(".")[0] for option in config.options]
+    require_allowed([*config.methods, *owners], out / CONFIG_FILE)
+    return config
+
+
+def recorded_config(out: Path) -> CompareConfig:
+    """The same for a reader who imports no method that it names; UserError for no comparison or another protocol."""
     path = out / CONFIG_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         check_protocol(found["protocol"], path)
-        config = restored(found["config"])
-        owners = [option.partition("=")[0].rpartition(".")[0] for option in config.options]
-        require_allowed([*config.methods, *owners], path)
-        return config
+        return restored(found["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error
 

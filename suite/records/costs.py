@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 SECONDS = "seconds/"
 PEAK = "peak_gib/"
 COSTS = (SECONDS, PEAK)
@@ -39,6 +37,8 @@ class Clock:
         self._begin()
 
     def _begin(self) -> None:
+        import torch  # here, so that readers of costs need none
+
         self._start = time.perf_counter()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -48,6 +48,8 @@ class Clock:
 
 def peak_bytes() -> int:
     """The largest memory since the peak began: allocated on the GPU where there is one, else resident."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if sys.platform == "linux":

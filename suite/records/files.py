@@ -7,11 +7,13 @@ import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +144,8 @@ def _abandoned(folder: Path) -> bool:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone; a held one is waited for, then refused with UserError.
 
-    The lock is the kernel's: it is gone as soon as its process is, however that ended.
+    The lock is the kernel's: it is gone as soon as its process is, however that ended. Its file names the machine, and
+    is as old as the hold.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -150,4 +153,30 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise UserError(f"{folder}: another process works here; wait for it or stop it") from None
     with held:
+        (folder / LOCK).write_text(platform.node(), encoding="utf-8")
         yield
+
+
+@dataclass(frozen=True)
+class Hold:
+    """When a folder was last taken by a process (Unix seconds), on which machine, and whether one here holds it now."""
+
+    since: float
+    machine: str
+    now: bool
+
+
+LOCKS = Path("/proc/locks")
+"""Where Linux lists the locks of this machine's processes."""
+
+
+def last_hold(folder: Path) -> Hold | None:
+    """Who took the folder last; None where nobody did. Takes no lock itself: whoever works there does not notice."""
+    try:
+        found = (folder / LOCK).stat()
+        machine = (folder / LOCK).read_text(encoding="utf-8", errors="replace") or platform.node()
+    except FileNotFoundError:
+        return None
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    listed_locks = LOCKS.read_text(encoding="ascii").split() if LOCKS.exists() else []
+    return Hold(found.st_mtime, machine, device in listed_locks)

@@ -14,8 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from suite.records.files import write_atomically
 
 PACKAGES = ("fspo-suite", "torch", "transformers", "tokenizers", "math-verify", "numpy")
@@ -53,6 +51,8 @@ def _git(root: Path, *words: str) -> str:
 
 def machine() -> dict[str, str]:
     """Processor, torch's kernels for it, system and accelerator of this process."""
+    import torch  # here, so that readers of a folder need none
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "system": platform.platform(),

@@ -26,6 +26,15 @@ def curves_of(log: Sequence[Mapping[str, float]]) -> dict[str, list[float | None
     return {name: [None if (x := row.get(name)) is None or x != x else x for row in log] for name in names}
 
 
+def mean_accuracy(evals: Sequence[EvalResult]) -> float:
+    """Mean over the sets of the share of correct responses."""
+    shares = []
+    for result in evals:
+        verdicts = [v for row in result.verdicts for v in row]
+        shares.append(sum(v == Verdict.CORRECT for v in verdicts) / len(verdicts))
+    return sum(shares) / len(shares)
+
+
 def digest(result: RunResult) -> str:
     """sha256 over protocol, method, seed, config, evaluations, curves and digests; costs and environment stay out."""
     content = dataclasses.asdict(result)

@@ -1,4 +1,4 @@
-"""The training log: one JSON line a step, each with its own digest, and the same numbers for TensorBoard."""
+"""The training log: one JSON line a step, each with its own digest, and the same numbers for trackers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-
 from suite.records.files import digest_of, write_atomically
+from suite.records.trackers import Trackers
 from suite.types import UserError
 
 FILE = "metrics.jsonl"
@@ -20,13 +19,13 @@ Row = dict[str, float]
 
 
 class RunLog:
-    """Appends steps to metrics.jsonl and TensorBoard. A resumed run first forgets the steps after its checkpoint.
+    """Appends steps to metrics.jsonl, then tells trackers. A resumed run first forgets the steps after its checkpoint.
 
     UserError where a step before the checkpoint is missing: its numbers would be lost from every curve.
     """
 
-    def __init__(self, folder: Path, next_step: int) -> None:
-        self.path = folder / FILE
+    def __init__(self, folder: Path, next_step: int, trackers: Trackers | None = None) -> None:
+        self.path, self.trackers = folder / FILE, trackers
         kept = [row for row in read_log(folder) if row["step"] < next_step]
         if [row["step"] for row in kept] != list(range(next_step)):
             raise UserError(
@@ -34,9 +33,8 @@ class RunLog:
                 f"each of them once; delete {folder} to start this run anew"
             )
         write_atomically(self.path, "".join(map(_line, kept)))
-        from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, and only a run needs it
-
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
+        if trackers is not None:
+            trackers.begin(kept)
 
     def append(self, step: int, numbers: Mapping[str, float]) -> None:
         """Log one step; every number is a plain float. It is on disk before a checkpoint says that the step is done."""
@@ -44,13 +42,8 @@ class RunLog:
             file.write(_line({"step": step, **numbers}))
             file.flush()
             os.fsync(file.fileno())
-        values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
-        assert self.board.file_writer is not None
-        self.board.file_writer.add_summary(Summary(value=values), step)  # one event: forty cost a small model's update
-        self.board.flush()
-
-    def close(self) -> None:
-        self.board.close()
+        if self.trackers is not None:
+            self.trackers.log(step, numbers)
 
 
 def _line(row: Mapping[str, float]) -> str:

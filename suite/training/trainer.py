@@ -21,6 +21,7 @@ from suite.policy.scoring import Critic
 from suite.records.costs import Clock
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import RunLog, read_log
+from suite.records.trackers import Trackers
 from suite.records.update_log import UpdateLog, step_file
 from suite.training.checkpoint import load_checkpoint, save_checkpoint
 from suite.training.metrics import rollout_metrics, update_metrics
@@ -54,6 +55,7 @@ class Trainer:
     on_rollouts: Callable[[int, RolloutSet], None] = lambda step, recorded: None
     on_updates: Callable[[UpdateLog, State], Mapping[str, float]] = lambda log, state: {}
     ranks: Ranks = ALONE
+    trackers: Trackers | None = None
 
     def run(self) -> list[dict[str, float]]:
         """Train to the end, from the last checkpoint where there is one; returns the logged steps.
@@ -71,7 +73,7 @@ class Trainer:
             let_go(model)  # engines read the weights of their node's first process, evaluations the leading one's
         self.state: State = {}
         first_step = self._resume()
-        log = RunLog(self.folder, first_step) if self.ranks.is_leader else None
+        log = RunLog(self.folder, first_step, self.trackers) if self.ranks.is_leader else None
         for step in range(first_step, self.config.steps):
             try:
                 numbers = self._step(step)
@@ -86,10 +88,7 @@ class Trainer:
         self._gather_weights()
         if lora:
             fold_adapters(model)
-        if log is None:
-            return []
-        log.close()
-        return read_log(self.folder)
+        return [] if log is None else read_log(self.folder)
 
     def _start_model(self, frozen: dict[int, Any]) -> Any:
         model = self.source.model

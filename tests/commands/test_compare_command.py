@@ -17,8 +17,9 @@ import pytest
 
 from faults.outcomes import command
 from suite.evaluation.sample_store import read_frame, read_manifest, samples_folder
+from suite.experiments.progress import State, Status, status_of
 from suite.records.packed import read_result
-from suite.records.result import digest
+from suite.records.result import digest, mean_accuracy
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import read_log
 
@@ -26,8 +27,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compare")]
 CELLS = ("grpo-seed0", "fspo-seed0")
 
 
-def start(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "suite.commands.main", "compare", "smoke", "--out", str(out)]
+def start(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "suite.commands.main", "compare", "smoke", "--out", str(out), *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -51,18 +52,55 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same comparison, killed with signal 9 once a cell has trained a step, then started again."""
+def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Status], str]:
+    """A comparison that was killed with signal 9 once a cell had trained a step, then started again without trackers.
+
+    Its folder, its status while it ran, after the kill and at its end, and what `fspo status` printed while it ran.
+    """
     out = tmp_path_factory.mktemp("killed")
     process = start(out)
     while steps_done(out) == 0:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
+    while_it_ran, printed = status_of(out), command(["status", str(out)], out.parent).said
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    while any(job.runs for job in status_of(out)[0].jobs):  # workers notice that their parent is gone
+        time.sleep(0.1)
     assert not (out / "report.md").exists()
-    finish(start(out))
-    return out
+    after_the_kill = status_of(out)
+    finish(start(out, "--set", "train.trackers=none"))
+    return out, [*while_it_ran, *after_the_kill, *status_of(out)], printed
+
+
+@pytest.fixture(scope="module")
+def killed(seen: tuple[Path, list[Status], str]) -> Path:
+    return seen[0]
+
+
+def test_the_status_of_a_comparison_while_it_runs_after_a_kill_and_at_its_end(
+    seen: tuple[Path, list[Status], str], whole: Path
+) -> None:
+    out, (running, stopped, ended), printed = seen
+    by_name = [{job.name: job for job in status.jobs} for status in (running, stopped, ended)]
+    ran = {name for name, job in by_name[0].items() if job.runs}
+    assert ran
+    assert ran <= {"grpo seed 0", "fspo seed 0"}
+    assert [by_name[0][name].state for name in ("base", "rollouts seed 0")] == [State.DONE, State.DONE]
+    assert {by_name[1][name].state for name in ran} == {State.STOPPED}
+    assert ended.done
+    assert (running.seconds_left or 0) > 0
+    for cell in CELLS:
+        rows, name = read_log(whole / "cells" / cell), cell.replace("-seed", " seed ")
+        for jobs in by_name:
+            job = jobs[name]
+            assert job.reward == (rows[job.steps - 1]["reward/mean"] if job.steps else None), (
+                "the same bits in every run"
+            )
+        assert by_name[2][name].steps == by_name[2][name].total == len(rows)
+        assert by_name[2][name].accuracy == mean_accuracy(read_result(out / "cells" / cell).evals)
+    assert re.search(r"^(grpo|fspo) seed 0 +(running|evaluating)", printed, re.MULTILINE), printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_a_killed_comparison_ends_like_an_uninterrupted_one_bit_for_bit(whole: Path, killed: Path) -> None:

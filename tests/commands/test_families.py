@@ -11,6 +11,8 @@ import pytest
 
 from suite.commands import main
 from suite.commands.families import ENTRIES, GROUPS, OLD, Command, Family
+from suite.experiments.known import names_of_methods, refuse_unknown_methods
+from suite.experiments.names import known_methods
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -49,13 +51,33 @@ def test_what_needs_no_command_loads_no_torch(words: list[str]) -> None:
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["compare", "smoke", "--methods", "grpo,fpso"], ["train", "smoke", "--method=fpso"], ["status", "no-such-folder"]],
+)
+def test_a_typo_is_refused_without_torch(words: list[str]) -> None:
+    program = (
+        "import sys; from suite.commands.main import main\n"
+        f"sys.argv = ['fspo', *{words!r}]\n"
+        "try: main()\nexcept SystemExit as stopped: assert stopped.code == 2\n"
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert ("did you mean fspo?" if "status" not in words else "no such folder") in done.stderr
+
+
+def test_the_names_of_methods_are_known_without_loading_them() -> None:
+    assert names_of_methods() == list(known_methods())
+    refuse_unknown_methods(["smoke", "--methods", "fspo, grpo,mine:LOSS", "--set", "fpso.c_low=1"])
+
+
 def test_the_help_has_every_entry_once_and_few_of_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, text, _ = said(monkeypatch, capsys, "--help")
     shown = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "]
     assert (code, shown) == (0, list(ENTRIES))
-    assert len(ENTRIES) <= 13
+    assert len(ENTRIES) <= 14
     assert set(GROUPS) <= set(text.splitlines())
     assert said(monkeypatch, capsys)[1] == text
     assert max(map(len, text.splitlines())) <= 100

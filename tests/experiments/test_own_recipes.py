@@ -100,6 +100,7 @@ def odd() -> CompareConfig:
         probe_problems=5,
         probe_samples=2,
         overlap="refuse",
+        trackers=("wandb", "tensorboard"),
     )
     evaluation = EvalConfig(("gcd",), 3, 5, 9, 0.5, 13, 77, True, ("gcd=2",))
     options = ("fspo.c_low=0.05", "fspo.drift=ema", "grpo.clip_low=0.1", "fspo.c_dual=none", "ppo.whiten=False")
