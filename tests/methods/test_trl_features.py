@@ -29,7 +29,7 @@ from trl_world import (
     trainer_of,
 )
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.xdist_group("trl_features")]
 WEIGHTS = [1.0, -0.25]
 
 

@@ -13,7 +13,7 @@ from suite.types import CreditInput, Method, State
 pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")
 from trl_world import gradient_of, our_step, rewards, same_gradient, settings, trainer_of
 
-pytestmark = [pytest.mark.external, pytest.mark.slow]
+pytestmark = [pytest.mark.external, pytest.mark.slow, pytest.mark.xdist_group("trl_methods")]
 
 NAMES = [name for name, method in METHODS.items() if "values" not in method.needs]
 BEFORE: State = {"drift": -1e-3, "sigma": 0.02}

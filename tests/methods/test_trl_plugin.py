@@ -21,7 +21,7 @@ pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[
 from trl_world import Seen, our_step, plugin, rewards, rollouts_of, same_gradient, watched, with_weights
 from trl_world import settings as settings_of
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.xdist_group("trl_plugin")]
 
 WIDTHS = {"fspo_c_low": 2e-3, "fspo_c_high": 3e-3}
 

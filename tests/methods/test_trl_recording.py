@@ -22,7 +22,7 @@ from suite.types import UserError
 
 pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.xdist_group("trl_recording")]
 
 LIMIT = 24
 WEIGHTS = [0.25, 2.0]
