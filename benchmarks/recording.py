@@ -1,6 +1,6 @@
 """What recording a run of TRL costs: rollouts with and without it, in turn, in one training.
 
-    python -m benchmarks.recording --out results/bench/recording.json [--pairs 40] [--quick]
+    python -m benchmarks.recording --out results/trl-run/recording.json [--pairs 40] [--quick]
 
 Every rollout is the same one, drawn once: old log-probs, rewards, advantages and four updates of TRL's GRPO on 32
 responses of the embedded model. Nothing is sampled in between, and the model is tiny, so that recording weighs more
