@@ -55,7 +55,7 @@ def test_the_help_has_every_entry_once_and_few_of_them(
     code, text, _ = said(monkeypatch, capsys, "--help")
     shown = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "]
     assert (code, shown) == (0, list(ENTRIES))
-    assert len(ENTRIES) <= 13
+    assert len(ENTRIES) <= 14
     assert set(GROUPS) <= set(text.splitlines())
     assert said(monkeypatch, capsys)[1] == text
     assert max(map(len, text.splitlines())) <= 100
@@ -66,7 +66,12 @@ def test_the_help_has_every_entry_once_and_few_of_them(
 
 
 def test_the_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(monkeypatch, capsys, "--version")[:2] == (0, f"fspo {version('fspo-suite')}\n")
+    code, line, _ = said(monkeypatch, capsys, "--version")
+    number, _, commit = line.removeprefix("fspo ").strip().partition(", commit ")
+    assert (code, number) == (0, version("fspo-suite"))
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    in_checkout = (ROOT / ".git").exists() and asked.returncode == 0
+    assert commit.removesuffix("+changes") == (asked.stdout[:12] if in_checkout else "")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +128,38 @@ def test_an_old_spelling_does_the_same_and_says_the_new_one(
     code, _, line = said(monkeypatch, capsys, *before.split())
     assert (code, ran) == (0, [now.split()])
     assert line == f"fspo: {before.split()[0]!r} is now: fspo {now}\n"
+
+
+def test_bash_completes_commands_families_and_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, script, _ = said(monkeypatch, capsys, "--completion", "bash")
+    assert code == 0
+    (tmp_path / "fspo.bash").write_text(script, encoding="utf-8")
+    asked = (
+        'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n'
+        'spec=$(complete -p fspo); function=${spec#*-F }; "${function%% *}"; echo "${COMPREPLY[@]}"'
+    )
+
+    def offered(*words: str) -> set[str]:
+        command = ["bash", "-c", asked, str(tmp_path / "fspo.bash"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    assert offered("fspo", "comp") == {"compare"}
+    family = ENTRIES["bank"]
+    assert isinstance(family, Family)
+    assert {word for word in offered("fspo", "bank", "") if word[0] != "-"} == set(family.members)
+    assert offered("fspo", "compare", "--dr") == {"--dry-run"}
+
+
+@pytest.mark.parametrize("words", [["--completion"], ["--completion", "fish"], ["--completion", "bash", "zsh"]])
+def test_completion_is_for_one_known_shell(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, line = said(monkeypatch, capsys, *words)
+    assert (code, out) == (2, "")
+    assert line == "fspo: error: --completion takes one shell; there are: bash, zsh, tcsh\n"
 
 
 def test_every_old_spelling_is_tried_above_and_none_is_a_command_of_today() -> None:
