@@ -73,6 +73,10 @@ class Sheet:
         problems = self._from_folder(split, data_dir) if data_dir is not None else self._from_hub(split)
         return self.usable(split, problems)
 
+    def missing(self, split: str, data_dir: Path) -> list[str]:
+        """The files of a split that a data folder lacks."""
+        return [file for file in self.files[split].where if not (data_dir / file).is_file()]
+
     def task(
         self,
         render: Callable[[Problem], str],

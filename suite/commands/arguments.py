@@ -25,7 +25,9 @@ class Where:
     on: Literal["local", "ray"] = "local"
     """local: processes on this machine; ray: a cluster, whose machines share the results folder."""
     workers: int | None = None
-    """Processes side by side on this machine; default one per GPU that can be seen, or one per core without any."""
+    """Processes side by side on this machine; default one per GPU that can be seen, or one per core without any.
+
+    Each has as many threads as OMP_NUM_THREADS says, if set, but one under train.portable: threads move last bits."""
     gpus_per_cell: float | None = None
     """With --on ray: share of a GPU for each cell, 0 to 1; default 1 where there are any, whole ones for vLLM."""
     ray_address: str | None = None

@@ -74,6 +74,9 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
         "export": Command("export:export", "a recipe as runs of verl, with its data and reward"),
         "model": MODEL,
     },
+    "this installation": {
+        "doctor": Command("doctor:doctor", "what is installed here, what is broken, and what is missing for what"),
+    },
 }
 """Title -> name -> command or family, in the order of `fspo --help`."""
 ENTRIES: Mapping[str, Command | Family] = {name: entry for group in GROUPS.values() for name, entry in group.items()}

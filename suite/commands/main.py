@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
@@ -19,10 +18,12 @@ PROGRAM = "fspo"
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """What torchrun sets in the environment of the processes it starts."""
 ALLOW = "--allow"
+COMPLETION = "--completion"
 HELP = ("-h", "--help")
 
 LAST = (
-    "--version            the version of the suite",
+    "--version            the version of the suite, and of a checkout the commit",
+    "--completion SHELL   what bash, zsh or tcsh reads to complete commands and options",
     "--allow MODULE:NAME  with any command: import this method of yours where a results folder names it",
 )
 
@@ -62,7 +63,15 @@ def begin(words: list[str]) -> None:
     if not words or words[0] in HELP:
         print(overview(), end="", flush=True)
     elif words == ["--version"]:
-        print(f"{PROGRAM} {version('fspo-suite')}", flush=True)
+        from suite.records.installation import suite_version
+
+        print(f"{PROGRAM} {suite_version()}", flush=True)
+    elif words[0] == COMPLETION:
+        from suite.commands.completion import SHELLS, print_completion
+
+        if words[1:] not in [[shell] for shell in SHELLS]:
+            stop(f"{COMPLETION} takes one shell", " ".join(words), {}, f"there are: {_names(dict.fromkeys(SHELLS))}")
+        print_completion(words[1])
     elif (found := find(words)) is not None:
         names, command, rest = found
         run(names, command, rest)
@@ -135,15 +144,18 @@ def family_help(name: str, family: Family) -> str:
 
 
 def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
-    """Run one command; UserError and Ctrl-C end in one line."""
-    import tyro
+    """Run one command; UserError and Ctrl-C end in one line, and a package that does not import in the doctor's."""
+    try:
+        import tyro
 
-    from suite.commands.console import complaints
-    from suite.experiments.known import refuse_unknown_methods
-    from suite.methods.from_outside import find_modules_here
-    from suite.records.own_methods import allow
-    from suite.records.texts import printable
-    from suite.types import UserError
+        from suite.commands.console import complaints
+        from suite.experiments.known import refuse_unknown_methods
+        from suite.methods.from_outside import find_modules_here
+        from suite.records.own_methods import allow
+        from suite.records.texts import printable
+        from suite.types import UserError
+    except (ImportError, OSError, AttributeError) as error:
+        diagnose(error)
 
     find_modules_here()
     allow([word.removeprefix(f"{ALLOW}=") for word in rest])
@@ -162,6 +174,16 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
     except KeyboardInterrupt:
         complaints.print("fspo: interrupted; the same command resumes where it stopped")
         sys.exit(130)
+
+
+def diagnose(error: Exception) -> NoReturn:
+    """End the program where packages are so broken that no command can begin: the error, then what the doctor finds."""
+    from suite.commands.doctor import doctor
+    from suite.records.texts import one_line, printable
+
+    print(f"fspo: error: this installation is broken: {printable(one_line(error))}", file=sys.stderr, flush=True)
+    doctor()
+    sys.exit(1)
 
 
 def without_allowed(words: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from rich.markdown import Markdown
 
 from suite.commands.arguments import Name
 from suite.commands.console import complaints, console, say
+from suite.types import UserError
 
 
 def list_methods() -> None:
@@ -84,6 +85,8 @@ def regress(golden: Path | None = None, pin: bool = False) -> None:
     from suite.replay.pinned_numbers import GOLDEN, differences, numbers_today, pin_numbers, read_pinned
 
     folder = golden or GOLDEN
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no pinned numbers; they come with a checkout, not with the wheel: give --golden")
     today = numbers_today(METHODS, folder)
     moved = differences(read_pinned(folder), today)
     for line in moved.table():

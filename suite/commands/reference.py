@@ -23,6 +23,28 @@ HEAD = """# Commands
 
 Made from the commands themselves by `python -m suite.commands.reference`; a test compares. `fspo COMMAND --help` prints
 the same on a terminal.
+
+## Having the command
+
+The wheel needs no checkout: `pip wheel --no-deps .` in a checkout builds it, and with WHEEL for its file
+
+```console
+$ pip install WHEEL                          # into an environment of yours
+$ pipx install WHEEL                         # or into one of its own, with `fspo` alone on the path
+$ uv tool install --with pip 'WHEEL[lm-eval]'   # the same with uv and an extra; `fspo model fetch` takes pip
+```
+
+PyPI's torch for Linux brings CUDA; for the CPU build set
+`PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu` first. `fspo doctor` says what is there, what is
+missing for what and which command brings it; a report of a bug wants its output. What a checkout alone has: `results/`,
+the tests, and the numbers that `fspo method regress` compares with.
+
+Completion of commands and options, for bash, zsh or tcsh:
+
+```console
+$ fspo --completion bash > ~/.local/share/bash-completion/completions/fspo
+$ fspo --completion zsh > ~/.zfunc/_fspo     # with `fpath+=~/.zfunc` before `compinit` in ~/.zshrc
+```
 """
 
 

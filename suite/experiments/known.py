@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ def refuse_unknown_methods(words: Sequence[str]) -> None:
 
     What is MODULE:NAME, or a file here, is left to those who load methods.
     """
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
         if option not in OPTIONS:
             continue

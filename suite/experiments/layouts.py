@@ -40,17 +40,17 @@ class Layout:
     ) -> Layout:
         """As many processes as there are devices, or cores on a machine without any, or `workers` where that is given.
 
-        Devices are dealt `each` to a process, and round robin where there are more processes than they serve. Without
-        any there is one thread a process where jobs outnumber cores (faster than fewer, wider processes), else cores
-        are shared. UserError: fewer devices than one process takes, or more processes than devices for one to be
-        `alone` on its own, as an engine of vLLM has to be.
+        Each has the threads of OMP_NUM_THREADS where that is set. Devices are dealt `each` to a process, round robin
+        where there are more processes than they serve. Without any there is otherwise one thread a process where jobs
+        outnumber cores (faster than fewer, wider processes), else cores are shared. UserError: fewer devices than one
+        process takes, or more processes than devices for one to be `alone` on its own, as an engine of vLLM has to be.
         """
         cores = os.cpu_count() or 1
         if workers is not None and workers < 1:
             raise UserError(f"--workers {workers}: at least 1")
         if not devices:
             workers = min(workers or cores, max(jobs, 1))
-            return cls(workers, max(1, cores // workers))
+            return cls(workers, threads_asked() or max(1, cores // workers))
         groups = [",".join(devices[i : i + each]) for i in range(0, len(devices) - each + 1, each)]
         if not groups:
             raise UserError(
@@ -63,7 +63,7 @@ class Layout:
                 f"{len(devices)} devices; at most {len(groups)}, or --set train.sampler=transformers"
             )
         seen = tuple(groups[i % len(groups)] for i in range(workers))
-        return cls(workers, max(1, cores // workers), seen)
+        return cls(workers, threads_asked() or max(1, cores // workers), seen)
 
     def __str__(self) -> str:
         said = f"{self.workers} processes x {self.threads} threads"
@@ -73,6 +73,12 @@ class Layout:
         if len(set(self.devices)) < self.workers:
             return f"{said}, devices dealt round robin ({each})"
         return f"{said}, {'devices' if ',' in each else 'a device'} of its own for each ({each})"
+
+
+def threads_asked() -> int | None:
+    """Threads a process by the user's own OMP_NUM_THREADS, of a list (for nested teams) the first; None without one."""
+    count = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(count) or None if count.isdecimal() else None
 
 
 def visible_devices() -> tuple[str, ...]:

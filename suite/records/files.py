@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from suite.records.installation import SHARED_MEMORY
 from suite.types import UserError
 
 LOCK, LOCK_SECONDS = ".lock", 10.0
@@ -92,7 +93,6 @@ def listed(folder: Path) -> set[str]:
     return {name for name in names - {LOCK} if not (name.startswith(".") and name.endswith(TEMPORARY))}
 
 
-SHARED_MEMORY = Path("/dev/shm")
 OURS = "fspo-held-"
 GRACE_SECONDS = 60
 """Age from which a folder in memory that no living process holds is cleared away."""

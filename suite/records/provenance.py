@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.records.files import write_atomically
+from suite.records.installation import commit
 
 PACKAGES = ("fspo-suite", "torch", "transformers", "tokenizers", "math-verify", "numpy")
 
@@ -29,24 +29,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-@functools.cache
-def commit() -> str:
-    """The checkout's commit, with `+changes` if the working tree differs; `none` outside a git checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return "none"
-    try:
-        head = _git(root, "rev-parse", "HEAD")
-        return head + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
-
-
-def _git(root: Path, *words: str) -> str:
-    command = ["git", "-C", str(root), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def machine() -> dict[str, str]:

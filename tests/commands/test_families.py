@@ -13,6 +13,7 @@ from suite.commands import main
 from suite.commands.families import ENTRIES, GROUPS, OLD, Command, Family
 from suite.experiments.known import names_of_methods, refuse_unknown_methods
 from suite.experiments.names import known_methods
+from suite.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -69,6 +70,10 @@ def test_a_typo_is_refused_without_torch(words: list[str]) -> None:
 def test_the_names_of_methods_are_known_without_loading_them() -> None:
     assert names_of_methods() == list(known_methods())
     refuse_unknown_methods(["smoke", "--methods", "fspo, grpo,mine:LOSS", "--set", "fpso.c_low=1"])
+    for words in ([], ["--methods"], ["--methods="], ["--methods", "grpo, fspo"], ["--method=grpo"]):
+        refuse_unknown_methods(words)
+    with pytest.raises(UserError, match="did you mean grpo"):
+        refuse_unknown_methods(["--method", "fspo,grpoo"])
 
 
 def test_the_help_has_every_entry_once_and_few_of_them(
@@ -88,7 +93,12 @@ def test_the_help_has_every_entry_once_and_few_of_them(
 
 
 def test_the_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(monkeypatch, capsys, "--version")[:2] == (0, f"fspo {version('fspo-suite')}\n")
+    code, line, _ = said(monkeypatch, capsys, "--version")
+    number, _, commit = line.removeprefix("fspo ").strip().partition(", commit ")
+    assert (code, number) == (0, version("fspo-suite"))
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    in_checkout = (ROOT / ".git").exists() and asked.returncode == 0
+    assert commit.removesuffix("+changes") == (asked.stdout[:12] if in_checkout else "")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +155,38 @@ def test_an_old_spelling_does_the_same_and_says_the_new_one(
     code, _, line = said(monkeypatch, capsys, *before.split())
     assert (code, ran) == (0, [now.split()])
     assert line == f"fspo: {before.split()[0]!r} is now: fspo {now}\n"
+
+
+def test_bash_completes_commands_families_and_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, script, _ = said(monkeypatch, capsys, "--completion", "bash")
+    assert code == 0
+    (tmp_path / "fspo.bash").write_text(script, encoding="utf-8")
+    asked = (
+        'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n'
+        'spec=$(complete -p fspo); function=${spec#*-F }; "${function%% *}"; echo "${COMPREPLY[@]}"'
+    )
+
+    def offered(*words: str) -> set[str]:
+        command = ["bash", "-c", asked, str(tmp_path / "fspo.bash"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    assert offered("fspo", "comp") == {"compare"}
+    family = ENTRIES["bank"]
+    assert isinstance(family, Family)
+    assert {word for word in offered("fspo", "bank", "") if word[0] != "-"} == set(family.members)
+    assert offered("fspo", "compare", "--dr") == {"--dry-run"}
+
+
+@pytest.mark.parametrize("words", [["--completion"], ["--completion", "fish"], ["--completion", "bash", "zsh"]])
+def test_completion_is_for_one_known_shell(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, line = said(monkeypatch, capsys, *words)
+    assert (code, out) == (2, "")
+    assert line == "fspo: error: --completion takes one shell; there are: bash, zsh, tcsh\n"
 
 
 def test_every_old_spelling_is_tried_above_and_none_is_a_command_of_today() -> None:

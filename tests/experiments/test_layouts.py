@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from suite.commands import main
 from suite.config import VllmConfig
+from suite.experiments import layouts
 from suite.experiments.layouts import VISIBLE, Layout, layout_for, processes_words, visible_devices
 from suite.experiments.recipes import recipe
 from suite.types import UserError
@@ -30,6 +31,13 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
 
 
+@pytest.fixture
+def nothing_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No number of threads in the environment."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+@pytest.mark.usefixtures("nothing_asked")
 def test_jobs_share_the_cores_where_there_are_no_devices() -> None:
     assert Layout.of(1) == Layout(1, CORES)
     assert Layout.of(100) == Layout(CORES, 1)
@@ -38,7 +46,18 @@ def test_jobs_share_the_cores_where_there_are_no_devices() -> None:
     assert layout_for(VLLM, 100) == Layout(CORES, 1)
 
 
-@pytest.mark.usefixtures("eight")
+@pytest.mark.parametrize(
+    ("value", "threads"), [("1", 1), ("3", 3), (" 3,2", 3), ("", 5), ("0", 5), ("-1", 5), ("many", 5)]
+)
+def test_threads_that_the_user_asks_for_win(monkeypatch: pytest.MonkeyPatch, value: str, threads: int) -> None:
+    """What OpenMP itself would not take leaves the cores to be shared."""
+    monkeypatch.setattr(layouts.os, "cpu_count", lambda: 10)
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert Layout.of(2) == Layout(2, threads)
+    assert Layout.of(2, None, ("0", "1")).threads == threads
+
+
+@pytest.mark.usefixtures("eight", "nothing_asked")
 def test_there_is_a_worker_a_device_and_no_more_than_jobs() -> None:
     assert layout_for(DEMO, 15) == Layout(8, max(1, CORES // 8), tuple("01234567"))
     assert layout_for(DEMO, 3).devices == ("0", "1", "2")
@@ -102,7 +121,7 @@ def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     return capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("eight")
+@pytest.mark.usefixtures("eight", "nothing_asked")
 def test_a_dry_run_on_eight_devices_shows_eight_workers_with_their_devices(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
