@@ -10,6 +10,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
+from traceback import extract_tb
 from typing import Any, NoReturn
 
 from suite.commands.families import ENTRIES, GROUPS, OLD, Command, Family
@@ -174,6 +175,10 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
     except KeyboardInterrupt:
         complaints.print("fspo: interrupted; the same command resumes where it stopped")
         sys.exit(130)
+    except (ImportError, OSError, AttributeError) as error:
+        if not any(frame.name == "<module>" for frame in extract_tb(error.__traceback__)):
+            raise  # not from a package that was being imported
+        diagnose(error)
 
 
 def diagnose(error: Exception) -> NoReturn:
