@@ -200,7 +200,7 @@ def read_frame(folder: Path) -> pd.DataFrame:
 def unfinished(folder: Path, frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """(samples there, samples asked for) of the tasks that `read_frame`'s rows do not complete."""
     asked = read_manifest(folder)["asked"]
-    wanted = {task: facts["problems"] * asked["samples"] for task, facts in asked["tasks"].items()}
+    wanted = _wanted(asked)
     have = Counter(frame["task"])
     return {task: (have[task], count) for task, count in wanted.items() if have[task] != count}
 
@@ -212,10 +212,15 @@ def counts(folder: Path, since: float = 0.0) -> dict[str, tuple[int, int]]:
     """
     asked = read_manifest(folder)["asked"]
     found = {}
-    for task, facts in asked["tasks"].items():
+    for task, wanted in _wanted(asked).items():
         parts = [path for path in (folder / task).glob("part-*.parquet") if path.stat().st_mtime >= since]
-        found[task] = sum(map(_rows, parts)), facts["problems"] * asked["samples"]
+        found[task] = sum(map(_rows, parts)), wanted
     return found
+
+
+def _wanted(asked: Mapping[str, Any]) -> dict[str, int]:
+    """How many samples a manifest asks for, by task."""
+    return {task: facts["problems"] * asked["samples"] for task, facts in asked["tasks"].items()}
 
 
 def _rows(path: Path) -> int:

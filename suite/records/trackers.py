@@ -53,7 +53,7 @@ class TensorBoard:
         missed = [] if place.exists() else logged
         self.board = SummaryWriter(str(place), purge_step=len(logged))
         for row in missed:
-            self.log(int(row["step"]), numbers_of(row))
+            self.log(int(row["step"]), without_step(row))
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
@@ -101,7 +101,7 @@ class WeightsAndBiases:
         )
         self.next = self.run.step
         for row in logged:
-            self.log(int(row["step"]), numbers_of(row))
+            self.log(int(row["step"]), without_step(row))
         for record in earlier if self.run.offline else ():
             shutil.rmtree(record)
 
@@ -189,7 +189,7 @@ def keep_page(names: Sequence[str], folder: Path, run: Tracked, page: Path) -> N
         trackers.keep(page)
 
 
-def numbers_of(row: Mapping[str, float]) -> dict[str, float]:
+def without_step(row: Mapping[str, float]) -> dict[str, float]:
     """A row of the log without the step that it is about."""
     return {name: number for name, number in row.items() if name != "step"}
 

@@ -25,7 +25,7 @@ from suite.experiments.settings import with_options
 from suite.records.comparison_folder import claim_folder
 from suite.records.result import curves_of
 from suite.records.run_log import read_log
-from suite.records.trackers import Tracked, Trackers, keep_page, numbers_of
+from suite.records.trackers import Tracked, Trackers, keep_page, without_step
 from suite.types import UserError
 
 ABOUT = Tracked("comparison-1", "grpo seed 0", {"steps": 4, "digests": {"card": "abc"}})
@@ -64,7 +64,7 @@ def shown_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def in_log(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     rows = read_log(folder)
-    return {n: [(int(row["step"]), pytest.approx(row[n], rel=1e-6)) for row in rows] for n in numbers_of(rows[0])}
+    return {n: [(int(row["step"]), pytest.approx(row[n], rel=1e-6)) for row in rows] for n in without_step(rows[0])}
 
 
 @pytest.fixture(scope="module")
