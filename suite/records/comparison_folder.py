@@ -113,6 +113,12 @@ def recorded_code(out: Path) -> dict[str, str]:
     return dict(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")).get("code", {}))
 
 
+def recorded_command(out: Path) -> str:
+    """The command line that the comparison was begun with; empty where there is none."""
+    path = out / CONFIG_FILE
+    return str(json.loads(path.read_text(encoding="utf-8")).get("command", "")) if path.exists() else ""
+
+
 def recorded_sampler_choice(out: Path) -> dict[str, Any]:
     """How the engine was chosen that draws the comparison's responses; empty where it was named."""
     return dict(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")).get("sampler_choice", {}))
