@@ -30,6 +30,7 @@ METHOD = Family(
         "list": Command("methods:list_methods", "every method, a line each"),
         "card": Command("methods:show_card", "one method: equation, settings, where every number comes from"),
         "check": Command("methods:check", "hold methods to what every method owes"),
+        "check-reward": Command("methods:check_reward", "hold a reward of your own to what every reward owes"),
         "new": Command("methods:new", "write the files of a method of your own"),
         "regress": Command("methods:regress", "compare every method with the numbers that are pinned"),
     },

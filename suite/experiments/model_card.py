@@ -23,7 +23,7 @@ from suite.records.files import file_sha256, write_atomically
 from suite.records.result import digest
 from suite.records.texts import code, fenced
 from suite.statistics.compare import compare
-from suite.types import EvalResult, Method, RunResult, task_name
+from suite.types import EvalResult, Method, RunResult, reward_of, task_name
 
 SEED = 0
 """Seed of the bootstrap behind the intervals, that of reports."""
@@ -113,6 +113,8 @@ def _accuracy(finished: Finished) -> Iterator[str]:
         for name, said in here.items()
     ]
     yield "\n".join(["| set | problems | this model | start model |", "| --- | ---: | ---: | ---: |", *rows])
+    for name in dict.fromkeys(reward for task in finished.config.all_tasks if (reward := reward_of(task))):
+        yield f"The reward {code(name)} is the user's own: a response counts as right from a reward of 1 on."
 
 
 def _estimates(evals: Sequence[EvalResult], repetitions: int) -> dict[str, str]:
@@ -144,7 +146,7 @@ def _origin(finished: Finished) -> Iterator[str]:
 def _digests(finished: Finished, files: str) -> Iterator[str]:
     result = finished.result
     evals = {f"problems of {code(one.task)}": one.data_digest for one in result.evals}
-    own = {name.replace("_", " "): value for name, value in result.digests.items()}
+    own = {name if ":" in name else name.replace("_", " "): value for name, value in result.digests.items()}
     named = {"result": digest(result), **own, **evals, f"`{SUMS}`, the list of this folder's files": files}
     yield "## Digests and versions"
     rows = [f"| {name} | `{value}` |" for name, value in named.items()]

@@ -13,7 +13,7 @@ from suite.records.files import flat, listed, locked, write_atomically
 from suite.records.own_methods import require_allowed
 from suite.records.provenance import versions
 from suite.records.result import check_protocol
-from suite.types import UserError
+from suite.types import UserError, reward_of
 
 CONFIG_FILE = "comparison.json"
 
@@ -93,8 +93,8 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
 def stored_config(out: Path) -> CompareConfig:
     """The config of the comparison in a folder.
 
-    Raises UserError where there is none, one of another protocol, or one with a method of somebody's own that this
-    process may not import (`suite.records.own_methods`).
+    Raises UserError where there is none, one of another protocol, or one with a method or reward of somebody's own that
+    this process may not import (`suite.records.own_methods`).
     """
     path = out / CONFIG_FILE
     try:
@@ -102,7 +102,8 @@ def stored_config(out: Path) -> CompareConfig:
         check_protocol(found["protocol"], path)
         config = restored(found["config"])
         owners = [option.partition("=")[0].rpartition(".")[0] for option in config.options]
-        require_allowed([*config.methods, *owners], path)
+        rewards = [reward for task in config.all_tasks if (reward := reward_of(task))]
+        require_allowed([*config.methods, *owners, *rewards], path)
         return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no comparison to read ({error}); give the --out folder of fspo compare") from error
