@@ -285,6 +285,11 @@ class CompareConfig:
         require(self.primary in (MEAN, *sets), self, "primary", f"{MEAN} or one of {', '.join(sets)}")
 
     @property
+    def all_tasks(self) -> tuple[str, ...]:
+        """The tasks of training and evaluation, each once, as they are named."""
+        return tuple(dict.fromkeys((*self.train.tasks, *self.evaluation.tasks)))
+
+    @property
     def replayed(self) -> tuple[int, ...]:
         """The seeds whose update logs replays read."""
         return self.seeds[: self.replay_seeds]

@@ -52,11 +52,21 @@ def task_name(reference: str) -> str:
     return file.rpartition("/")[2].removesuffix(OWN_PROBLEMS) if file.endswith(OWN_PROBLEMS) else reference
 
 
+def reward_of(reference: str) -> str | None:
+    """The reward of the user's own that a task's name asks for, `MODULE:NAME` behind its last @; None without one.
+
+    >>> reward_of("data/mine.jsonl@plain@close:CLOSE"), reward_of("mine.jsonl@plain"), reward_of("gsm8k")
+    ('close:CLOSE', None, None)
+    """
+    before, _, last = reference.rpartition("@")
+    return last if before and ":" in last else None
+
+
 # --- problems and rollouts ------------------------------------------------------------------------
 
 
 class Verdict(StrEnum):
-    """What the grader said of one response. Only `CORRECT` is rewarded.
+    """What the grader said of one response. Only `CORRECT` is rewarded, unless a reward is the user's own.
 
     `NO_ANSWER`: the response holds nothing to compare. `UNDECIDED` is never counted as wrong in silence.
     """
@@ -97,6 +107,7 @@ class Task:
     `panel` holds further graders, which nothing is rewarded by, under their names.
     `kind(problem)` names a problem's kind, by which accuracy is shown too; None where the set has one kind.
     `grader` is the version of a grader that sets share; empty where the set has a rule of its own (`version` tells it).
+    `score(pairs)` is a reward of the user's own, a verdict and a number for each pair; `grade` then gives its verdicts.
     """
 
     name: str
@@ -113,6 +124,13 @@ class Task:
     panel: Mapping[str, Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]] = field(default_factory=dict)
     kind: Callable[[Problem], str] | None = None
     grader: str = ""
+    score: Callable[[Sequence[tuple[str, Problem]]], list[tuple[Verdict, float]]] | None = None
+
+    def scored(self, pairs: Sequence[tuple[str, Problem]]) -> list[tuple[Verdict, float]]:
+        """Verdict and reward of each pair: 1 for CORRECT and 0 otherwise, or what a reward of the user's own says."""
+        if self.score is not None:
+            return self.score(pairs)
+        return [(verdict, float(verdict == Verdict.CORRECT)) for verdict in self.grade(pairs)]
 
     @property
     def judged_version(self) -> str:

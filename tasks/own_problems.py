@@ -2,10 +2,12 @@
 
     FILE.jsonl           asked with four worked examples that box their answer
     FILE.jsonl@STYLE     asked in one of STYLES
+    ...@MODULE:NAME      judged by a reward of the user's own (`suite.experiments.own_rewards`)
 
 A row has `id`, `problem` and `answer`, all strings; `solution` may be there too. The file is one set: as training
 problems and as evaluation problems it holds the same ones, and what stands in both is left out of training. Graded by
-the common grader. The digest of its content is the set's version, so that results of two contents are never mixed.
+the common grader, or by that reward. The digest of its content is the set's version: results of two contents are never
+mixed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite.types import OWN_PROBLEMS, Problem, Task, UserError, task_name
+from suite.types import OWN_PROBLEMS, Problem, Task, UserError, reward_of, task_name
 from tasks.grading import GRADER, PROBLEM_PANEL, answer_to, grade_problems
 from tasks.jsonl import OWN_PROBLEM, read_problems
 from tasks.prompts import BOXED_STOP, SEVERAL_STEPS, STOP, boxed_few_shot, boxed_question, few_shot
@@ -53,7 +55,7 @@ def is_own(reference: str) -> bool:
 
 def own_task(reference: str) -> Task:
     """The task that a file of problems makes. UserError names what is wrong with the file or with the name."""
-    file, _, style = reference.partition("@")
+    file, _, style = reference.removesuffix(f"@{reward_of(reference)}").partition("@")
     path, name = Path(file), task_name(reference)
     if style and style not in STYLES:
         raise UserError(f"task {reference}: style {style!r}; there are: {', '.join(STYLES)}")

@@ -144,8 +144,10 @@ def tell_overlaps(config: CompareConfig) -> None:
 
 
 def code_of(config: CompareConfig) -> dict[str, str]:
-    """Digest of every method's source, so that a folder never mixes two versions of one."""
+    """Digest of the source of every method and own reward, so that a folder never mixes two versions of one."""
+    from suite.experiments.own_rewards import reward_digests
     from suite.experiments.settings import method_in
     from suite.methods.cards import code_digest
 
-    return {name: code_digest(method_in(config, name)) for name in config.methods}
+    methods = {name: code_digest(method_in(config, name)) for name in config.methods}
+    return methods | reward_digests(config.all_tasks)

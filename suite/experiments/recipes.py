@@ -99,10 +99,10 @@ def changed(
     config = dataclasses.replace(
         config, train=train, methods=chosen, seeds=config.seeds if seeds is None else tuple(seeds)
     )
-    allow([*config.methods, *config.options])
+    allow([*config.methods, *config.options, *config.all_tasks])
     for method in config.methods:
         find_method(method)
-    tasks_named([*config.train.tasks, *config.evaluation.tasks])
+    tasks_named(config.all_tasks)
     return config
 
 

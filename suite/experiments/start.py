@@ -8,6 +8,7 @@ from suite.config import CompareConfig, TrainConfig
 from suite.experiments.evaluation_overlap import overlaps_of
 from suite.experiments.models import load_named
 from suite.experiments.names import tasks_named
+from suite.experiments.own_rewards import reward_digests
 from suite.policy.deterministic import compute_deterministically
 from suite.policy.engines import require_engine, sampler_for
 from suite.policy.loading import LoadedModel
@@ -37,6 +38,7 @@ def load(config: TrainConfig) -> tuple[LoadedModel, Sampler]:
 def source_of(config: CompareConfig, loaded: LoadedModel, sampler: Sampler, seed: int) -> RolloutSource:
     """Where the rollouts of a training run come from: its tasks without what the evaluation sets hold too."""
     digests = {"model": loaded.digest, "tokenizer": loaded.tokenizer_digest}
+    digests |= {f"reward {name}": digest for name, digest in reward_digests(config.all_tasks).items()}
     chosen, held_out = tasks_named(config.train.tasks), {found.train.id for found in overlaps_of(config)}
     return RolloutSource.of(loaded.model, loaded.tokenizer, sampler, chosen, config.train, seed, digests, held_out)
 

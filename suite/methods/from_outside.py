@@ -1,4 +1,4 @@
-"""Methods from outside: other packages' entry points, and a module of the user's own."""
+"""Methods and rewards from outside: other packages' entry points, and a module of the user's own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import traceback
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from suite.records.texts import one_line
 from suite.types import Method, UserError
@@ -26,14 +27,14 @@ def plugin_methods() -> dict[str, Method]:
     found = {}
     for point in sorted(entry_points(group=GROUP)):
         owner = point.dist.name if point.dist else "an unknown package"
-        found[point.name] = _loaded(point.value, f"plug-in {point.name} of {owner}")
+        found[point.name] = _method(point.value, f"plug-in {point.name} of {owner}")
     return found
 
 
 def imported_method(reference: str) -> Method:
     """The method that `package.module:NAME` names; modules of the current folder are found."""
     find_modules_here()
-    return _loaded(reference, f"method {reference}")
+    return _method(reference, f"method {reference}")
 
 
 def find_modules_here() -> None:
@@ -48,23 +49,31 @@ def find_modules_here() -> None:
         sys.path[:] = [*others, ours, here]
 
 
-def _loaded(reference: str, what: str) -> Method:
+def _method(reference: str, what: str) -> Method:
+    found = imported(reference, what)
+    if not isinstance(found, Method):
+        raise UserError(f"{what} is a {type(found).__name__}, not a suite.types.Method")
+    return found
+
+
+def imported(reference: str, what: str) -> Any:
+    """What `package.module:NAME` names. UserError, which begins with `what`, where that does not load."""
     module, colon, attribute = reference.partition(":")
     if not (module and colon and attribute) or module.startswith("."):
         raise UserError(f"{what}: write it as package.module:NAME")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # a module of somebody's own may raise anything
-        raise UserError(f"{what} does not load from here or from what is installed: {_said(error, module)}") from error
+        raise UserError(
+            f"{what} does not load from here or from what is installed: {said_in(error, module)}"
+        ) from error
     here, source = Path(f"{module}.py").absolute(), getattr(sys.modules[module], "__file__", None)
     if here.is_file() and (source is None or Path(source).absolute() != here):
         raise UserError(f"{what}: {here.name} of this folder has the name of an installed module; rename it")
-    if not isinstance(found, Method):
-        raise UserError(f"{what} is a {type(found).__name__}, not a suite.types.Method")
     return found
 
 
-def _said(error: BaseException, module: str) -> str:
+def said_in(error: BaseException, module: str) -> str:
     """The error in one line, and in which line of the module's own file it came up."""
     name = f"{module.replace('.', '/')}.py"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(name)]

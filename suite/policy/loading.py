@@ -83,6 +83,11 @@ def load_model(
     return LoadedModel(model, tokenizer, reference, model_digest(model), tokenizer_digest(tokenizer))
 
 
+def is_hub_id(reference: str) -> bool:
+    """Whether a reference to a model names one on the hub: in the form of a hub id, and no path here."""
+    return _HUB_ID.fullmatch(reference) is not None and not Path(reference).expanduser().exists()
+
+
 def has_fast_bfloat16() -> bool:
     """Whether this machine multiplies bfloat16 in hardware; on a CPU without it float32 is several times faster."""
     return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()

@@ -10,6 +10,8 @@ from suite.types import UserError
 
 SUMS = "fspo.sha256"
 """One line a file, as `sha256sum` writes and `sha256sum --check` reads it."""
+CARD = "README.md"
+"""A text for people, which its owner may edit: it is not in the list, but names the sha256 of the list."""
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -21,8 +23,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def write_sums(folder: Path) -> None:
-    """List the sha256 of every file that lies in the folder."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS)
+    """List the sha256 of every file that lies in the folder, other than the card."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (SUMS, CARD))
     write_atomically(folder / SUMS, "".join(f"{file_sha256(path)}  {path.name}\n" for path in files))
 
 
@@ -30,10 +32,20 @@ def check_sums(folder: Path) -> None:
     """UserError for a file that is missing, or not as it was saved; nothing is known of a folder without a list."""
     if not (folder / SUMS).exists():
         return
-    for line in (folder / SUMS).read_bytes().decode(errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
+    for name, digest in _listed(folder):
         path = folder / name
         if not name or path.parent != folder or not path.is_file():
             raise UserError(f"{folder / SUMS}: lists {name!r}, which is not there; get the whole folder again")
         if file_sha256(path) != digest:
             raise UserError(f"{path}: altered since it was saved: not the sha256 of {SUMS}; get the folder again")
+
+
+def listed_files(folder: Path) -> list[str]:
+    """The names of the files that a folder's list of digests has."""
+    return [name for name, _ in _listed(folder)]
+
+
+def _listed(folder: Path) -> list[tuple[str, str]]:
+    """Name and sha256 of every file in a folder's list."""
+    lines = [line.partition("  ") for line in (folder / SUMS).read_bytes().decode(errors="replace").splitlines()]
+    return [(name, digest) for digest, _, name in lines]

@@ -41,13 +41,11 @@ def data_digest(problems: Sequence[Problem]) -> str:
 def with_verdicts(
     tokenizer: Any, tasks: Mapping[str, Task], problems: Sequence[Problem], rollouts: Sequence[Rollout]
 ) -> list[Rollout]:
-    """The rollouts with verdict and reward: 1 for correct, else 0 (no answer and undecided are counted apart)."""
+    """The rollouts with verdict and reward (no answer and undecided are counted apart)."""
     texts = tokenizer.batch_decode([list(r.response_ids) for r in rollouts], skip_special_tokens=True)
-    verdicts: dict[int, Verdict] = {}
+    found: dict[int, tuple[Verdict, float]] = {}
     for name, task in tasks.items():
         rows = [i for i, p in enumerate(problems) if p.task == name]
         answers = [(before_stop(texts[i], task.stop), problems[i]) for i in rows]
-        verdicts.update(zip(rows, task.grade(answers), strict=True))
-    return [
-        replace(r, verdict=verdicts[i], reward=float(verdicts[i] == Verdict.CORRECT)) for i, r in enumerate(rollouts)
-    ]
+        found.update(zip(rows, task.scored(answers), strict=True))
+    return [replace(r, verdict=found[i][0], reward=found[i][1]) for i, r in enumerate(rollouts)]

@@ -13,7 +13,7 @@ from suite.records.files import flat, listed, locked, write_atomically
 from suite.records.own_methods import require_allowed
 from suite.records.provenance import versions
 from suite.records.result import BASE, check_protocol
-from suite.types import UserError
+from suite.types import UserError, reward_of
 
 CONFIG_FILE = "comparison.json"
 FIRST = "first.json"
@@ -113,17 +113,18 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
 def stored_config(out: Path) -> CompareConfig:
     """The config of the comparison in a folder.
 
-    Raises UserError where there is none, one of another protocol, or one with a method of somebody's own that this
-    process may not import (`suite.records.own_methods`).
+    Raises UserError where there is none, one of another protocol, or one with a method or reward of somebody's own that
+    this process may not import (`suite.records.own_methods`).
     """
     config = recorded_config(out)
     owners = [option.partition("=")[0].rpartition(".")[0] for option in config.options]
-    require_allowed([*config.methods, *owners], out / CONFIG_FILE)
+    rewards = [reward for task in config.all_tasks if (reward := reward_of(task))]
+    require_allowed([*config.methods, *owners, *rewards], out / CONFIG_FILE)
     return config
 
 
 def recorded_config(out: Path) -> CompareConfig:
-    """The same for a reader who imports no method that it names; UserError for no comparison or another protocol."""
+    """The same for a reader who imports nothing that it names; UserError for no comparison or another protocol."""
     path = out / CONFIG_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -136,6 +137,12 @@ def recorded_config(out: Path) -> CompareConfig:
 def recorded_code(out: Path) -> dict[str, str]:
     """Digest of every method's source when the comparison was begun; empty where it was not recorded."""
     return dict(json.loads((out / CONFIG_FILE).read_text(encoding="utf-8")).get("code", {}))
+
+
+def recorded_command(out: Path) -> str:
+    """The command line that the comparison was begun with; empty where there is none."""
+    path = out / CONFIG_FILE
+    return str(json.loads(path.read_text(encoding="utf-8")).get("command", "")) if path.exists() else ""
 
 
 def recorded_sampler_choice(out: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from suite.findings.costs import cut_sentence, gradient_table, ledger_table
 from suite.findings.running_estimates import SENTENCE, estimates_table
 from suite.findings.stability import RULES_TEXT, stability_summary
 from suite.methods.cards import card_digest, hyper_line
+from suite.records.comparison_folder import recorded_code
 from suite.records.packed import result_file
 from suite.records.result import BASE
 from suite.replay.null_update import noise_by_change
@@ -28,7 +29,7 @@ from suite.report.markdown import markdown
 from suite.report.tables import accuracies_of
 from suite.statistics.frames import ABSENT, Number, percent
 from suite.statistics.intervals import MEASURED_FAMILY, few_seeds
-from suite.types import RunResult
+from suite.types import RunResult, reward_of, task_name
 
 
 def report_text(report: Comparison) -> str:
@@ -73,10 +74,24 @@ def settings_line(report: Comparison) -> str:
 def _first_look(report: Comparison) -> Iterator[str]:
     """What was compared, and its figures."""
     yield f"{settings_line(report)}; evaluated on {', '.join(report.config.evaluation.tasks)}."
+    yield from _own_rewards(report)
     figures = ["accuracy", *(["clip_by_length"] if report.any_ended else []), "reward"]
     if len(tables.declared_rows(report.statistics.differences)):
         figures.insert(1, "differences")
     yield "\n".join(f"![{name.replace('_', ' ')}]({name}.png)" for name in figures)
+
+
+def _own_rewards(report: Comparison) -> Iterator[str]:
+    """Which rewards are the user's own: the accuracies of their sets are not by a grader of the suite."""
+    rewards = dict.fromkeys(reward for task in report.config.all_tasks if (reward := reward_of(task)))
+    code = recorded_code(report.out) if rewards else {}
+    for name in rewards:
+        sets = [task_name(task) for task in report.config.all_tasks if reward_of(task) == name]
+        yield (
+            f"The reward of {', '.join(dict.fromkeys(sets))} is the user's own, `{name}` (source "
+            f"{code.get(name, 'not recorded')}), and not a grader of the suite: a response counts as right from a "
+            "reward of 1 on, and training also saw what it gave below 1."
+        )
 
 
 def _declared(report: Comparison) -> Iterator[str]:

@@ -14,7 +14,7 @@ from suite.policy.sampling import Sampler, SampleRequest, SamplingSettings
 from suite.records.provenance import versions
 from suite.records.rollout_set import RolloutSet
 from suite.seeds import derive, generator
-from suite.types import FinishReason, Problem, Rollout, Task, UserError, Verdict
+from suite.types import FinishReason, Problem, Rollout, Task, UserError
 
 
 def overlong_penalty(length: int, limit: int, buffer: int) -> float:
@@ -100,25 +100,23 @@ class RolloutSource:
     def record(self, step: int, on_progress: Callable[[int], None] | None = None) -> RolloutSet:
         """Sample and grade the rollouts of one step, samples of a problem side by side.
 
-        With dynamic sampling, problems whose responses are all correct or all not are replaced by fresh ones, up to
-        that many times; what is then still missing is filled with the first of those set aside.
+        With dynamic sampling, problems whose responses all got one reward are replaced by fresh ones, up to that many
+        times; what is then still missing is filled with the first of those set aside. The penalty comes after that.
         Source: arXiv 2503.14476 sec. 3.2 (the limit on attempts is ours).
         """
         if not self.config.dynamic_sampling:
-            groups = self._groups(self.problems_of(step), step, on_progress)
-            return RolloutSet(self._header(step), tuple(rollout for group in groups for rollout in group))
+            return self._set(step, self._groups(self.problems_of(step), step, on_progress))
         wanted, mixed, uniform = self.config.problems_per_step, [], []
         for attempt in range(1 + self.config.dynamic_sampling):
             fresh = self.problems_of(step, attempt)[: wanted - len(mixed)]
             for group in self._groups(fresh, step, on_progress):
-                (uniform if len({r.verdict == Verdict.CORRECT for r in group}) == 1 else mixed).append(group)
+                (uniform if len({r.reward for r in group}) == 1 else mixed).append(group)
             if len(mixed) == wanted:
                 break
-        chosen = [*mixed, *uniform][:wanted]
-        return RolloutSet(self._header(step), tuple(rollout for group in chosen for rollout in group))
+        return self._set(step, [*mixed, *uniform][:wanted])
 
     def probe(self) -> dict[str, float]:
-        """How the policy of now answers the fixed problems of a probe: share correct, mean tokens, share cut.
+        """How the policy of now answers the fixed problems of a probe: mean reward, mean tokens, share cut.
 
         Problems and noise are the same for every method, seed and step.
         """
@@ -135,7 +133,7 @@ class RolloutSource:
         answers = with_verdicts(self.tokenizer, self.tasks, problems, drawn)
         lengths = [len(answer.response_ids) for answer in answers]
         return {
-            "probe/reward": sum(answer.verdict == Verdict.CORRECT for answer in answers) / len(answers),
+            "probe/reward": sum(answer.reward or 0.0 for answer in answers) / len(answers),
             "probe/length": sum(lengths) / len(lengths),
             "probe/truncated": sum(answer.finish_reason == FinishReason.LENGTH for answer in answers) / len(answers),
         }
@@ -155,13 +153,18 @@ class RolloutSource:
         rollouts = with_verdicts(
             self.tokenizer, self.tasks, problems, self.sampler.sample(requests, self.settings, on_progress)
         )
+        return [rollouts[i : i + count] for i in range(0, len(rollouts), count)]
+
+    def _set(self, step: int, groups: Sequence[Sequence[Rollout]]) -> RolloutSet:
+        """The rollout set of a step, with the penalty for responses that were too long."""
+        rollouts = [rollout for group in groups for rollout in group]
         limit, buffer = self.settings.max_new_tokens, self.config.overlong_buffer
         if buffer:
             rollouts = [
                 replace(r, reward=(r.reward or 0.0) + overlong_penalty(len(r.response_ids), limit, buffer))
                 for r in rollouts
             ]
-        return [rollouts[i : i + count] for i in range(0, len(rollouts), count)]
+        return RolloutSet(self._header(step), tuple(rollouts))
 
     def _header(self, step: int) -> dict[str, Any]:
         return {

@@ -14,14 +14,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from faults.outcomes import command
 from suite.evaluation.sample_store import read_frame, read_manifest, samples_folder
 from suite.experiments.progress import State, Status, status_of
+from suite.policy.hub_upload import check_pushable
+from suite.policy.loading import load_model, model_digest, tokenizer_digest
+from suite.policy.model_folders import check_sums
 from suite.records.packed import read_result
 from suite.records.result import digest, mean_accuracy
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import read_log
+from suite.types import Verdict
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compare")]
 CELLS = ("grpo-seed0", "fspo-seed0")
@@ -230,6 +236,33 @@ def test_clipping_by_length_is_logged_while_training(whole: Path) -> None:
         for row in read_log(whole / "cells" / cell):
             counts = [x for name, x in row.items() if name.startswith("by_length/") and name.endswith("/responses")]
             assert sum(counts) == 8 * 8 * 3 / 4  # three of four updates
+
+
+def test_the_model_of_a_cell_is_one_that_transformers_loads_with_its_card(whole: Path) -> None:
+    folder, result = whole / "cells" / "fspo-seed0" / "model", read_result(whole / "cells" / "fspo-seed0")
+    check_pushable(folder)
+    check_sums(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert model_digest(model) == result.digests["final_model"]
+    assert tokenizer_digest(tokenizer) == result.digests["tokenizer"]
+    ours = load_model(str(folder), dtype=torch.float32, device="cpu")
+    ids = tokenizer("08,28;", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, ours.model(ids).logits, rtol=0, atol=1e-4)
+    config = json.loads((folder / "config.json").read_text())  # what vLLM looks for: a known class, and no code
+    assert config["architectures"] == ["Qwen3ForCausalLM"]
+    assert "auto_map" not in config
+    assert not [
+        path.name for path in folder.iterdir() if path.suffix not in (".json", ".safetensors", ".sha256", ".md")
+    ]
+    text = (folder / "README.md").read_text()
+    for said in (f"`{digest(result)}`", *(f"`{value}`" for value in result.digests.values()), f"--out {whole}"):
+        assert said in text, said
+    rows = dict(re.findall(r"^\| `(\w+)` \| \d* \| ([\d.]+) \[", text, re.MULTILINE))
+    for one in result.evals:
+        hits = [verdict == Verdict.CORRECT for row in one.verdicts for verdict in row]
+        assert float(rows[one.task]) == pytest.approx(100 * sum(hits) / len(hits), abs=0.051)
 
 
 def test_every_sample_of_every_evaluation_is_kept(whole: Path, killed: Path) -> None:

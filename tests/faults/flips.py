@@ -17,6 +17,7 @@ from suite.evaluation.sample_store import read_frame, read_manifest, samples_fol
 from suite.experiments.cells import FirstRolloutsJob
 from suite.experiments.finished import load_comparison
 from suite.policy.loading import load_model
+from suite.policy.model_folders import CARD
 from suite.records.bank import Bank, PendingFile
 from suite.records.comparison_folder import stored_config
 from suite.records.packed import read_updates
@@ -97,14 +98,14 @@ MADE_HERE: dict[str, Callable[[Path], Made]] = {
 
 
 def model_folder(folder: Path) -> Made:
-    """A trained model, as a cell leaves it."""
+    """A trained model, as a cell leaves it, without its card: no program reads that, and its owner may edit it."""
 
     def read(path: Path) -> Any:
         loaded = load_model(str(path.parent), dtype=torch.float32, device="cpu")
         generation: Any = loaded.model.generation_config
         return loaded.digest, loaded.tokenizer_digest, loaded.model.config.to_dict(), generation.to_dict()
 
-    return [path for path in folder.iterdir() if path.is_file()], read
+    return [path for path in folder.iterdir() if path.is_file() and path.name != CARD], read
 
 
 def comparison(folder: Path) -> Made:

@@ -78,6 +78,19 @@ def test_nor_one_that_a_stored_setting_names(
     assert not (folder / "it-ran").exists()
 
 
+@pytest.mark.parametrize("section", ["train", "evaluation"])
+@pytest.mark.parametrize("task", ["mine.jsonl@evil:X", "mine.jsonl@plain@evil:X", "gcd@evil:X"])
+def test_nor_a_reward_that_a_stored_task_names(
+    task: str, section: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = json.loads((DEMO / CONFIG_FILE).read_text())
+    stored["config"][section]["tasks"] = [task]
+    (folder / CONFIG_FILE).write_text(json.dumps(stored))
+    (folder / "mine.jsonl").write_text('{"id": "1", "problem": "1+1", "answer": "2"}\n')
+    assert "names evil:X" in line_of(["report", "."], capsys, monkeypatch)
+    assert not (folder / "it-ran").exists()
+
+
 @pytest.mark.parametrize("name", ["evil-er:X", "evil er:X", "a=b:X", "a,b:X"])
 def test_nor_one_whose_name_no_program_would_write(
     name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
