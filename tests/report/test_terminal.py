@@ -102,7 +102,7 @@ def test_a_table_wider_than_the_terminal_is_folded_and_no_cell_is_cut(
     for row in rows:
         for name, cell in row.items():
             assert any(name in line for line in lines)
-            assert any(row["model"] in line and str(cell) in line for line in lines)
+            assert any(str(row["model"]) in line and str(cell) in line for line in lines)
     assert max(map(len, lines)) <= max(columns, len("rloo [own]  10.5 [30.25, 47.75]"))
 
 
