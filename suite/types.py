@@ -303,9 +303,12 @@ FACTS = ("ratio", "band", "aggregation", "advantage", "kl", "dual clip", "depart
 """The lines that every method's card has."""
 
 
-def knob(default: Any, provenance: str) -> Any:
-    """A hyper-parameter field that carries where its default comes from (shown on the method's card)."""
-    return field(default=default, metadata={"provenance": provenance})
+def knob(default: Any, provenance: str, also: tuple[Any, ...] = ()) -> Any:
+    """A hyper-parameter field that carries where its default comes from (shown on the method's card).
+
+    `also`: other values that switch on what the default leaves out; `fspo method check` and `regress` try them, too.
+    """
+    return field(default=default, metadata={"provenance": provenance, "also": also})
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,15 @@ def check(method: tyro.conf.Positional[str | None] = None, /) -> None:
     for name, candidate in chosen.items():
         outcomes = conformance(candidate)
         broken = [outcome for outcome in outcomes if outcome.reason is not None]
+        without = [outcome for outcome in outcomes if outcome.without]
         if method is not None:
             for outcome in outcomes:
-                print(f"{'pass' if outcome.reason is None else 'FAIL'}  {outcome.check}")
-        print(f"{'FAIL' if broken else 'pass'}  {name}: {len(outcomes) - len(broken)} of {len(outcomes)} checks passed")
+                if outcome.without:
+                    print(f"n/a   {outcome.check}: {outcome.without}")
+                else:
+                    print(f"{'pass' if outcome.reason is None else 'FAIL'}  {outcome.check}")
+        passed = f"{len(outcomes) - len(broken) - len(without)} of {len(outcomes)} checks passed"
+        print(f"{'FAIL' if broken else 'pass'}  {name}: {passed}, {len(without)} do not apply")
         for outcome in broken:
             print(f"      {outcome.check}: {outcome.reason}")
             for line in outcome.example.splitlines():

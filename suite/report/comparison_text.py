@@ -66,14 +66,17 @@ def settings_line(report: Comparison) -> str:
     config = report.config
     train = config.train
     return (
-        f"{config.name}: {len(report.methods)} methods x {len(config.seeds)} seeds, {train.steps} steps of "
+        f"{config.name}: {len(report.methods)} methods x {len(config.seeds)} seeds on {train.model}, {train.steps} "
+        f"steps of {train.problems_per_step} problems x {train.samples_per_problem} responses and "
         f"{train.updates_per_rollout} updates at a learning rate of {train.learning_rate:g}"
     )
 
 
 def _first_look(report: Comparison) -> Iterator[str]:
     """What was compared, and its figures."""
-    yield f"{settings_line(report)}; evaluated on {', '.join(report.config.evaluation.tasks)}."
+    sets = ", ".join(f"{e.task} ({len(e.problem_ids)})" for e in report.base.evals)
+    samples = report.config.evaluation.samples
+    yield f"{settings_line(report)}; evaluated on {sets}: problems in brackets, {samples} responses to each."
     yield from _own_rewards(report)
     figures = ["accuracy", *(["clip_by_length"] if report.any_ended else []), "reward"]
     if len(tables.declared_rows(report.statistics.differences)):
@@ -195,7 +198,8 @@ def _across_sets(report: Comparison) -> Iterator[str]:
     if len(report.base.evals) > 1:
         yield "## Across sets"
         yield (
-            "The interquartile mean is the mean of the middle half of all (seed, set) accuracies. The profile shows "
+            "The interquartile mean is the mean of all (seed, set) accuracies without the lowest and the highest "
+            "quarter (rounded down, as rliable does). The profile shows "
             "the share of them above every accuracy, with pointwise 95 % bands."
         )
         yield markdown(linked(tables.interquartile_table(report.profiles[0])))

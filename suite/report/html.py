@@ -16,7 +16,10 @@ PAGE = """<!doctype html>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
 table {{ border-collapse: collapse; font-size: 12.5px; margin: 1rem 0; display: block; overflow-x: auto; }}
-th, td {{ border-bottom: 1px solid #ddd; padding: .2rem .6rem; text-align: left; white-space: nowrap; }}
+th, td {{ border-bottom: 1px solid #ddd; padding: .2rem .6rem; text-align: left; vertical-align: top; }}
+td {{ min-width: 4rem; }}
+td[style*=right], td:first-child {{ white-space: nowrap; }}
+th:first-child, td:first-child {{ position: sticky; left: 0; background: #fff; }}
 td a {{ color: inherit; text-decoration-color: #bbb; }}
 p:has(img) {{ overflow-x: auto; }}
 img {{ max-width: 100%; min-width: 44rem; }}

@@ -26,7 +26,7 @@ def markdown(table: pd.DataFrame) -> str:
     """
     rows = list(table.itertuples(index=False, name=None))
     header = [_escaped(name) for name in table.columns]
-    rule = ["---:" if rows and all(_is_number(row[i]) for row in rows) else "---" for i in range(len(header))]
+    rule = ["---:" if rows and all(is_number(row[i]) for row in rows) else "---" for i in range(len(header))]
     body = [[_escaped(value) for value in row] for row in rows]
     return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
 
@@ -47,7 +47,7 @@ def _no_formula(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
-def _is_number(cell: Any) -> bool:
+def is_number(cell: Any) -> bool:
     """Whether a cell holds a number, written or not; nan and infinities are words."""
     return isinstance(cell, Number) or (isinstance(cell, Real) and not isinstance(cell, bool) and math.isfinite(cell))
 

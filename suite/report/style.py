@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
+from suite.experiments.names import METHODS
+from suite.experiments.recipe_book import SEVEN
 from suite.records.files import write_atomically
 from suite.records.result import BASE
 
@@ -75,20 +77,35 @@ def style() -> AbstractContextManager[None]:
     return rc_context(STYLE)
 
 
+def places(names: Iterable[str]) -> dict[str, int]:
+    """A place in PALETTE, DASHES and MARKERS for every method; those of the demo have the same on every page.
+
+    The suite's other methods have a place that they share with few; where it is taken, and for methods from elsewhere,
+    the next free one is theirs.
+    """
+    order = [*sorted(SEVEN), *(name for name in METHODS if name not in SEVEN)]
+    methods = sorted(set(names) - {BASE}, key=lambda name: (order.index(name) if name in METHODS else len(order), name))
+    room, found = max(len(PALETTE), len(methods)), dict[str, int]()
+    for name in methods:
+        wished = order.index(name) if name in METHODS else len(SEVEN)
+        free = (place % room for place in range(wished, wished + room) if place % room not in found.values())
+        found[name] = next(free)
+    return found
+
+
 def method_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for every method, by sorted name, so that all figures of a comparison agree. The base model is grey."""
-    methods = sorted(set(names) - {BASE})
-    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(methods)} | {BASE: SOFT}
+    """A colour for every method, so that all figures agree. The base model is grey."""
+    return {name: PALETTE[i % len(PALETTE)] for name, i in places(names).items()} | {BASE: SOFT}
 
 
 def line_styles(names: Iterable[str]) -> dict[str, Any]:
-    """A dash pattern for every method, by sorted name: what tells lines apart in grey print."""
-    return {name: DASHES[i % len(DASHES)] for i, name in enumerate(sorted(set(names) - {BASE}))} | {BASE: "-"}
+    """A dash pattern for every method: what tells lines apart in grey print."""
+    return {name: DASHES[i % len(DASHES)] for name, i in places(names).items()} | {BASE: "-"}
 
 
 def markers(names: Iterable[str]) -> dict[str, str]:
-    """A mark for every method, by sorted name, for the same reason."""
-    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(sorted(set(names) - {BASE}))} | {BASE: "o"}
+    """A mark for every method, for the same reason."""
+    return {name: MARKERS[i % len(MARKERS)] for name, i in places(names).items()} | {BASE: "o"}
 
 
 def length_axis(axes: Axes, lengths: Iterable[float]) -> None:

@@ -129,7 +129,8 @@ def sample_table(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def declared_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """Rows the declared pairs; columns the single sets before their mean: points, interval, verdict where there is one.
+    """Rows the declared pairs; columns the verdict, then the single sets before their mean: points, interval, verdict
+    where there is one.
 
     p-values are Holm's over the family of the primary outcome: that the difference is 0, and that it is one point or
     more. "detectable" is the true difference in points that the design finds with 80 % power after the correction.
@@ -137,7 +138,7 @@ def declared_table(differences: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, part in _pairs(declared_rows(differences)):
         first = next((row for row in records(part) if row["family"] == PRIMARY), records(part)[0])
-        row: dict[str, Any] = {"difference": f"{first['method']} − {first['reference']}"}
+        row: dict[str, Any] = {"difference": f"{first['method']} − {first['reference']}", "verdict": first["verdict"]}
         for r in records(part):
             said = "" if r["verdict"] == UNDECIDED else f" {r['verdict']}"
             row[heading(r["task"])] = Number(
@@ -147,7 +148,7 @@ def declared_table(differences: pd.DataFrame) -> pd.DataFrame:
         row["p equal (Holm)"] = Number(p_text(first["p_equal_holm"]))
         found = first["minimum_detectable"]
         row["detectable"] = Number("none") if found > 1 else Number.percent(found)
-        rows.append(row | {"verdict": first["verdict"]})
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -352,12 +353,11 @@ def changes_table(changes: pd.DataFrame) -> pd.DataFrame:
     """`before_after.changes_between` for people: points after minus before with intervals."""
     rows = []
     for method, part in changes.groupby("method", sort=False):
-        row = {"method": str(method)}
-        row |= _points(part)
         whole = overall(part)
+        row = {"method": str(method), "verdict": whole["verdict"]} | _points(part)
         row |= {"detectable": Number.percent(whole["minimum_detectable"]), "same runs": Number(whole["same_runs"])}
         row["clipped"] = Number(f"{percent(whole['clipped_before'])} → {percent(whole['clipped_after'])}")
-        rows.append(row | {"verdict": whole["verdict"]})
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -16,20 +16,20 @@ TAILS = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
 
 
 def interquartile_mean(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean of the middle half of weighted scores, along the last axis; weights of each row sum to 1.
-
-    A score that lies across a quartile counts with the part inside: with a multiple of four equal weights this is the
-    mean of the scores less a quarter at each end.
+    """Mean of n weighted scores without the lowest and highest floor(n / 4), along the last axis, as rliable has it
+    (scipy's trim_mean); weights of each row sum to 1, and are multiples of 1 / n where scores were drawn again.
 
     >>> interquartile_mean(np.array([0.9, 0.1, 0.4, 0.6]), np.full(4, 0.25)).round(3).item()
     0.5
 
-    Source: arXiv 2108.13264 section 4.3; the share of a score across a quartile is ours.
+    Source: arXiv 2108.13264 section 4.3.
     """
+    count = scores.shape[-1]
+    cut = count // 4 / count
     order = np.argsort(scores, axis=-1, kind="stable")
     values, shares = np.take_along_axis(scores, order, -1), np.take_along_axis(weights, order, -1)
     upper = np.cumsum(shares, axis=-1)
-    inside = np.clip(np.minimum(upper, 0.75) - np.maximum(upper - shares, 0.25), 0, None)
+    inside = np.clip(np.minimum(upper, 1 - cut) - np.maximum(upper - shares, cut), 0, None)
     return (values * inside).sum(axis=-1) / inside.sum(axis=-1)
 
 

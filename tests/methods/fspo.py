@@ -233,6 +233,15 @@ MUTANTS = [
         '(1 - hyper.drift_decay) * state["drift"] + hyper.drift_decay * drift',
     ),
     Mutant(
+        "weights of the running sigma exchanged",
+        "fspo/band.py",
+        'hyper.sigma_decay * state["sigma"] ** 2 + (1 - hyper.sigma_decay) * variance',
+        '(1 - hyper.sigma_decay) * state["sigma"] ** 2 + hyper.sigma_decay * variance',
+    ),
+    Mutant(
+        "dual ceiling growing with L", "fspo/band.py", "middle + hyper.c_dual * root", "middle + hyper.c_dual * lengths"
+    ),
+    Mutant(
         "sigma around the drift of the step before",
         "fspo/band.py",
         'centre(hyper, {"drift": drift})',

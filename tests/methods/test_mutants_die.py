@@ -1,10 +1,12 @@
 """Every bug that the facts of a method name is planted into the real code, and its check must notice.
 
-So are those of tests/mutants/*.toml that name a method. The unchanged code passes the very same check.
+So are those of tests/mutants/*.toml that name a method. The unchanged code passes the very same check. `fspo method
+regress` must notice them too, and `check` those that its properties are about.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from functools import cache
 
@@ -14,9 +16,11 @@ import baselines
 import mutants
 from methods.checks import oracle_of, stated
 from methods.facts import Mutant
-from methods.planted_methods import ROOT, first_failure, rebuilt, verdict
+from methods.planted_methods import ROOT, first_failure, planted_source, rebuilt, verdict
 from strategies import METHODS
 from suite import arithmetic
+from suite.replay import pinned_numbers
+from suite.replay.pinned_numbers import GOLDEN
 
 OF_METHODS = [(name, mutant) for name in METHODS for mutant in stated(name, "MUTANTS")]
 OF_ARITHMETIC = [(mutant.method, mutant) for mutant in mutants.load() if mutant.method]
@@ -36,6 +40,48 @@ def test_a_mutant_dies_of_its_bug_alone(name: str, mutant: Mutant) -> None:
     assert healthy_failure(name, mutant.file, mutant.check) is None
     found = verdict(name, mutant)
     assert found.word == "killed", f"{name} {found.word}: {mutant.name} {found.why}"
+
+
+MOVES_NOTHING = {
+    ("ppo", "gamma and lambda exchanged"): "both are 1",
+    ("grpo", "ddof written down instead of read"): "it is the default",
+    ("reinforce", "advantages keep their gradient"): "the gradient is taken for log-probs alone",
+    ("no_clip", "advantages keep their gradient"): "the gradient is taken for log-probs alone",
+    ("dapo", "dual clip left behind when the range is scaled"): "nothing is scaled",
+    ("sapo", "0 times infinity far from ratio one"): "no ratio of the golden rollouts overflows",
+    ("dppo_kl", "NaN for a certain token"): "no golden token has probability 1",
+    ("fspo", "a width of 0 from a step that moved nothing"): "every golden response has moved",
+    ("fspo", "no drift where nothing is accepted"): "some golden responses are accepted",
+}
+"""The bugs that leave all pinned numbers alone, and why; every other one must move a number of some method."""
+
+
+def test_regress_notices_every_bug_that_the_golden_rollouts_can_show() -> None:
+    pinned, missed = pinned_numbers.read_pinned(GOLDEN), set()
+    for name, mutant in OF_METHODS:
+        if name in pinned:
+            with planted_source(mutant.file, mutant.planted((ROOT / mutant.file).read_text(encoding="utf-8"))):
+                methods = {**importlib.import_module("baselines").METHODS, **importlib.import_module("fspo").METHODS}
+            of_one = pinned_numbers.numbers_today({name: methods[name]}, GOLDEN)
+            if not pinned_numbers.differences({name: pinned[name]}, of_one):
+                today = pinned_numbers.numbers_today(methods, GOLDEN)
+                missed |= set() if pinned_numbers.differences(pinned, today) else {(name, mutant.name)}
+    assert missed == MOVES_NOTHING.keys()
+
+
+@pytest.mark.parametrize(
+    ("bug", "check", "words"),
+    [
+        ("weights of the running drift exchanged", "running estimates", "with drift_decay at nearly 1"),
+        ("weights of the running sigma exchanged", "running estimates", "with sigma_decay at nearly 1"),
+        ("target rate on each side", "running estimates", "with target_clip_rate=0.1 20.0% of normal log ratios"),
+        ("dual ceiling growing with L", "growth of the band with length", "the dual ceiling of the log ratio is at"),
+    ],
+)
+def test_check_notices_bugs_behind_settings_that_are_off(bug: str, check: str, words: str) -> None:
+    mutant = next(mutant for mutant in oracle_of("fspo").MUTANTS if mutant.name == bug)
+    planted = rebuilt("fspo", mutant.file, mutant.planted((ROOT / mutant.file).read_text(encoding="utf-8")))
+    assert words in (first_failure(planted, check) or "")
 
 
 @pytest.mark.parametrize("name", METHODS)

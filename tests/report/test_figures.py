@@ -14,10 +14,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from suite.experiments.names import METHODS
+from suite.experiments.recipe_book import SEVEN
+from suite.findings.bank_questions import DRAWN
 from suite.report.accuracy_figures import accuracy_figure, difference_figure, reward_figure, spread_labels
 from suite.report.growth_figures import growth_figure, predicted_figure, update_figure
 from suite.report.length_figures import acceptance_figure, clip_figure
-from suite.report.style import PALETTE, length_axis, method_colours, save_png, save_svg
+from suite.report.style import PALETTE, length_axis, line_styles, markers, method_colours, save_png, save_svg
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -134,8 +137,17 @@ def test_a_method_without_a_matched_range_has_an_empty_panel(tmp_path: Path) -> 
 
 def test_colours_follow_the_name() -> None:
     colours = method_colours(["rloo", "fspo", "base", "fspo"])
-    assert colours == {"fspo": PALETTE[0], "rloo": PALETTE[1], "base": colours["base"]}
+    assert colours == {"fspo": PALETTE[0], "rloo": PALETTE[6], "base": colours["base"]}
     assert len(set(method_colours(f"m{i:02}" for i in range(len(PALETTE))).values())) == len(PALETTE) + 1
+
+
+@pytest.mark.parametrize("names", [DRAWN, SEVEN, ("a_loss:OF_MINE", "fspo", "ctpo", "no_clip"), tuple(METHODS)])
+def test_a_method_has_one_colour_on_every_page(names: tuple[str, ...]) -> None:
+    found, whole = method_colours(names), method_colours(METHODS)
+    assert found["fspo"] == PALETTE[0]
+    assert all(found[name] == whole[name] for name in SEVEN if name in found)
+    looks = {(found[name], str(line_styles(names)[name]), markers(names)[name]) for name in names}
+    assert len(looks) == len(names), "two methods look alike"
 
 
 def test_accuracy_panels_show_interval_estimate_and_every_seed() -> None:

@@ -126,7 +126,7 @@ def test_declared_pairs_show_single_sets_before_their_mean_and_never_a_p_of_0() 
     table = declared_table(differences())
     assert table["difference"].tolist() == ["fspo − grpo", "fspo − rloo"]
     row = table.iloc[0]
-    assert list(table.columns[1:4]) == ["add", "gcd", "mean of sets"]
+    assert list(table.columns[1:5]) == ["verdict", "add", "gcd", "mean of sets"]
     assert texts(row[["add", "gcd", "mean of sets"]]) == [
         "+10.0 [+5.0, +15.0] better",
         "-14.0 [-19.0, -8.0] worse",

@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from suite.experiments.recipes import recipe
-from suite.report.terminal import COLUMNS, LINES, aligned, overview_table, screen
+from suite.report.terminal import COLUMNS, LINES, aligned, overview_table, screen, show
+from suite.statistics.frames import Number
 
 PAGE = Path("results/runs/demo/report.html")
 
@@ -73,6 +75,35 @@ def test_it_fits_and_keeps_the_claims_the_page_and_the_top_of_the_table(methods:
     assert ("more lines on the page" in text) == (methods > 2 or canaries > 2)
     if canaries:
         assert "not comparable: method_00 seed 0:" in text
+
+
+@pytest.mark.parametrize("columns", [50, 70, 100])
+def test_a_narrow_screen_loses_columns_and_no_number_is_cut(columns: int) -> None:
+    lines = screen(comparison(7), PAGE, columns)
+    assert max(map(len, lines)) <= columns
+    header = next(line for line in lines if line.startswith("method "))
+    assert ("truncated" in header, "slope per doubling" in header) == (columns == 100, columns > 50)
+    row = next(line for line in lines if line.startswith("method_00 "))
+    assert row.split("  ")[1].strip() == "40.0 [35.0, 45.0]"
+
+
+@pytest.mark.parametrize("columns", [20, 80, 130])
+def test_a_table_wider_than_the_terminal_is_folded_and_no_cell_is_cut(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = ["recurrence", "equation", "gcd", "recurrence_long", "mean of sets"]
+    rows = [
+        {"model": name} | {each: Number(f"{10 * i + j}.5 [30.25, 47.75]") for j, each in enumerate(sets)}
+        for i, name in enumerate(("fspo", "rloo [own]"), start=1)
+    ]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show(pd.DataFrame(rows), "accuracy", Console(markup=False))
+    lines = capsys.readouterr().out.splitlines()
+    for row in rows:
+        for name, cell in row.items():
+            assert any(name in line for line in lines)
+            assert any(str(row["model"]) in line and str(cell) in line for line in lines)
+    assert max(map(len, lines)) <= max(columns, len("rloo [own]  10.5 [30.25, 47.75]"))
 
 
 def test_a_row_holds_accuracy_clip_rate_slope_length_and_truncation() -> None:

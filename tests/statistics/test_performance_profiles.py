@@ -30,23 +30,25 @@ def two_models(seeds: int = 4) -> dict[str, dict[str, Scores]]:
     }
 
 
-@pytest.mark.parametrize("count", [4, 8, 40])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 9, 27, 40])
 def test_interquartile_mean_is_the_trimmed_mean(count: int) -> None:
     scores = np.random.default_rng(count).random(count)
     assert interquartile_mean(scores, np.full(count, 1 / count)) == pytest.approx(stats.trim_mean(scores, 0.25))
 
 
 def test_a_weight_is_a_repeated_score() -> None:
-    counts = np.array([2, 0, 3, 1, 2])
-    scores = np.array([0.3, 0.9, 0.1, 0.5, 0.8])
+    counts = np.array([2, 0, 3, 1, 0, 1])
+    scores = np.array([0.3, 0.9, 0.1, 0.5, 0.7, 0.8])
     repeated = np.repeat(scores, counts)
-    assert interquartile_mean(scores, counts / 8) == pytest.approx(stats.trim_mean(repeated, 0.25))
+    weights = counts / counts.sum()
+    seven = np.append(scores, 0.2), np.append(weights, 0.0)  # as many scores as were drawn
+    assert interquartile_mean(*seven) == pytest.approx(stats.trim_mean(repeated, 0.25))
 
 
-def test_quartiles_cut_scores_in_parts() -> None:
-    # Of six scores the middle half is 3: all of the two middle ones, half of their neighbours.
+def test_whole_scores_are_left_out_as_rliable_does() -> None:
+    # Of six scores a quarter is 1.5: one is left out at each end, and the other four count alike.
     scores = np.array([0.0, 0.1, 0.2, 0.4, 0.7, 1.0])
-    assert interquartile_mean(scores, np.full(6, 1 / 6)) == pytest.approx((0.05 + 0.2 + 0.4 + 0.35) / 3)
+    assert interquartile_mean(scores, np.full(6, 1 / 6)) == pytest.approx((0.1 + 0.2 + 0.4 + 0.7) / 4)
 
 
 def test_profiles_count_scores_and_bands_hold_them() -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suite.methods.conformance.violation import Violation, numbers, same, trials
-from suite.methods.trial_batches import gradient, judged, replace
+from suite.methods.conformance.violation import DoesNotApply, Violation, numbers, same, trials
+from suite.methods.trial_batches import gradient, judged, other_settings, replace
 from suite.types import Clip, Method, PolicyBatch
 
 STEP = 1e-6
 """Of the finite differences, in nats."""
 
 
-def finite_differences(method: Method) -> None:
+def finite_differences(method: Method) -> DoesNotApply | None:
     """d J / d log_probs equals central differences in float64, away from kinks; left out where weights are data."""
     if method.detached:
-        return
+        return "its weights are data"
     for batch in trials(method):
         got = gradient(method, batch)
         for t in range(batch.response_mask.shape[1]):
@@ -31,6 +31,7 @@ def finite_differences(method: Method) -> None:
                     f"gradient of response {i} at token {t} is {got[i, t]:.6g}, finite differences give {want[i]:.6g}",
                     batch,
                 )
+    return None
 
 
 def nudged(batch: PolicyBatch, t: int, by: float) -> PolicyBatch:
@@ -68,41 +69,49 @@ def direction(method: Method) -> None:
             raise Violation("a token is pushed against the advantage", batch)
 
 
-def pessimistic(method: Method) -> None:
-    """Under a min without dual clip J is never above its unclipped value."""
-    if method.clip != Clip.MIN:
-        return
+def pessimistic(method: Method) -> DoesNotApply | None:
+    """Under a min without dual clip J is never above its unclipped value; without any clip it is that value."""
+    if method.clip not in (Clip.MIN, Clip.NONE):
+        return f"its clip is a {method.clip}"
     for batch in trials(method):
         found = judged(method, batch)
+        if method.clip == Clip.NONE and (found.clipped.any() or not same(found.objective, found.unclipped)):
+            raise Violation("the card says there is no clip, yet a weight is clipped", batch)
         raised = found.objective > found.unclipped + 1e-12 * (1 + found.unclipped.abs())
         if (raised & ~found.clipped.any(dim=1)).any() or (raised & (batch.advantages > 0).all(dim=1)).any():
             raise Violation("clipping makes a response look better than it is", batch)
+    return None
 
 
-def cut_gradient(method: Method) -> None:
-    """A clipped weight has no gradient (min, mask) and every other weight with an advantage has one."""
+def cut_gradient(method: Method) -> DoesNotApply | None:
+    """A clipped weight has no gradient (min, mask) and every other weight with an advantage has one, also with the
+    settings that are off by default."""
     if method.clip not in (Clip.MIN, Clip.MASK):
-        return
-    for batch in trials(method):
-        found, slope = judged(method, batch), gradient(method, batch)
-        counts = batch.response_mask & (batch.advantages != 0)
-        cut = found.clipped.expand(batch.response_mask.shape)
-        if (slope[cut] != 0).any():
-            raise Violation("a weight is flagged as clipped and still has a gradient", batch)
-        if (slope[counts & ~cut] == 0).any():
-            raise Violation("a weight is not flagged as clipped and has no gradient", batch)
+        return "no clip of it cuts a gradient"
+    for label, changed in (("", method), *other_settings(method)):
+        where = f" (with {label})" if label else ""
+        for batch in trials(changed):
+            found, slope = judged(changed, batch), gradient(changed, batch)
+            counts = batch.response_mask & (batch.advantages != 0)
+            cut = found.clipped.expand(batch.response_mask.shape)
+            if (slope[cut] != 0).any():
+                raise Violation(f"a weight is flagged as clipped and still has a gradient{where}", batch)
+            if (slope[counts & ~cut] == 0).any():
+                raise Violation(f"a weight is not flagged as clipped and has no gradient{where}", batch)
+    return None
 
 
-def capped_gradient(method: Method) -> None:
+def capped_gradient(method: Method) -> DoesNotApply | None:
     """Under a cap or a gate no counted token with an advantage loses its gradient altogether."""
     if method.clip not in (Clip.CAP, Clip.GATE):
-        return
+        return "it has neither cap nor gate"
     for batch in trials(method):
         counts = batch.response_mask & (batch.advantages != 0)
         if (gradient(method, batch)[counts] == 0).any():
             raise Violation(
                 "a token has no gradient, though the method is said to cap weights and not to cut them", batch
             )
+    return None
 
 
 def gradient_flow(method: Method) -> None:
@@ -125,10 +134,10 @@ def gradient_flow(method: Method) -> None:
             )
 
 
-def critic_loss(method: Method) -> None:
+def critic_loss(method: Method) -> DoesNotApply | None:
     """The critic's loss, where there is one: [N], untouched by padding, with a gradient for the values alone."""
     if method.value_loss is None:
-        return
+        return "it has no critic"
     for batch in trials(method):
         names = ("values", "old_values", "returns")
         data: dict[str, Tensor] = {name: getattr(batch, name).clone().requires_grad_(True) for name in names}
@@ -142,6 +151,7 @@ def critic_loss(method: Method) -> None:
         slope = slopes["values"]
         if slope is None or slope[~batch.response_mask].any():
             raise Violation("the value loss has no gradient for the values, or one in the padding", batch)
+    return None
 
 
 CHECKS = {

@@ -11,6 +11,9 @@ from suite.arithmetic import token_log_ratio
 from suite.methods.trial_batches import SPREADS, batch_for
 from suite.types import Method, PolicyBatch
 
+DoesNotApply = str
+"""Why a property says nothing of a method. A check returns it, or None where the property holds."""
+
 SHAPES = ((1, 1), (1, 2), (2, 1), (1, 3), (2, 3), (3, 5), (6, 7))
 """(responses, tokens) in the order in which batches are tried: the first that fails is the smallest."""
 
