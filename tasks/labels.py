@@ -56,9 +56,10 @@ def bare(text: str) -> str:
                 text = text[2:-2].strip()
         text = text.removesuffix(".").strip("*`")
         text = re.sub(r"^(?:=|\\approx(?![A-Za-z])|\\implies(?![A-Za-z]))", "", text)
-        text = _without_label(text)
-        if (found := _TEXT_FIRST.match(text)) and not _without_label(found[1].strip() + " "):
-            text = text[found.end() :]
+        if not text[:1].isdigit():
+            text = _without_label(text)
+            if (found := _TEXT_FIRST.match(text)) and not _without_label(found[1].strip() + " "):
+                text = text[found.end() :]
         text = re.sub(r"[,;]$|\\\\$", "", text)
     return text
 

@@ -43,7 +43,7 @@ _AFTER = (
 )
 _UNIT = "(?:" + "|".join(sorted(UNITS, key=len, reverse=True)) + r")\b"
 _AFTER_UNIT = re.compile(rf"[ \t]*{_UNIT}", re.IGNORECASE)
-_COMPOUND = re.compile(rf"[0-9][ \t]*{_UNIT}(?:,?[ \t]+and)?\Z", re.IGNORECASE)
+_COMPOUND = re.compile(rf"[0-9][ \t]*{_UNIT}(?:,?[ \t]+and)?\Z")
 _BOUND = (
     r"at (?:least|most)|(?:more|less|fewer|greater|larger|smaller|higher|lower) than|over|under|above|below|between"
     r"|not(?: equal to)?|cannot be"
@@ -59,8 +59,7 @@ _ANOTHER = (
     r"|(?:divided|multiplied) by))"
 )
 _LIMITED = re.compile(
-    rf"(?:\b(?:{_BOUND}|{_PART}|{_INDEX})|n't(?: be)?|\\(?:log|ln|sin|cos|tan)|{_RELATION}|{_ANOTHER})[ \t]*\(?\Z",
-    re.IGNORECASE,
+    rf"(?:\b(?:{_BOUND}|{_PART}|{_INDEX})|n't(?: be)?|\\(?:log|ln|sin|cos|tan)|{_RELATION}|{_ANOTHER})[ \t]*\(?\Z"
 )
 _SIDES = re.compile(r"(?:(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[0-9 ^*/+()._=²³-])+=[ \t]*\Z")
 _EQUALS = re.compile(r"(?<![<>])(?<!\s!)=")  # 2!=2 is an equation
@@ -111,7 +110,7 @@ def _number_in(text: str) -> str | None:
 
 def _limit(text: str, number: re.Match[str]) -> str:
     """What stands before a number that makes it a bound, a part, an index or the side of an unsolved equation."""
-    before = text[max(0, number.start() - LONGEST_LIMIT) : number.start()].rstrip(" \t")
+    before = text[max(0, number.start() - LONGEST_LIMIT) : number.start()].rstrip(" \t").lower()
     if before.endswith("="):
         sides = _SIDES.search(text, max(0, number.start() - LONGEST_SIDE), number.start())
         return sides[0].lstrip() if sides and sides[0].count("=") == 1 and is_unsolved(sides[0]) else ""

@@ -45,10 +45,11 @@ def equal(gold: str, answer: str) -> str:
 
 
 def understood(found: list) -> list:
-    """What math-verify found, with i as the imaginary unit, which is a variable for it."""
+    """What math-verify found, with i as the imaginary unit, which is a variable for it: i > 5 says that it is one."""
     import sympy
 
-    symbols = found[0].free_symbols if found and isinstance(found[0], sympy.Basic) else ()
+    number = found and isinstance(found[0], sympy.Basic) and not found[0].has(sympy.core.relational.Relational)
+    symbols = found[0].free_symbols if number else ()
     units = {symbol: sympy.I for symbol in symbols if str(symbol) == "i"}
     return [found[0].xreplace(units).doit(), *found[1:]] if units else found
 

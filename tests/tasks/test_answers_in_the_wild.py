@@ -195,7 +195,7 @@ def test_answers_of_one_kind(gold: str, right: list[str], wrong: list[str]):
         ),
         # compound quantities
         (
-            ["It took 3 hours for 5 miles.", "He has 3 apples and 5 pears."],
+            ["It took 3 hours for 5 miles.", "In 3 hours 5 apples fell.", "He has 3 apples and 5 pears."],
             ["It is 3 feet 5 inches.", "It took 3 hours and 5 minutes."],
         ),
         # an equation in one unknown, still to be solved, states no value
