@@ -54,10 +54,9 @@ def evaluate(
         lm_eval_native: The same, and what lm-eval's own tasks say where it has them (their data come from the hub).
         out: Folder for the result and every sample; default results/runs/evaluate-MODEL-..., named by all of the above.
     """
-    from suite.commands.evaluate_lm_eval import require_way, run_through_lm_eval
-    from suite.commands.evaluate_model import run_evaluation
+    from suite.commands import evaluate_lm_eval, evaluate_model
 
-    require_way(through)
+    evaluate_lm_eval.require_way(through)
     config = EvalConfig(
         tasks=asked(EMBEDDED_TASKS if tasks is None else tasks.split(","), style, reward),
         samples=samples,
@@ -71,8 +70,8 @@ def evaluate(
     )
     how = (model, config, precision or _fast_precision(model), engine, data_dir, out)
     if through or lm_eval_native:
-        return run_through_lm_eval(*how, lm_eval_native, console)
-    run_evaluation(*how, console)
+        return evaluate_lm_eval.run_through_lm_eval(*how, lm_eval_native, console)
+    evaluate_model.run_evaluation(*how, console)
 
 
 def asked(tasks: Sequence[str], style: str | None, reward: str | None = None) -> tuple[str, ...]:
