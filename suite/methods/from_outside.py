@@ -64,8 +64,9 @@ def imported(reference: str, what: str) -> Any:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # a module of somebody's own may raise anything
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
-        mend = f"; run this in the folder of {error.name}.py, or put that folder into PYTHONPATH" if missing else ""
+        first = module.partition(".")[0]
+        missing = isinstance(error, ModuleNotFoundError) and error.name == first
+        mend = f"; run this in the folder of {first}.py, or put that folder into PYTHONPATH" if missing else ""
         raise UserError(
             f"{what} does not load from here or from what is installed: {said_in(error, module)}{mend}"
         ) from error

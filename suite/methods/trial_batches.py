@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -29,11 +30,8 @@ def other_settings(method: Method) -> Iterator[tuple[str, Method]]:
         for value in field.metadata.get("also", ()):
             if value == getattr(method.hyper, field.name):
                 continue
-            try:
-                changed = with_hyper(method, **{field.name: value})
-            except UserError:  # a dual clip inside somebody's wider band, say: no setting of that method
-                continue
-            yield f"{field.name}={value}", changed
+            with suppress(UserError):  # a dual clip inside somebody's wider band, say: no setting of that method
+                yield f"{field.name}={value}", with_hyper(method, **{field.name: value})
 
 
 def random_mask(generator: torch.Generator, rows: int, tokens: int, holes: bool) -> Tensor:
