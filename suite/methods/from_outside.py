@@ -55,8 +55,9 @@ def _loaded(reference: str, what: str) -> Method:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # a module of somebody's own may raise anything
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
-        mend = f"; run this in the folder of {error.name}.py, or put that folder into PYTHONPATH" if missing else ""
+        mend = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            mend = f"; run this in the folder of {error.name}.py, or put that folder into PYTHONPATH"
         raise UserError(
             f"{what} does not load from here or from what is installed: {_said(error, module)}{mend}"
         ) from error
