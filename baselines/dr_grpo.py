@@ -16,7 +16,7 @@ class DrGRPOHyper(DualRatioBand):
 
     clip_low: float = knob(0.2, "default (TRL, verl)")
     clip_high: float = knob(0.2, "default (TRL, verl)")
-    dual_clip: float | None = knob(None, "off; the paper has none", also=(1.5,))
+    dual_clip: float | None = knob(None, "off; the paper has none", also=lambda hyper: (1.25 * (1 + hyper.clip_high),))
 
 
 def surrogate(batch: PolicyBatch, hyper: DrGRPOHyper, state: State) -> Surrogate:

@@ -16,7 +16,7 @@ class GRPOHyper(GroupStd, DualRatioBand):
 
     clip_low: float = knob(0.2, "default (TRL, verl)")
     clip_high: float = knob(0.2, "default (TRL, verl); GSPO's tuned baseline uses 0.27, R1 uses 10")
-    dual_clip: float | None = knob(None, "off; 3 is verl's default", also=(1.5,))
+    dual_clip: float | None = knob(None, "off; 3 is verl's default", also=lambda hyper: (1.25 * (1 + hyper.clip_high),))
 
 
 def surrogate(batch: PolicyBatch, hyper: GRPOHyper, state: State) -> Surrogate:

@@ -31,7 +31,9 @@ class PPOHyper(DualRatioBand):
 
     clip_low: float = knob(0.2, "default (arXiv 1707.06347 table 1: best of those tried)")
     clip_high: float = knob(0.2, "default (arXiv 1707.06347 table 1: best of those tried)")
-    dual_clip: float | None = knob(None, "off; 3 is verl's default (arXiv 1912.09729)", also=(1.5,))
+    dual_clip: float | None = knob(
+        None, "off; 3 is verl's default (arXiv 1912.09729)", also=lambda hyper: (1.25 * (1 + hyper.clip_high),)
+    )
     gamma: float = knob(1.0, "Open-Reasoner-Zero and verl")
     gae_lambda: float = knob(1.0, "Open-Reasoner-Zero and verl; TRL uses 0.95")
     whiten: bool = knob(True, "default in verl and TRL: advantages standardised over the step's tokens")

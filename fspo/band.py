@@ -31,14 +31,18 @@ class FSPOHyper:
     c_low: float = knob(0.03, "third party (c about .03); the paper's lower and upper widths are not public")
     c_high: float = knob(0.03, "third party (c about .03); the paper's lower and upper widths are not public")
     c_dual: float | None = knob(
-        None, "off; the paper lists a dual clip, its form is not public: this form is ours", also=(0.06,)
+        None,
+        "off; the paper lists a dual clip, its form is not public: this form is ours",
+        also=lambda hyper: (2 * hyper.c_high,),
     )
     drift: str | float = knob(
-        "kl", "ours: v1's abstract names a KL-corrected drift, its form is not public", also=DRIFTS
+        "kl", "ours: v1's abstract names a KL-corrected drift, its form is not public", also=lambda hyper: DRIFTS
     )
     drift_decay: float = knob(0.9, "ours")
     drift_cap: float = knob(0.5, "ours: in half-widths of the narrower side; below 1, S = 0 lies inside the band")
-    target_clip_rate: float | None = knob(None, "ours: width from the running sigma instead of c", also=(0.1,))
+    target_clip_rate: float | None = knob(
+        None, "ours: width from the running sigma instead of c", also=lambda hyper: (0.1,)
+    )
     sigma_decay: float = knob(0.9, "ours")
     std_ddof: int = knob(1, "not stated; torch's default in TRL and verl")
     std_eps: float = knob(1e-4, "not stated; TRL")

@@ -303,10 +303,11 @@ FACTS = ("ratio", "band", "aggregation", "advantage", "kl", "dual clip", "depart
 """The lines that every method's card has."""
 
 
-def knob(default: Any, provenance: str, also: tuple[Any, ...] = ()) -> Any:
+def knob(default: Any, provenance: str, also: Callable[[Any], Sequence[Any]] = lambda hyper: ()) -> Any:
     """A hyper-parameter field that carries where its default comes from (shown on the method's card).
 
-    `also`: other values that switch on what the default leaves out; `fspo method check` and `regress` try them, too.
+    `also(hyper)`: other values that switch on what the default leaves out, each sound beside the other fields of
+    `hyper`; `fspo method check` and `regress` try them, too.
     """
     return field(default=default, metadata={"provenance": provenance, "also": also})
 

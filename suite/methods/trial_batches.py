@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from suite.types import CreditInput, Method, PolicyBatch, State, Surrogate, UserError
+from suite.types import CreditInput, Method, PolicyBatch, State, Surrogate
 
 SPREADS = (1e-4, 2e-3, 0.03, 0.3)
 """Per-token log-ratio scales that between them reach both sides of the bands that methods have."""
@@ -22,15 +21,11 @@ def with_hyper(method: Method, **changes: Any) -> Method:
 
 
 def other_settings(method: Method) -> Iterator[tuple[str, Method]]:
-    """(label, method) with each further value that a hyper-parameter names (`knob`'s `also`), one at a time.
-
-    A value that the method's other hyper-parameters exclude is left out.
-    """
+    """(label, method) with each further value that a hyper-parameter names (`knob`'s `also`), one at a time."""
     for field in dataclasses.fields(method.hyper):
-        for value in field.metadata.get("also", ()):
-            if value == getattr(method.hyper, field.name):
-                continue
-            with suppress(UserError):  # a dual clip inside somebody's wider band, say: no setting of that method
+        values = field.metadata["also"](method.hyper) if "also" in field.metadata else ()
+        for value in values:
+            if value != getattr(method.hyper, field.name):
                 yield f"{field.name}={value}", with_hyper(method, **{field.name: value})
 
 
