@@ -66,7 +66,7 @@ def _lines(status: Status) -> list[str]:
     )
     rows = [f"{'job':<{NAME}} {'state':<23} {'step':>9} {'s/step':>6} {'reward':>6} {'accuracy':>8}"]
     rows += [line for job in shown for line in _job_lines(job)]
-    return [*textwrap.wrap(head, WIDTH), "", *(rows if shown else []), ""]
+    return [*textwrap.wrap(head, WIDTH), *(["", *rows, ""] if shown else [])]
 
 
 def _left(status: Status, running: int) -> str:
