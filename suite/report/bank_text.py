@@ -46,12 +46,12 @@ def claim_sentence(lab: Lab) -> str:
 
 def page_text(lab: Lab) -> str:
     """The page as Markdown."""
-    log = lab.arena.log
+    log, count = lab.arena.log, len(lab.bank.recordings)
     sections = [
         "# What each clip does to the same responses",
-        f"{len(lab.bank.recordings)} recordings, {len(log)} judged responses of {log.lengths.min()} to "
-        f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). The first update of a rollout has ratio "
-        "1 and is left out.",
+        f"{count} recording{'s' * (count != 1)}, {len(log)} judged responses of {log.lengths.min()} to "
+        f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). The first update of a rollout has ratio 1 "
+        "and is left out.",
         *_other_trainers(lab),
         f"**{claim_sentence(lab)}**",
         *_clipping(lab),

@@ -16,6 +16,12 @@ from suite.statistics.frames import Number
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet takes for a formula."""
+_CODE_OR_TAG = re.compile(
+    r"(?P<code>^(?P<fence>`{3,})[^\n`]*\n(?:.*\n)*?(?P=fence)`*$"
+    r"|(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n\s*\n)[\s\S])+?(?<!`)(?P=ticks)(?!`))|(?<!\\)<(?=[A-Za-z/!?])",
+    re.MULTILINE,
+)
+"""Code, in a block or a span, which ends with its paragraph; or what could begin a tag."""
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -29,6 +35,15 @@ def markdown(table: pd.DataFrame) -> str:
     rule = ["---:" if rows and all(is_number(row[i]) for row in rows) else "---" for i in range(len(header))]
     body = [[_escaped(value) for value in row] for row in rows]
     return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *body])
+
+
+def without_html(text: str) -> str:
+    """A page's Markdown with every `<` that could begin a tag escaped; code, where none does, stays as it is.
+
+    >>> print(without_html("a <b>name</b>, `<b>`, 2 < 3"))
+    a \\<b>name\\</b>, `<b>`, 2 < 3
+    """
+    return _CODE_OR_TAG.sub(lambda found: found["code"] or "\\<", text)
 
 
 def write_csv(path: Path, tidy: pd.DataFrame) -> None:

@@ -23,7 +23,7 @@ from suite.report.accuracy_figures import profile_figure
 from suite.report.bank_text import page_text
 from suite.report.comparison_text import report_text
 from suite.report.html import as_html
-from suite.report.markdown import markdown, write_csv
+from suite.report.markdown import markdown, without_html, write_csv
 from suite.report.style import method_colours, save_figure
 from suite.report.tables import accuracies_of
 
@@ -35,7 +35,7 @@ def write_report(report: Comparison) -> Path:
     for name, figure in comparison_figures(report).items():
         save_figure(figure, report.out, name)
     write_atomically(report.out / "tables.tex", latex(report))
-    text = report_text(report)
+    text = without_html(report_text(report))
     path = report.out / "report.md"
     write_atomically(path, text)
     write_atomically(report.out / "report.html", as_html(text, report.out))
@@ -108,7 +108,7 @@ def write_lab(lab: Lab, out: Path, command: Sequence[str] = ()) -> Path:
         write_csv(out / f"{name}.csv", frame)
     for name, figure in bank_figures(lab).items():
         save_figure(figure, out, name)
-    text = page_text(lab)
+    text = without_html(page_text(lab))
     write_atomically(out / "lab.md", text)
     page = out / "lab.html"
     write_atomically(page, as_html(text, out))

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
 
 from suite.report.comparison_text import linked
 from suite.report.html import as_html, slug
-from suite.report.markdown import markdown
+from suite.report.markdown import markdown, without_html
 from suite.statistics.frames import ABSENT, Number
 
 PNG = b"\x89PNG of a figure"
@@ -30,6 +32,16 @@ def test_text_is_no_markup(tmp_path: Path) -> None:
     page = as_html("# T\n\n<script>alert(1)</script> | x |\n", tmp_path)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["# <img src=x> 1\n\n| a |\n", "`a` <b>`c` <!-- d -->", "a ``` b <i>", "`a\n\n<b> `", "```text\n<b>\n\n```\n<i>"],
+)
+def test_a_page_of_markdown_holds_no_tag_where_html_is_allowed(page: str) -> None:
+    shown = MarkdownIt("commonmark", {"html": True}).render(without_html(page))
+    assert not re.search(r"<(?:img|b|i)\b|<!--", shown)
+    assert without_html(without_html(page)) == without_html(page)
 
 
 def test_slugs_are_those_of_code_hosts() -> None:
