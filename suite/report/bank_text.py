@@ -50,8 +50,8 @@ def page_text(lab: Lab) -> str:
     sections = [
         "# What each clip does to the same responses",
         f"{count} recording{'s' * (count != 1)}, {len(log)} judged responses of {log.lengths.min()} to "
-        f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). The first update of a rollout has ratio 1 "
-        "and is left out.",
+        f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). The first update of a rollout has ratio "
+        "1 and is left out.",
         *_other_trainers(lab),
         f"**{claim_sentence(lab)}**",
         *_clipping(lab),
