@@ -149,6 +149,9 @@ def _questions(lab: Lab) -> Iterator[str]:
             yield f"- no setting clips {FEWEST:.0%} of the responses"
             continue
         sizes = np.where(enough, np.abs(relative), np.nan)
+        if not np.isfinite(sizes).any():
+            yield "- no slope: the responses are too much alike in length"
+            continue
         if np.nanmax(sizes) - np.nanmin(sizes) < ALIKE:
             yield f"- all alike for what they clip: {np.nanmin(sizes):.2f} to {np.nanmax(sizes):.2f} per doubling"
             continue

@@ -17,18 +17,18 @@ from suite.findings.rules import DATED, NOT_SUPPORTED, UNEVEN, clip_word, fixed_
 from suite.records.bank import Bank, PendingFile
 from suite.records.other_runs import facts_of
 from suite.records.update_log import UpdateLog
-from suite.report.bank_text import _other_trainers, _provenance, claim_sentence
+from suite.report.bank_text import _other_trainers, _provenance, _questions, claim_sentence
 from suite.report.write import write_lab
 from suite.types import UserError
 
 FACTS = {"driver": {"method": "no_clip", "card": "c"}, "digests": {"model": "m"}, "environment": {}}
 
 
-def made_bank(folder: Path, heavy_short: bool) -> Bank:
+def made_bank(folder: Path, heavy_short: bool, lengths: np.ndarray | None = None) -> Bank:
     """Three updates of 120 responses of each of two seeds, whose S has variance L sigma^2; `heavy_short` widens the
     short ones fivefold."""
     rng = np.random.default_rng(3)
-    lengths = np.tile(rng.integers(2, 200, 240), 4)
+    lengths = np.tile(rng.integers(2, 200, 240) if lengths is None else lengths, 4)
     scale = np.where(heavy_short & (lengths < 20), 0.1, 0.02)
     noise = rng.normal(size=int(lengths.sum())) * np.repeat(scale, lengths)
     update = np.repeat([0, 1, 2, 3], 240)
@@ -105,6 +105,13 @@ def test_the_verdict_follows_the_numbers(heavy_short: bool, tmp_path: Path) -> N
     if heavy_short:
         assert word == UNEVEN
         assert verdict == NOT_SUPPORTED
+
+
+@pytest.mark.slow
+def test_responses_of_one_length_have_no_slope(tmp_path: Path) -> None:
+    bank = made_bank(tmp_path, heavy_short=False, lengths=np.full(240, 20))
+    said = "\n".join(_questions(Lab(bank)))
+    assert said.count("- no slope: the responses are too much alike in length") == len(QUESTIONS)
 
 
 def test_a_target_clip_rate_starts_from_no_estimate() -> None:
