@@ -1,6 +1,6 @@
 """What breaks a program in ordinary life, tried many times: the campaign behind `make faults`, about an hour.
 
-    python tests/faults/campaigns.py [--scale X] [--seed N] [--out FILE.json] [NAME ...]
+    python tests/faults/campaigns.py [--scale X] [--seed N] [--out FILE.json [--add]] [NAME ...]
 
 Each prints how many tries were refused in one line, did what was asked, or did no harm; nothing may be read as
 something else, end in a traceback, or hang. The same campaigns, smaller, are part of every test run. The exit code is 1
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="tries, as a multiple of the campaign's size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file for the counts; what it says of others stays")
+    parser.add_argument("--add", action="store_true", help="count these tries on top of those of other seeds in --out")
     options = parser.parse_args()
     for name in LOADED:
         importlib.import_module(name)
@@ -116,19 +117,27 @@ def main() -> None:
             print(f"\r{counts.line()} ({seconds:.0f} s)", flush=True)
             if options.out:
                 asked = f"python tests/faults/campaigns.py --scale {options.scale:g} --seed {options.seed} '{name}'"
-                write(counts, {"command": asked, "seconds": round(seconds)}, options.out)
+                write(counts, {"command": asked, "seconds": round(seconds)}, options.out, options.add)
     sys.exit(any(counts.bad for counts in found))
 
 
-def write(counts: Counts, made: Mapping[str, object], path: Path) -> None:
-    """Note in a JSON file how a campaign ended, by which command and versions; what it says of others stays."""
+def write(counts: Counts, run: Mapping[str, object], path: Path, add: bool = False) -> None:
+    """Note in a JSON file how a campaign ended, by which command and versions; what it says of others stays.
+
+    With `add` the tries are counted on top of those that are there, unless they were made by the same command.
+    """
     from suite.records.files import write_atomically
     from suite.records.provenance import machine, versions
 
     known = json.loads(path.read_text(encoding="utf-8"))["campaigns"] if path.exists() else {}
-    ended = {"tried": counts.tried, **dict(sorted(counts.ended.items()))}
-    where = {"machine": machine(), "versions": versions()}
-    content = {"campaigns": {**known, counts.name: {**ended, "made": {**made, **where}}}}
+    before = known.get(counts.name, {}) if add else {}
+    runs = before.get("runs", [])
+    if any(one["command"] == run["command"] for one in runs):
+        raise SystemExit(f"{path}: has the tries of {run['command']} already; take another --seed")
+    ended = {"tried": counts.tried, **counts.ended}
+    sums = {word: before.get(word, 0) + ended.get(word, 0) for word in sorted({*ended, *before} - {"runs"})}
+    here = {**run, "machine": machine(), "versions": versions()}
+    content = {"campaigns": {**known, counts.name: {**sums, "runs": [*runs, here]}}}
     write_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
