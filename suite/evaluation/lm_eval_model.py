@@ -18,6 +18,7 @@ from typing import Any
 
 from suite.policy.sampling import Sampler, SampleRequest, SamplingSettings
 from suite.policy.stop_texts import before_stop
+from suite.records.installation import pip_install
 from suite.seeds import derive
 from suite.types import Rollout, UserError
 
@@ -27,7 +28,7 @@ DEFAULT_MAX_NEW_TOKENS = 256
 """The limit of lm-eval's own models where a task names none."""
 NEUTRAL = {"top_k": (0, -1, None), "top_p": (1, None)}
 """Settings that lm-eval may name as long as they cut nothing off: the suite draws from the whole distribution."""
-INSTALL = "run `make install-lm-eval`, or `pip install fspo-suite[lm-eval]`"
+INSTALL = f"run `make install-lm-eval`, or `{pip_install('lm-eval')}`"
 
 
 def require_lm_eval() -> None:

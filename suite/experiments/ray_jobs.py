@@ -14,6 +14,7 @@ from rich.console import Console
 
 from suite.experiments.local_jobs import Job, run_job, run_stages, said
 from suite.policy.portable import VARIABLES
+from suite.records.installation import pip_install
 from suite.types import UserError
 
 ATTEMPTS = 5
@@ -23,7 +24,7 @@ ATTEMPTS = 5
 def require_ray() -> None:
     """UserError where Ray is not installed."""
     if find_spec("ray") is None:
-        raise UserError("--on ray: Ray is not installed; run `make install-ray` or `pip install fspo-suite[ray]`")
+        raise UserError(f"--on ray: Ray is not installed; run `make install-ray`, or `{pip_install('ray')}`")
 
 
 def run_jobs_on_ray(

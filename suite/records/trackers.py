@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from suite.records.files import write_atomically
+from suite.records.installation import pip_install
 from suite.records.texts import one_line, printable
 from suite.types import UserError
 
@@ -177,9 +178,7 @@ class Trackers:
 def require_trackers(names: Sequence[str]) -> None:
     """UserError where a named tracker is not installed."""
     if WANDB in names and find_spec(WANDB) is None:
-        raise UserError(
-            "train.trackers: wandb is not installed; run `pip install 'fspo-suite[trackers]'`, or leave wandb out"
-        )
+        raise UserError(f"train.trackers: wandb is not installed; run `{pip_install('trackers')}`, or leave wandb out")
 
 
 def keep_page(names: Sequence[str], folder: Path, run: Tracked, page: Path) -> None:

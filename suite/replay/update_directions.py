@@ -277,7 +277,8 @@ def length_statement(updates: LengthUpdates) -> dict[str, float]:
 
     so cos(s, u) >= sqrt(1 - (K LRE)^2) if K LRE < 1 (any abar > 0 would do); `scaled` is cos(s, u), and never below
     `bound`. `cosine` is that of the method's own update c and may be: a clip picks responses within a bin by ratio and
-    sign of A. `departure` = |c - abar s| / |abar s| is 0 where it does not; `violated` counts only c.
+    sign of A. `departure` = |c - abar s| / |abar s| is 0 where it does not; `violated` is whether c lies below the
+    bound, nan where there is none.
     `orthogonal_bound` = sqrt(1 - LRE^2) holds in log-prob space only: bins share no token there, so that
     |s - u|^2 = sum_l (a(l) / abar - 1)^2 |p(l) g(l)|^2 <= LRE^2 |u|^2, while 1 <= K <= sqrt(B) (K = sqrt(B) for equal
     norms) and `bound` is nan from LRE = 1 / K on: .35 with 8 bins, 1 / sqrt(N) with a bin for each response.
@@ -311,7 +312,8 @@ def _statement(responses: np.ndarray, acceptance: np.ndarray, products: np.ndarr
             "cosine": products[-1, :-1].sum() / (norm * np.sqrt(own)),
             "departure": np.sqrt(max(own - 2 * a @ products[-1, :-1] + scaled, 0.0) / scaled),
         }
-    numbers["violated"] = numbers["cosine"] < numbers["bound"] - ROUNDING
+    below = numbers["cosine"] < numbers["bound"] - ROUNDING
+    numbers["violated"] = np.nan if np.isnan(numbers["bound"]) else below
     return {name: float(x) for name, x in numbers.items()}
 
 

@@ -46,12 +46,9 @@ def claim_sentence(lab: Lab) -> str:
 
 def page_text(lab: Lab) -> str:
     """The page as Markdown."""
-    log, count = lab.arena.log, len(lab.bank.recordings)
     sections = [
         "# What each clip does to the same responses",
-        f"{count} recording{'s' * (count != 1)}, {len(log)} judged responses of {log.lengths.min()} to "
-        f"{log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). The first update of a rollout has ratio "
-        "1 and is left out.",
+        _rows(lab),
         *_other_trainers(lab),
         f"**{claim_sentence(lab)}**",
         *_clipping(lab),
@@ -69,6 +66,17 @@ def page_text(lab: Lab) -> str:
         *_provenance(lab),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _rows(lab: Lab) -> str:
+    """How many rows the bank has, and which of them are judged."""
+    log, count = lab.arena.log, len(lab.bank.recordings)
+    return (
+        f"{count} recording{'s' * (count != 1)}, {len(log)} rows, one for each response at each of its updates, of "
+        f"{log.lengths.min()} to {log.lengths.max()} tokens ({100 * log.truncated.mean():.1f} % cut). At the first "
+        f"update of a rollout every ratio is 1, so {int((log.update > 0).sum())} rows are judged; the tables count "
+        "such rows as responses."
+    )
 
 
 def _other_trainers(lab: Lab) -> Iterator[str]:
@@ -138,9 +146,9 @@ def _questions(lab: Lab) -> Iterator[str]:
         "it: 0 is even, +0.5 says that a doubling of the length adds half of it."
     )
     for question in QUESTIONS:
-        part = select(lab.variants, range=question)
+        part = rules.with_words(select(lab.variants, range=question))
         relative = numbers_of(part, "relative_slope")
-        table = tables.fairness_table(rules.with_words(part)).drop(columns="range")
+        table = tables.fairness_table(part).drop(columns="range")
         table.insert(4, "relative slope", [Number.of(x, "+.2f") for x in relative])
         yield f"### {question}"
         yield markdown(table)
@@ -154,6 +162,10 @@ def _questions(lab: Lab) -> Iterator[str]:
             continue
         if np.nanmax(sizes) - np.nanmin(sizes) < ALIKE:
             yield f"- all alike for what they clip: {np.nanmin(sizes):.2f} to {np.nanmax(sizes):.2f} per doubling"
+            continue
+        sizes[part["word"].to_numpy() == rules.UNEVEN] = np.nan
+        if not np.isfinite(sizes).any():
+            yield f"- every setting that clips {FEWEST:.0%} of the responses is uneven"
             continue
         best = int(np.nanargmin(sizes))
         row = part.iloc[best]
@@ -177,7 +189,8 @@ def _directions(lab: Lab) -> Iterator[str]:
     yield (
         "The bound that LRE gives holds for an update that scales each length as a whole (`scaled`). A real clip "
         "picks responses within a length by their ratio and sign; `departure` is how far it is from such a "
-        "scaling, and `violated` the share of updates whose cosine lies below the bound. Means over the updates:"
+        "scaling, and `violated` the share of the updates that have a bound (K LRE < 1) whose cosine lies below it. A "
+        "method that weighs tokens is none that the bound is about. Means over the updates:"
     )
     yield markdown(_shortened(lab.bounds))
     if lab.model is None:

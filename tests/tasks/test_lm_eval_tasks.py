@@ -155,5 +155,5 @@ def test_a_response_is_graded_up_to_its_stop_text() -> None:
 
 def test_a_missing_lm_eval_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_eval_model, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"make install-lm-eval.*pip install fspo-suite\[lm-eval\]"):
+    with pytest.raises(UserError, match=r"make install-lm-eval.*pip install .*\[lm-eval\]'"):
         require_lm_eval()
