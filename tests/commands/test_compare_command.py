@@ -214,7 +214,7 @@ def test_the_null_update_is_small_in_float32_and_a_column_only_where_it_is_not_0
 def test_a_comparison_ends_with_one_screen_that_names_its_page(tmp_path: Path, whole: Path) -> None:
     out = shutil.copytree(whole, tmp_path / "out")
     output = finish(start(out)).splitlines()
-    first = next(i for i, line in enumerate(output) if line.startswith("smoke: ") and "learning rate of" in line)
+    first = next(i for i, line in enumerate(output) if line.startswith("smoke: ") and "seeds on embedded" in line)
     assert len(output) - first <= 40
     assert output[-1] == f"page: {out / 'report.html'}"
     assert "<h2" in (out / "report.html").read_text()
