@@ -195,7 +195,7 @@ def test_a_dry_run_misses_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_recipe_with_adapters_misses_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"peft is not installed; run `pip install fspo-suite\[lora\]`"):
+    with pytest.raises(UserError, match=r"peft is not installed; run `pip install .*\[lora\]'`"):
         changed("train.lora_rank=1")
 
 

@@ -133,7 +133,7 @@ def test_trackers_are_no_part_of_what_a_folder_or_a_result_records(tmp_path: Pat
 
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_trained() -> None:
-    with pytest.raises(UserError, match=r"wandb is not installed; run `pip install 'fspo-suite\[trackers\]'`"):
+    with pytest.raises(UserError, match=r"wandb is not installed; run `pip install .*\[trackers\]'`"):
         resolved("smoke", Changes(set=("train.trackers=tensorboard,wandb",)))
 
 
