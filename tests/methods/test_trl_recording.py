@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +18,11 @@ from suite.records.other_runs import BYTES_A_ROW, BYTES_A_TOKEN
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import replay
 from suite.types import UserError
+from trl_world import LIMIT, QUIET
 
 pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 pytestmark = [pytest.mark.external, pytest.mark.xdist_group("trl_recording")]
 
-LIMIT = 24
 WEIGHTS = [0.25, 2.0]
 
 
@@ -40,22 +38,14 @@ def third(completions: list[str], **_: Any) -> list[float | None]:
 def settings(folder: Path, kind: str, **changes: Any) -> Any:
     """Batches of 8 responses, 4 a prompt, at a rate that moves ratios over GRPO's bounds."""
     given = {
+        **QUIET,
         "output_dir": str(folder),
-        "use_cpu": True,
-        "bf16": False,
         "num_generations": 4,
         "per_device_train_batch_size": 4,
         "learning_rate": 3e-3,
         "max_completion_length": LIMIT,
         "reward_weights": WEIGHTS,
-        "logging_steps": 1,
-        "report_to": [],
-        "save_strategy": "no",
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
         "seed": 5,
-        "lr_scheduler_type": "constant",
     }
     module = importlib.import_module("fspo.plugins.trl" if kind == "FSPO" else "trl")
     return getattr(module, f"{kind}Config")(**{**given, **changes})
