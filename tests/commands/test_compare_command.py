@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -57,12 +58,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Status], str]:
-    """A comparison that was killed with signal 9 once a cell had trained a step, then started again without trackers.
+@dataclass(frozen=True)
+class Seen:
+    """A comparison that was killed with signal 9 when a cell had trained a step, and again when one had kept samples.
 
-    Its folder, its status while it ran, after the kill and at its end, and what `fspo status` printed while it ran.
+    Its status while it ran, after the first kill and at its end; what `fspo status` printed while it ran; the files of
+    samples that the second kill left, with the times at which they were written.
     """
+
+    out: Path
+    statuses: list[Status]
+    printed: str
+    kept: dict[Path, int]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """Started three times: with trackers, and twice without."""
     out = tmp_path_factory.mktemp("killed")
     process = start(out)
     while steps_done(out) == 0:
@@ -75,19 +87,24 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Status], 
         time.sleep(0.1)
     assert not (out / "report.md").exists()
     after_the_kill = status_of(out)
+    process = start(out, "--set", "train.trackers=none")
+    while not (parts := [*(out / "cells").rglob("part-*.parquet")]):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in parts}
     finish(start(out, "--set", "train.trackers=none"))
-    return out, [*while_it_ran, *after_the_kill, *status_of(out)], printed
+    return Seen(out, [*while_it_ran, *after_the_kill, *status_of(out)], printed, kept)
 
 
 @pytest.fixture(scope="module")
-def killed(seen: tuple[Path, list[Status], str]) -> Path:
-    return seen[0]
+def killed(seen: Seen) -> Path:
+    return seen.out
 
 
-def test_the_status_of_a_comparison_while_it_runs_after_a_kill_and_at_its_end(
-    seen: tuple[Path, list[Status], str], whole: Path
-) -> None:
-    out, (running, stopped, ended), printed = seen
+def test_the_status_of_a_comparison_while_it_runs_after_a_kill_and_at_its_end(seen: Seen, whole: Path) -> None:
+    out, (running, stopped, ended), printed = seen.out, seen.statuses, seen.printed
     by_name = [{job.name: job for job in status.jobs} for status in (running, stopped, ended)]
     ran = {name for name, job in by_name[0].items() if job.runs}
     assert ran
@@ -211,15 +228,6 @@ def test_the_null_update_is_small_in_float32_and_a_column_only_where_it_is_not_0
     assert clips["outside_band"].max() == 0
 
 
-def test_a_comparison_ends_with_one_screen_that_names_its_page(tmp_path: Path, whole: Path) -> None:
-    out = shutil.copytree(whole, tmp_path / "out")
-    output = finish(start(out)).splitlines()
-    first = next(i for i, line in enumerate(output) if line.startswith("smoke: ") and "seeds on embedded" in line)
-    assert len(output) - first <= 40
-    assert output[-1] == f"page: {out / 'report.html'}"
-    assert "<h2" in (out / "report.html").read_text()
-
-
 def test_the_share_of_cut_gradients_is_logged_and_reported(whole: Path) -> None:
     table = pd.read_csv(whole / "gradient_cuts.csv").set_index("method")
     for cell in CELLS:
@@ -281,20 +289,9 @@ def test_every_sample_of_every_evaluation_is_kept(whole: Path, killed: Path) -> 
             assert path.name == "manifest.json" or (place / path).read_bytes() == (other / path).read_bytes(), path
 
 
-def test_a_cell_killed_while_it_evaluates_goes_on_with_its_samples(whole: Path, tmp_path: Path) -> None:
-    out = shutil.copytree(whole, tmp_path / "out")
-    cell = out / "cells" / CELLS[1]
-    shutil.rmtree(cell)
-    process = start(out)
-    while not list(cell.rglob("part-*.parquet")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = {p: p.stat().st_mtime_ns for p in cell.rglob("part-*.parquet")}
-    finish(start(out))
-    assert digest(read_result(cell)) == digest(read_result(whole / "cells" / CELLS[1]))
-    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+def test_a_cell_killed_while_it_evaluates_goes_on_with_its_samples(seen: Seen) -> None:
+    assert seen.kept
+    assert {path: path.stat().st_mtime_ns for path in seen.kept} == seen.kept
 
 
 def test_the_canary_answers_alike_in_every_process_and_is_heard_when_not(whole: Path, tmp_path: Path) -> None:
@@ -314,11 +311,16 @@ def test_the_canary_answers_alike_in_every_process_and_is_heard_when_not(whole: 
     assert line.partition(" of the canary")[0] in output  # the screen cuts it to its width
 
 
-def test_a_second_run_does_nothing_again(whole: Path) -> None:
+def test_a_second_run_does_nothing_again_and_ends_with_one_screen_that_names_its_page(whole: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("result.json")}
     output = finish(start(whole))
     assert "4 of 4 jobs are done already" in output
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("result.json")} == before
+    lines = output.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("smoke: ") and "seeds on embedded" in line)
+    assert len(lines) - first <= 40
+    assert lines[-1] == f"page: {whole / 'report.html'}"
+    assert "<h2" in (whole / "report.html").read_text()
 
 
 def test_an_altered_result_is_refused(whole: Path, tmp_path: Path) -> None:

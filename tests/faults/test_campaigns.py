@@ -17,15 +17,19 @@ SMALL: dict[str, tuple[int, Callable[[int, int, Path], Counts]]] = {
     "flips and cuts": (250, flips.campaign),
     "two at once": (35, pairs.campaign),
     "odd places": (45, lambda size, seed, folder: places.campaign(size, seed, folder, {}, places.QUICK)),
-    "kills": (2, kills.campaign),
+    "kills": (1, kills.campaign),
     "kills of torchrun and vLLM": (1, lambda size, seed, folder: kills.campaign(size, seed, folder, ["torchrun"])),
     "broken methods": (4, broken_methods.campaign),
-    "strange settings": (8, strange_settings.campaign),
+    "strange settings": (4, strange_settings.campaign),
 }
+
+LONG = ("kills of torchrun and vLLM",)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in SMALL]
+)
 def test_nothing_bad_happens(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     for module in campaigns.LOADED:
         importlib.import_module(module)

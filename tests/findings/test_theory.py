@@ -85,6 +85,7 @@ def test_points_are_the_methods_on_the_normal_tail() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_figure_with_its_default_seed(tmp_path: Path) -> None:
     points = write_theory(tmp_path)
     assert len(points) == 4 * 4 * (3 + 2)

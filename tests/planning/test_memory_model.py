@@ -298,6 +298,7 @@ def test_an_update_of_smollm2_needs_what_is_predicted() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.external
 @pytest.mark.xdist_group("torchrun")
 def test_two_processes_that_share_an_update_of_smollm2_need_what_is_predicted() -> None:

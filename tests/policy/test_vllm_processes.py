@@ -91,7 +91,7 @@ def test_nothing_is_left_in_shared_memory(many: dict[str, Any]) -> None:
     assert left_by(many["pids"]) == []
 
 
-@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("who", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_when_one_engine_dies_both_processes_end_with_its_words(who: int) -> None:
     done = torchrun("tests/vllm_ranks.py", "die", str(who))
     said = done.stdout + done.stderr
@@ -105,7 +105,7 @@ def test_when_one_engine_dies_both_processes_end_with_its_words(who: int) -> Non
     assert left_by(pids) == []
 
 
-@pytest.mark.parametrize("lora", [0, 2])
+@pytest.mark.parametrize("lora", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_a_cell_is_trained_by_two_processes_that_draw_with_vllm(tmp_path: Path, lora: int) -> None:
     """The trained policy is cut among them, so that only what is handed over can have told the engines of an update."""
     out = tmp_path / "out"
