@@ -252,7 +252,7 @@ def test_the_variable_records_what_verls_entry_point_calls(tmp_path: Path):
     program = (
         "import fspo.plugins.verl as plugin, verl.trainer.ppo.core_algos as core\n"
         "print(plugin.RECORDED.asked)\n"
-        "print(*(core.get_policy_loss_fn(name).__wrapped__.__module__ for name in ('gspo', 'fspo')))"
+        "print(*(core.get_policy_loss_fn(name).__wrapped__.__module__ for name in ('gspo', 'fspo_zero_drift')))"
     )
     environment = os.environ | {"FSPO_RECORD": f"{tmp_path}/bank updates=4 limit=64"}
     command = [sys.executable, "-c", program]

@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faults.outcomes import Ended, forked
 from suite.types import Verdict
 from tasks.answers import final_answer
 from tasks.arithmetic import DIGITS, Huge, exact
@@ -251,13 +251,15 @@ def test_no_answer_ends_the_grading_of_the_others(answer: str, gold: str):
     [r"\boxed{5}" + "\n" * 3000 + r"So \boxed{6}", "(" * 30000 + "1", "( " * 20000, "$ " + r"\a" * 20000, r"\(" * 20000]
     + [r"\boxed [" * 20000, "1" + " " * 50000, "1*1" + " " * 50000, "$$a" * 20000, r"\frac{1" + "{" * 20000],
 )
-def test_where_the_answer_is_takes_no_time_worth_counting(text: str):
-    """Bounded by CPU seconds two orders above what it takes: what is quadratic takes minutes."""
-    before = time.process_time()
-    for gold in ("5", "x+1"):
-        final_answer(text, gold)
-    read(text[:20_000])
-    assert time.process_time() - before < 20
+def test_where_the_answer_is_is_never_searched_for_minutes(text: str, tmp_path: Path):
+    """What is quadratic in such a text hangs; what is linear takes a fraction of a second."""
+
+    def searched() -> None:
+        for gold in ("5", "x+1"):
+            final_answer(text, gold)
+        read(text[:20_000])
+
+    assert forked(searched, tmp_path, patience=120) == Ended(0, "")
 
 
 def test_what_cannot_be_bounded_is_undecided_and_what_can_is_not():
