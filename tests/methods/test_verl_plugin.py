@@ -409,7 +409,9 @@ def test_a_merged_checkpoint_is_a_model_folder(rank: int, tmp_path: Path):
     """verl.model_merger, called as the script calls it, on weights that were saved as verl's FSDP engine saves them."""
     transformers = importlib.import_module("transformers")
     run = tmp_path / "fspo-seed0"
-    actor = run / "global_step_16" / "actor"
+    config = recipe("demo")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, lora_rank=rank))
+    actor = run / f"global_step_{config.train.steps}" / "actor"
     model = transformers.AutoModelForCausalLM.from_pretrained(EMBEDDED_MODEL, dtype=torch.float32)
     for name, keeper in (("config", model.config), ("tokenizer", transformers.AutoTokenizer)):
         kept = keeper.from_pretrained(EMBEDDED_MODEL) if name == "tokenizer" else keeper
@@ -428,8 +430,6 @@ def test_a_merged_checkpoint_is_a_model_folder(rank: int, tmp_path: Path):
     torch.save(saved, actor / "model_world_size_1_rank_0.pt")
     wanted = (model.merge_and_unload() if rank else model).state_dict()
 
-    config = recipe("demo")
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, lora_rank=rank))
     lines = lines_of(config, METHODS["fspo_zero_drift"], 96, "MODEL", 1)
     text = script(config, METHODS["fspo_zero_drift"], lines)
     merging = "  python3 -m verl.model_merger" + text.partition("verl.model_merger")[2].partition("\n  echo")[0]
