@@ -27,8 +27,8 @@ from tasks.own_problems import is_own
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*")
 """A word that stands for something of the reader's: RECIPE, FOLDER, METHOD."""
 WITH_RECIPE = {"compare", "train", "export", "plan", "recipes", "bank record"}
-WRITTEN = [page for page in PAGES if page != "docs/commands.md"]
-"""The pages that people write; docs/commands.md is made from the commands, and says how they were spelled before."""
+WRITTEN = [page for page in PAGES if page not in ("docs/commands.md", "docs/data-cards.md")]
+"""The pages that people write; the others are made from commands (and say how they were spelled before) and sets."""
 RUNNABLE = [page for page in WRITTEN if any(f.commands and not f.needs for f in fences(text_of(page)))]
 PLANS = re.findall(
     r"^\| (\S+) \| (\d+) x (\S+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|",

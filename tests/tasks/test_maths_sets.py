@@ -28,6 +28,7 @@ from tasks import (
     minerva_math,
     olympiadbench,
 )
+from tasks.data_cards import cards
 from tasks.data_sheet import Copy, Sheet
 from tasks.prompts import BOX, BOXED, BOXED_STOP
 from tasks.text import content_digest, plain, tidy
@@ -324,6 +325,11 @@ def test_the_page_on_data_names_every_set(module: ModuleType):
     splits = " + ".join(use[split] for split in sheet.files)
     line = f"| {module.NAME} | {splits} | {rows} | `{sheet.hub.dataset}` | {sheet.licence} | {sheet.flaws} |"
     assert line in (ROOT / "docs" / "models-and-data.md").read_text(encoding="utf-8"), line
+
+
+def test_the_page_of_cards_is_made_from_the_sets():
+    """By `python -m tasks.data_cards > docs/data-cards.md`."""
+    assert (ROOT / "docs" / "data-cards.md").read_text(encoding="utf-8") == cards()
 
 
 @pytest.mark.slow
