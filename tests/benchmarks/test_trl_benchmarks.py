@@ -152,6 +152,7 @@ def test_a_step_of_both_sides_agrees_on_loss_and_gradient(tmp_path: Path, capsys
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.external
 def test_behind_few_shot_prompts_the_suite_plays_against_itself_without_trees(tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")

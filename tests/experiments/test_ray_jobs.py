@@ -138,6 +138,7 @@ def test_a_killed_machine_changes_no_result(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 @needs_ray

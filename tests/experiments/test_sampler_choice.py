@@ -131,6 +131,7 @@ def test_a_plan_takes_what_the_device_is_likely_to_choose() -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("vllm")
 @pytest.mark.skipif(not vllm_is_installed(), reason="vLLM is not installed: make test-vllm brings it")
 def test_both_engines_are_measured_where_both_can_start(tmp_path: Path) -> None:

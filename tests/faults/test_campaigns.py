@@ -23,7 +23,8 @@ SMALL: dict[str, tuple[int, Callable[[int, int, Path], Counts]]] = {
     "strange settings": (4, strange_settings.campaign),
 }
 
-LONG = ("kills of torchrun and vLLM",)
+LONG = ("kills", "kills of torchrun and vLLM")
+"""Commands that are killed and started again have tests of their own among those of the commands."""
 
 
 @pytest.mark.slow

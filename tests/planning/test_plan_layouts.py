@@ -189,6 +189,7 @@ def test_the_paper_s_larger_model_has_one_consistent_answer(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("torchrun")
 def test_torchrun_itself_takes_a_dry_run(tmp_path: Path) -> None:
     words = ("train", "smoke", "--method", "fspo", "--dry-run", "--out", str(tmp_path / "out"))
