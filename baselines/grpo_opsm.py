@@ -82,7 +82,7 @@ GRPO_OPSM = Method(
         "advantage": CENTRED,
         "kl": "none; the report has a KL term with an importance-weighted k3, which is not part of this method; "
         "train.kl_coefficient adds k3 to the start for every method alike",
-        "dual clip": "none; the mask takes its place where a whole response has become unlikely",
+        "dual clip": "none",
         "departures": "the report takes the sampler's own log-probs for the mask, we pi_old as the trainer scores it; "
         "its value of delta is not public; kept routing and kept sampling masks belong to the sampler, not to the loss",
     },
