@@ -7,10 +7,13 @@ from baselines.dppo import DPPO_KL, DPPO_TV
 from baselines.dr_grpo import DR_GRPO
 from baselines.gmpo import GMPO
 from baselines.grpo import GRPO
+from baselines.grpo_opsm import GRPO_OPSM
 from baselines.gspo import GSPO, GSPO_WIDE
 from baselines.gspo_sqrt import GSPO_SQRT
 from baselines.gspo_token import GSPO_TOKEN
+from baselines.icepop import ICEPOP
 from baselines.luspo import LUSPO
+from baselines.maxrl import MAXRL
 from baselines.ppo import PPO
 from baselines.reinforce import REINFORCE
 from baselines.rloo import RLOO
@@ -37,4 +40,7 @@ METHODS: dict[str, Method] = {
     "dppo_tv": DPPO_TV,
     "dppo_kl": DPPO_KL,
     "ctpo": CTPO,
+    "icepop": ICEPOP,
+    "maxrl": MAXRL,
+    "grpo_opsm": GRPO_OPSM,
 }

@@ -38,6 +38,21 @@ def leave_one_out(rewards: Tensor, group_ids: Tensor) -> Tensor:
     return rewards - (sums - rewards) / (sizes - 1)
 
 
+def group_over_mean(rewards: Tensor, group_ids: Tensor) -> Tensor:
+    """Reward minus the group's mean, over that mean, [N]: (R_i - mean) / mean; 0 where the mean is not above 0.
+
+    For rewards of 0 and 1 the mean is the group's success rate p: a success gets 1 / p - 1, a failure -1.
+
+    >>> group_over_mean(torch.tensor([1.0, 0.0, 0.0, 0.0]), torch.tensor([7, 7, 7, 7])).tolist()
+    [3.0, -1.0, -1.0, -1.0]
+
+    Source: arXiv 2602.02710 algorithm 1 (the case of a mean below 0 is ours).
+    """
+    sums, sizes = _group_sums(rewards, group_ids)
+    mean = sums / sizes
+    return masked((rewards - mean) / mean, mean > 0)
+
+
 def group_standardised(rewards: Tensor, group_ids: Tensor, *, ddof: int, eps: float) -> Tensor:
     """Reward standardised within its group, [N]: (R_i - mean) / (std + eps), std with `ddof`.
 

@@ -50,6 +50,7 @@ MOVES_NOTHING = {
     ("dapo", "dual clip left behind when the range is scaled"): "nothing is scaled",
     ("sapo", "0 times infinity far from ratio one"): "no ratio of the golden rollouts overflows",
     ("dppo_kl", "NaN for a certain token"): "no golden token has probability 1",
+    ("icepop", "0 times infinity at a dropped token"): "no ratio of the golden rollouts overflows",
     ("fspo", "a width of 0 from a step that moved nothing"): "every golden response has moved",
     ("fspo", "no drift where nothing is accepted"): "some golden responses are accepted",
 }

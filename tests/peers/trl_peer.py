@@ -39,7 +39,7 @@ def _stand_in(args: Any, log_probs: torch.Tensor) -> SimpleNamespace:
         model=SimpleNamespace(training=True),
         current_gradient_accumulation_steps=1,
         accelerator=SimpleNamespace(num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x),
-        off_policy_mask_threshold=None,
+        off_policy_mask_threshold=getattr(args, "off_policy_mask_threshold", None),
         use_vllm=False,
         aux_loss_enabled=False,
         _entropy_bonus_enabled=False,
@@ -58,8 +58,9 @@ def run(pairing: Pairing, batch: Batch) -> dict[str, Any]:
     old = torch.tensor(batch.old_log_probs, dtype=torch.float64)
     mask = torch.tensor(batch.mask)
     stand_in = _stand_in(args, log_probs)
-    if hasattr(trainer, "get_gamma_weights"):
-        stand_in.get_gamma_weights = trainer.get_gamma_weights
+    for helper in ("get_gamma_weights", "get_off_policy_mask"):
+        if hasattr(trainer, helper):
+            setattr(stand_in, helper, getattr(trainer, helper))
     ids = torch.zeros_like(mask)
     advantages = batch.token_advantages if pairing.per_token else batch.advantages
     inputs = {
