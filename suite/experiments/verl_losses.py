@@ -92,7 +92,7 @@ def loss_lines(method: Method, changed: Sequence[str], limit: int) -> list[VerlL
 
 
 def advantage_lines(method: Method, train: TrainConfig) -> list[VerlLine]:
-    """The advantage rule of verl that gives the method's numbers on a small batch, or the reason why none does.
+    """The advantage rule of verl that gives the method's numbers on a small batch; UserError where none does.
 
     A critic's settings are those of `train`, its rate a multiple of the policy's.
     """
@@ -114,7 +114,10 @@ def advantage_lines(method: Method, train: TrainConfig) -> list[VerlLine]:
         return [
             VerlLine(name, key, "grpo", "1e-6 is added to the standard deviation; ours is std_eps, by default 1e-4")
         ]
-    return [VerlLine(name, None, note="no advantage rule of verl gives this method's numbers")]
+    raise UserError(
+        f"{method.name}: no advantage rule of verl gives its numbers, and verl's default wants a critic; "
+        "train it here or with fspo.plugins.trl"
+    )
 
 
 def _critic_lines(name: str, hyper: Any, train: TrainConfig) -> list[VerlLine]:
