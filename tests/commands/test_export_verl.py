@@ -37,6 +37,11 @@ RULES = {
 DERIVED = {"train.vllm.dtype", "train.vllm.side_by_side"}
 """Settings that follow from others of a training run, which are exported."""
 
+WITHOUT_STATE = [name for name, method in METHODS.items() if not method.reads_state(method.hyper)]
+"""Methods that verl's losses, which see micro-batches, can be."""
+EXPORTED = [name for name in WITHOUT_STATE if name != "maxrl"]
+"""Those of them for whose advantages verl has a rule."""
+
 
 def keys(name: str, prompts: Prompts | None = None, **changes: object) -> dict[str, object]:
     """verl's keys and values for the demo with one method and a changed training."""
@@ -122,7 +127,7 @@ def test_every_key_is_verls_own(name: str) -> None:
         config, train=dataclasses.replace(config.train, overlong_buffer=8, kl_coefficient=0.1, max_new_tokens=64)
     )
     for one in (config, chat, rich):
-        for method in METHODS:
+        for method in EXPORTED:
             lines = lines_of(one, METHODS[method], 512, "MODEL", 8, Prompts(stop=("\n\n",)))
             words = arguments(script(one, METHODS[method], lines))
             assert len(words) > 50
@@ -163,10 +168,6 @@ def test_a_value_reaches_hydra_through_the_shell(value: object, wanted: str) -> 
         check=True,
     )
     assert said.stdout == wanted
-
-
-WITHOUT_STATE = [name for name, method in METHODS.items() if not method.reads_state(method.hyper)]
-"""Methods that verl's losses, which see micro-batches, can be."""
 
 
 @pytest.mark.parametrize("name", WITHOUT_STATE)
@@ -236,7 +237,7 @@ def test_what_verl_needs_to_start() -> None:
     assert keys("ppo")["trainer.max_critic_ckpt_to_keep"] == 1
 
 
-@pytest.mark.parametrize("name", [name for name in WITHOUT_STATE if name != "maxrl"])
+@pytest.mark.parametrize("name", EXPORTED)
 def test_the_trainers_numbers_are_the_recipes(name: str) -> None:
     """By hand from the recipe: 64 problems in 8 mini-batches of 8 samples each, one epoch, rate 1e-6, temperature 1."""
     lines = lines_of(recipe("qwen3-1.7b-dapo"), METHODS[name], 4096, "MODEL", 8)
