@@ -157,12 +157,12 @@ def clip_sentence(fairness: pd.DataFrame, names: Collection[str]) -> str:
         return ""
     parts = [
         f"{percent(*(row[f'clipped_slope{end}'] for end in ('', '_low', '_high')), sign=True)} points for "
-        f"{row['method']} ({rules.shown_word(row)})"
+        f"{row['method']}, {rules.shown_word(row)}"
         for row in shown[:NAMED]
     ]
     rate = percent(shown[0]["mean_clipped"])
     where = f"At one clip rate, {rate} % of the same responses" if span == MATCHED else "At their own ranges"
-    return f"{where}, that of finished responses changes per doubling of the length by {', '.join(parts)}."
+    return f"{where}, that of finished responses changes per doubling of the length by {'; '.join(parts)}."
 
 
 def stability_sentence(stability: pd.DataFrame) -> str:
@@ -180,8 +180,8 @@ def limits_sentence(report: Comparison) -> str:
     own = [task_name(task) for task in report.config.all_tasks if reward_of(task)]
     graded = f"; the rewards of {', '.join(dict.fromkeys(own))} are the user's own" if own else ""
     return (
-        f"All this is {report.config.train.model} at learning rate {rates} with {counted(seeds, 'seed')}"
-        f"{few_seeds(seeds)}: it says nothing of other models, rates or sets{graded}."
+        f"All this is of one model, {report.config.train.model}, at learning rate {rates}, with "
+        f"{counted(seeds, 'seed')}{few_seeds(seeds)}: it says nothing of other models, rates or sets{graded}."
     )
 
 

@@ -69,7 +69,7 @@ figcaption {{ color: #555; font-size: 13px; min-height: 3em; text-align: center;
 @media screen and (max-width: 44rem) {{
   .wide {{ display: none; }}
   .narrow {{ display: block; }}
-  td:first-child {{ white-space: normal; overflow-wrap: anywhere; max-width: 33vw; min-width: 3rem; }}
+  td:first-child {{ white-space: normal; overflow-wrap: break-word; max-width: 45vw; min-width: 3rem; }}
 }}
 </style></head><body>
 {body}

@@ -20,6 +20,7 @@ from suite.report.style import (
     below,
     leave_out,
     length_axis,
+    line_styles,
     markers,
     method_colours,
     says,
@@ -143,7 +144,7 @@ def acceptance_figure(
     """
     methods, ranges = names_of(by_length, "method"), list(rows or names_of(by_length, "range"))
     colours = colours or method_colours(methods)
-    lines, marks = select(by_length, truncated=False), markers(methods)
+    lines, marks, dashes = select(by_length, truncated=False), markers(methods), line_styles(methods)
     with style():
         shape = (1, len(ranges)) if width > NARROW else (len(ranges), 1)
         figure = Figure(figsize=(width, 3.9 * shape[0]), layout="constrained")
@@ -163,7 +164,7 @@ def acceptance_figure(
                 axes.plot(
                     x,
                     part["relative_acceptance"],
-                    "-",
+                    linestyle=dashes[method],
                     marker=marks[method],
                     color=colours[method],
                     linewidth=2,

@@ -88,11 +88,11 @@ def test_who_is_clipped_is_said_at_one_clip_rate_of_the_methods_asked_for() -> N
     said = clip_sentence(pd.DataFrame(rows), ("fspo", "rloo", "grpo"))
     assert said == (
         "At one clip rate, 30.0 % of the same responses, that of finished responses changes per doubling of the length "
-        "by +0.0 [-1.0, +1.0] points for fspo (flat), +2.0 [+1.0, +3.0] points for rloo = grpo (uneven)."
+        "by +0.0 [-1.0, +1.0] points for fspo, flat; +2.0 [+1.0, +3.0] points for rloo = grpo, uneven."
     )
     alone = clip_sentence(pd.DataFrame([clipped("fspo", "default", 0.5, seeds=1)]), {"fspo"})
     assert alone.startswith("At their own ranges")
-    assert "(uneven (one seed: exploratory))" in alone
+    assert alone.endswith("for fspo, uneven (one seed: exploratory).")
     assert clip_sentence(pd.DataFrame([clipped("a", "default", 0.0) | {"band": False}]), {"a"}) == ""
 
 
