@@ -163,9 +163,8 @@ def shown_word(row: Mapping[str, Any]) -> str:
     >>> [shown_word({"word": word, "seeds": seeds}) for word, seeds in ((UNEVEN, 3), (UNEVEN, 1), (UNDECIDED, 1))]
     ['uneven', 'uneven (one seed: exploratory)', 'undecided']
     """
-    return (
-        f"{row['word']} (one seed: exploratory)" if row["word"] in (FLAT, UNEVEN) and row["seeds"] == 1 else row["word"]
-    )
+    alone = row["word"] in (FLAT, UNEVEN) and row.get("seeds") == 1
+    return f"{row['word']} (one seed: exploratory)" if alone else row["word"]
 
 
 def fixed_ranges(methods: Mapping[str, Method]) -> list[str]:

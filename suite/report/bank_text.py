@@ -154,9 +154,6 @@ def _questions(lab: Lab) -> Iterator[str]:
         yield f"### {question}"
         yield markdown(table)
         yield from _missed(question, wanted)
-        if len(part) == 1:
-            yield "- all settings give the same numbers"
-            continue
         enough = numbers_of(part, "mean_clipped") >= FEWEST
         if not enough.any():
             yield f"- no setting clips {FEWEST:.0%} of the responses"
@@ -164,6 +161,9 @@ def _questions(lab: Lab) -> Iterator[str]:
         sizes = np.where(enough, np.abs(relative), np.nan)
         if not np.isfinite(sizes).any():
             yield "- no slope: the responses are too much alike in length"
+            continue
+        if len(part) == 1:
+            yield "- all settings give the same numbers"
             continue
         if np.nanmax(sizes) - np.nanmin(sizes) < ALIKE:
             yield f"- all alike for what they clip: {np.nanmin(sizes):.2f} to {np.nanmax(sizes):.2f} per doubling"

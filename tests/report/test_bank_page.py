@@ -62,8 +62,9 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
     files = [{p.name: p.read_bytes() for p in page.parent.iterdir()} for page in pages]
     assert files[0] == files[1]
     page = files[0]["lab.html"].decode()
-    assert len(re.findall(r'src="data:image/png;base64,', page)) == 5
-    assert not re.findall(r'(src|href)="(?!data:)', page)
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == 2
+    assert page.count("<figure") == 3
+    assert not re.findall(r'(src|href)="(?!data:|#)', page)
     text = files[0]["lab.md"].decode()
     assert all(f"| {name} |" in text for name in METHODS)
     assert all(f"### {question}" in text for question in QUESTIONS)
