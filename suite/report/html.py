@@ -69,6 +69,7 @@ figcaption {{ color: #555; font-size: 13px; min-height: 3em; text-align: center;
 @media screen and (max-width: 44rem) {{
   .wide {{ display: none; }}
   .narrow {{ display: block; }}
+  td {{ min-width: 8rem; }}
   td:first-child {{ white-space: normal; overflow-wrap: break-word; max-width: 45vw; min-width: 3rem; }}
 }}
 </style></head><body>
