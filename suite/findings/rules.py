@@ -150,10 +150,21 @@ def with_words(fairness: pd.DataFrame) -> pd.DataFrame:
     rows = records(fairness)
     words = [clip_word(row) if row.get("band", True) else "no band" for row in rows]
     sentences = [
-        f"{word}{' by its bend' if word == UNEVEN and row['p_slope'] > row['p_bend'] else ''}, {row['sentence']}"
+        f"{shown_word(row | {'word': word})}{' by its bend' * (word == UNEVEN and row['p_slope'] > row['p_bend'])}, "
+        f"{row['sentence']}"
         for word, row in zip(words, rows, strict=True)
     ]
     return fairness.assign(word=words, sentence=sentences)
+
+
+def shown_word(row: Mapping[str, Any]) -> str:
+    """The `word` of a row for people: that one seed alone has said it is said, too.
+
+    >>> [shown_word({"word": word, "seeds": seeds}) for word, seeds in ((UNEVEN, 3), (UNEVEN, 1), (UNDECIDED, 1))]
+    ['uneven', 'uneven (one seed: exploratory)', 'undecided']
+    """
+    alone = row["word"] in (FLAT, UNEVEN) and row.get("seeds") == 1
+    return f"{row['word']} (one seed: exploratory)" if alone else row["word"]
 
 
 def fixed_ranges(methods: Mapping[str, Method]) -> list[str]:

@@ -10,21 +10,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from suite.config import MEAN
 from suite.records.result import BASE
-from suite.report.style import GRID, INK, SOFT, Colours, line_styles, method_colours, style
-from suite.statistics.frames import names_of, numbers_of, select
+from suite.report.style import (
+    GRID,
+    INK,
+    SOFT,
+    WIDTH,
+    Colours,
+    below,
+    leave_out,
+    line_styles,
+    method_colours,
+    saying,
+    says,
+    style,
+    wrapped,
+)
+from suite.statistics.frames import heading, names_of, numbers_of, percent, records, select
 from suite.statistics.verdicts import MARGIN
 
 # --- accuracies -----------------------------------------------------------------------------------
 
 
 def accuracy_figure(
-    accuracies: pd.DataFrame, by_seed: pd.DataFrame, *, colours: Colours | None = None, columns: int = 3
+    accuracies: pd.DataFrame,
+    by_seed: pd.DataFrame,
+    *,
+    colours: Colours | None = None,
+    columns: int = 3,
+    width: float = WIDTH,
 ) -> Figure:
     """One panel per set: the accuracy of every method with its 95 % interval, every seed a dot, the base a dashed line.
 
-    Frames as `compare.compare` returns them. Methods stand in the order of their rows, the base model last.
+    Frames as `compare.compare` returns them. Methods stand in the order of their rows, the base model last. `width` is
+    in inches, here and below.
     """
     methods = sorted(names_of(accuracies, "method"), key=lambda name: name == BASE)
     colours = colours or method_colours(methods)
@@ -32,26 +51,23 @@ def accuracy_figure(
     columns = min(columns, len(tasks))
     lines = -(-len(tasks) // columns)
     with style():
-        figure = Figure(figsize=(8.6, 0.55 + lines * (0.75 + 0.27 * len(methods))), layout="constrained")
+        figure = Figure(figsize=(width, 0.55 + lines * (0.75 + 0.27 * len(methods))), layout="constrained")
         grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
         for axes, task in zip(grid.flat, tasks, strict=False):
             _accuracy_panel(axes, accuracies, by_seed, task, methods, colours)
-        for axes in list(grid.flat)[len(tasks) :]:
-            axes.set_axis_off()
+        leave_out(grid, *divmod(len(tasks), columns))
         grid[0, 0].set_ylim(len(methods) - 0.5, -0.5)
         grid[0, 0].set_yticks(range(len(methods)), methods)
         for axes in grid[:, 0]:
             axes.tick_params(axis="y", labelcolor=INK)
-        figure.supxlabel(
-            "accuracy in % (line: 95 % interval, dot: one seed, dashes: base model)", fontsize=9, color=SOFT
-        )
+        below(figure, "accuracy in % (line: 95 % interval, dot: one seed, dashes: base model)")
     return figure
 
 
 def _accuracy_panel(
     axes: Axes, accuracies: pd.DataFrame, by_seed: pd.DataFrame, task: str, methods: Sequence[str], colours: Colours
 ) -> None:
-    axes.set_title("mean of sets" if task == MEAN else task)
+    axes.set_title(heading(task))
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     for place, method in enumerate(methods):
@@ -62,15 +78,20 @@ def _accuracy_panel(
         colour = colours[method]
         axes.hlines(place, low, high, color=colour, linewidth=2.2, alpha=0.9, capstyle="round")
         axes.plot(value, place, "o", color=colour, markersize=6.5, markeredgecolor="white", markeredgewidth=1, zorder=4)
+        share = percent(value / 100, low / 100, high / 100)
+        says(axes, value, place, f"{method}, {heading(task)}: {share} %")
         if method == BASE:
             axes.axvline(value, color=colours[BASE], linewidth=1, linestyle=(0, (3, 3)), zorder=1)
             continue
-        dots = 100 * numbers_of(select(by_seed, method=method, task=task), "accuracy")
+        runs = records(select(by_seed, method=method, task=task))
+        dots = [100 * run["accuracy"] for run in runs]
         axes.plot(dots, np.full(len(dots), place + 0.27), "o", color=colour, markersize=3, alpha=0.75, linestyle="none")
+        for run, dot in zip(runs, dots, strict=True):
+            says(axes, dot, place + 0.27, f"{method}, seed {run['seed']}, {heading(task)}: {percent(dot / 100)} %")
 
 
 def difference_figure(
-    differences: pd.DataFrame, *, colours: Colours, columns: int = 5, margin: float = MARGIN
+    differences: pd.DataFrame, *, colours: Colours, columns: int = 5, margin: float = MARGIN, width: float = WIDTH
 ) -> Figure:
     """One panel per set, their mean last: every difference in points with its 95 % interval, the equal region in grey.
 
@@ -81,10 +102,10 @@ def difference_figure(
     columns = min(columns, len(tasks))
     lines = -(-len(tasks) // columns)
     with style():
-        figure = Figure(figsize=(8.6, 0.6 + lines * (0.65 + 0.27 * len(pairs))), layout="constrained")
+        figure = Figure(figsize=(width, 0.6 + lines * (0.65 + 0.27 * len(pairs))), layout="constrained")
         grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
         for axes, task in zip(grid.flat, tasks, strict=False):
-            axes.set_title("mean of sets" if task == MEAN else task)
+            axes.set_title(heading(task))
             axes.grid(visible=False, axis="y")
             axes.axvspan(-100 * margin, 100 * margin, color=GRID, alpha=0.7, linewidth=0)
             axes.axvline(0, color=SOFT, linewidth=1)
@@ -93,20 +114,21 @@ def difference_figure(
                 value, low, high = (100 * numbers_of(rows, name)[0] for name in ("difference", "low", "high"))
                 axes.hlines(place, low, high, color=colours[reference], linewidth=2.2)
                 axes.plot(value, place, "o", color=colours[reference], markersize=6, markeredgecolor="white")
-        for axes in list(grid.flat)[len(tasks) :]:
-            axes.set_axis_off()
+                points = percent(value / 100, low / 100, high / 100, sign=True)
+                says(axes, value, place, f"{method} − {reference}, {heading(task)}: {points} points")
+        leave_out(grid, *divmod(len(tasks), columns))
         grid[0, 0].set_ylim(len(pairs) - 0.5, -0.5)
         grid[0, 0].set_yticks(range(len(pairs)), [f"{method} − {reference}" for method, reference in pairs])
-        figure.supxlabel(
-            f"points (line: 95 % interval, uncorrected; grey: within {100 * margin:g} point)", fontsize=9, color=SOFT
-        )
+        below(figure, f"points (line: 95 % interval, uncorrected; grey: within {100 * margin:g} point)")
     return figure
 
 
 # --- curves ---------------------------------------------------------------------------------------
 
 
-def reward_figure(curves: pd.DataFrame, *, colours: Colours | None = None, smooth: int = 1) -> Figure:
+def reward_figure(
+    curves: pd.DataFrame, *, colours: Colours | None = None, smooth: int = 1, width: float = WIDTH
+) -> Figure:
     """Mean reward by training step: thick the mean over seeds, thin every seed, names at the line ends.
 
     `curves` has method, seed, step, reward. `smooth` averages over that many steps up to each one (said on the axis).
@@ -114,7 +136,7 @@ def reward_figure(curves: pd.DataFrame, *, colours: Colours | None = None, smoot
     methods = names_of(curves, "method")
     colours = colours or method_colours(methods)
     with style():
-        figure = Figure(figsize=(8.6, 4.0), layout="constrained")
+        figure = Figure(figsize=(width, 4.0), layout="constrained")
         axes = figure.subplots()
         ends: dict[str, float] = {}
         dashes = line_styles(methods)
@@ -122,8 +144,12 @@ def reward_figure(curves: pd.DataFrame, *, colours: Colours | None = None, smoot
             table = select(curves, method=method).pivot(index="step", columns="seed", values="reward").astype(float)
             seeds = np.asarray(table.rolling(smooth, min_periods=1).mean(), float)
             mean = seeds.mean(axis=1)
-            axes.plot(table.index, seeds, color=colours[method], linewidth=0.7, alpha=0.35)
+            thin = axes.plot(table.index, seeds, color=colours[method], linewidth=0.7, alpha=0.35)
+            for line, seed in zip(thin, table.columns, strict=True):
+                line.set_gid(saying(f"{method}, seed {seed}"))
             axes.plot(table.index, mean, color=colours[method], linewidth=2.4, linestyle=dashes[method])
+            for step, reward in zip(table.index, mean, strict=True):
+                says(axes, step, reward, f"{method}, step {step}: mean reward {reward:.3f}")
             ends[method] = float(mean[-1])
         last = float(numbers_of(curves, "step").max())
         low, high = axes.get_ylim()
@@ -142,7 +168,8 @@ def reward_figure(curves: pd.DataFrame, *, colours: Colours | None = None, smoot
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlabel("step (one rollout each)")
         note = f", mean of the last {smooth} steps" if smooth > 1 else ""
-        axes.set_title(f"mean reward (thick: mean over seeds; thin: one seed{note})", fontweight="normal", color=SOFT)
+        title = wrapped(f"mean reward (thick: mean over seeds; thin: one seed{note})", width)
+        axes.set_title(title, fontweight="normal", color=SOFT)
     return figure
 
 

@@ -20,7 +20,7 @@ from suite.replay.null_update import LAYOUTS
 from suite.replay.update_directions import OWN
 from suite.report import tables
 from suite.report.markdown import markdown
-from suite.statistics.frames import Number, names_of, numbers_of, percent, select
+from suite.statistics.frames import Number, names_of, numbers_of, percent, records, select
 
 FEWEST = 0.01
 """Clip rate below which a setting is not called even: nothing can be uneven where nothing is clipped."""
@@ -146,12 +146,14 @@ def _questions(lab: Lab) -> Iterator[str]:
         "it: 0 is even, +0.5 says that a doubling of the length adds half of it."
     )
     for question in QUESTIONS:
-        part = rules.with_words(select(lab.variants, range=question))
+        wanted = select(lab.variants, range=question)
+        part = rules.equal_rows_joined(rules.with_words(wanted))
         relative = numbers_of(part, "relative_slope")
         table = tables.fairness_table(part).drop(columns="range")
         table.insert(4, "relative slope", [Number.of(x, "+.2f") for x in relative])
         yield f"### {question}"
         yield markdown(table)
+        yield from _missed(question, wanted)
         enough = numbers_of(part, "mean_clipped") >= FEWEST
         if not enough.any():
             yield f"- no setting clips {FEWEST:.0%} of the responses"
@@ -160,16 +162,32 @@ def _questions(lab: Lab) -> Iterator[str]:
         if not np.isfinite(sizes).any():
             yield "- no slope: the responses are too much alike in length"
             continue
+        if len(part) == 1:
+            yield "- all settings give the same numbers"
+            continue
         if np.nanmax(sizes) - np.nanmin(sizes) < ALIKE:
             yield f"- all alike for what they clip: {np.nanmin(sizes):.2f} to {np.nanmax(sizes):.2f} per doubling"
             continue
         sizes[part["word"].to_numpy() == rules.UNEVEN] = np.nan
         if not np.isfinite(sizes).any():
-            yield f"- every setting that clips {FEWEST:.0%} of the responses is uneven"
+            word = rules.shown_word({"word": rules.UNEVEN, "seeds": part["seeds"].iloc[0]})
+            yield f"- every setting that clips {FEWEST:.0%} of the responses is {word}"
             continue
         best = int(np.nanargmin(sizes))
         row = part.iloc[best]
         yield f"- evenest for what it clips: {row['method']} ({relative[best]:+.2f} per doubling), {row['sentence']}"
+
+
+def _missed(question: str, settings: pd.DataFrame) -> Iterator[str]:
+    """Target clip rates that the replay did not come to: the share outside the band, whose interval leaves them out."""
+    said = []
+    for row in records(settings):
+        target = QUESTIONS[question][row["method"]].get("target_clip_rate")
+        low, high = row["mean_outside_band_low"], row["mean_outside_band_high"]
+        if isinstance(target, float) and not low <= target <= high:
+            said.append(f"{row['method']} ({percent(row['mean_outside_band'], low, high)} % outside the band)")
+    if said:
+        yield f"- not reached: {', '.join(said)}; the width takes S for normal, with the sigma of earlier updates"
 
 
 def _weights(lab: Lab) -> str:

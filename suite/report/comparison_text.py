@@ -31,6 +31,9 @@ from suite.statistics.frames import ABSENT, Number, percent
 from suite.statistics.intervals import MEASURED_FAMILY, few_seeds
 from suite.types import RunResult, reward_of, task_name
 
+NOBODY = f"Nobody: every rollout got one update, and {NO_CLIP_ACTS}. Methods differ in their advantages and sums."
+"""Who is clipped where no rollout got a second update."""
+
 
 def report_text(report: Comparison) -> str:
     """The report as Markdown, figures and single sets first; the same stored results give the same bytes."""
@@ -220,7 +223,7 @@ def _across_sets(report: Comparison) -> Iterator[str]:
 def _clipping(report: Comparison) -> Iterator[str]:
     yield "## Who is clipped, by response length"
     if not report.ratios_moved:
-        yield f"Nobody: every rollout got one update, and {NO_CLIP_ACTS}. Methods differ in their advantages and sums."
+        yield NOBODY
         return
     yield (
         "All methods are replayed on the same recorded responses. `clipped` is the share of responses with a gradient "

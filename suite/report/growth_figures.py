@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,28 +11,45 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from suite.report.style import INK, SOFT, Colours, length_axis, method_colours, style
+from suite.report.style import (
+    DASHES,
+    INK,
+    NARROW,
+    SOFT,
+    WIDTH,
+    Colours,
+    below,
+    length_axis,
+    method_colours,
+    says,
+    style,
+)
 from suite.statistics.frames import names_of, numbers_of, select
 
+SIGN_LINES = {"all": "-", "A > 0": DASHES[1], "A < 0": DASHES[2]}
 SIGN_COLOURS = {"all": INK, "A > 0": "#009E73", "A < 0": "#D55E00"}
 SHADES = ("#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#084594")
 """Short to long, light to dark: an order that grey print keeps."""
 
 
-def growth_figure(by_length: pd.DataFrame, quantiles: pd.DataFrame) -> Figure:
+def growth_figure(by_length: pd.DataFrame, quantiles: pd.DataFrame, *, width: float = WIDTH) -> Figure:
     """How S grows with length: its mean, its spread per square root of a token, its quantiles against the normal.
 
     Frames as `suite.replay.growth.growth_by_length` and `quantile_table` return them. A flat second panel and straight
     lines in the others are what the theory says; the last panel shows the length bins, light to dark.
     """
     with style():
-        figure = Figure(figsize=(8.6, 2.9), layout="constrained")
-        grid = figure.subplots(1, 4)
+        shape = (1, 4) if width > NARROW else (2, 2)
+        figure = Figure(figsize=(width, 2.9 * shape[0]), layout="constrained")
+        grid = figure.subplots(*shape, squeeze=False).ravel()
         for axes, column, title in ((grid[0], "mean_s", "mean of S in nats"), (grid[1], "spread", "std of S / √L")):
             for sign in names_of(by_length, "sign"):
                 part = select(by_length, sign=sign)
                 x, y = numbers_of(part, "mean_length"), numbers_of(part, column)
-                axes.plot(x, y, "-o", color=SIGN_COLOURS[sign], linewidth=1.8, markersize=3.6, label=sign)
+                look: dict[str, Any] = {"color": SIGN_COLOURS[sign], "linestyle": SIGN_LINES[sign], "label": sign}
+                axes.plot(x, y, marker="o", linewidth=1.8, markersize=3.6, **look)
+                for length, value in zip(x, y, strict=True):
+                    says(axes, length, value, f"{sign}, {length:.0f} tokens: {title} {value:.3g}")
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("length in tokens (log scale)")
             length_axis(axes, numbers_of(by_length, "mean_length"))
@@ -54,7 +72,8 @@ def _quantile_panel(axes: Axes, quantiles: pd.DataFrame, column: str, colours: C
     for name, colour in colours.items():
         part = select(quantiles, **{column: name})
         if len(part):
-            axes.plot(part["normal"], part["measured"], "-", color=colour, linewidth=1.6, label=name)
+            line: Any = SIGN_LINES.get(name, "-")
+            axes.plot(part["normal"], part["measured"], linestyle=line, color=colour, linewidth=1.6, label=name)
     axes.plot([-2.6, 2.6], [-2.6, 2.6], color=SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
     axes.set_xlabel("normal quantile")
 
@@ -103,10 +122,6 @@ def predicted_figure(predicted: pd.DataFrame, span: str, *, colours: Colours | N
         grid[0].set_ylim(bottom=0)
         if len(rows):
             length_axis(grid[0], numbers_of(rows, "mean_length"))
-        figure.supxlabel(
-            f"response length in tokens (log scale), {span} ranges\n"
-            "solid: measured, 95 % interval; dotted: normal tail",
-            fontsize=8.5,
-            color=SOFT,
-        )
+        marks = "Solid: measured, with 95 % interval. Dotted: normal tail."
+        below(figure, f"response length in tokens (log scale), {span} ranges. {marks}")
     return figure

@@ -11,14 +11,37 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from suite.report.style import INK, SOFT, Colours, length_axis, markers, method_colours, style
-from suite.statistics.frames import names_of, numbers_of, select
+from suite.report.style import (
+    INK,
+    NARROW,
+    SOFT,
+    WIDTH,
+    Colours,
+    below,
+    leave_out,
+    length_axis,
+    line_styles,
+    markers,
+    method_colours,
+    says,
+    style,
+)
+from suite.statistics.frames import names_of, numbers_of, percent, records, select
+
+WIDEST = 7
+"""Most methods of a clip figure that stand side by side."""
 
 
 def clip_figure(
-    by_length: pd.DataFrame, summary: pd.DataFrame, *, colours: Colours | None = None, rows: Sequence[str] | None = None
+    by_length: pd.DataFrame,
+    summary: pd.DataFrame,
+    *,
+    colours: Colours | None = None,
+    rows: Sequence[str] | None = None,
+    columns: int = WIDEST,
 ) -> Figure:
-    """Who is clipped, by response length: one column per method, one row per range.
+    """Who is clipped, by response length: one column per method, one row per range; from `columns` methods on, the
+    next ones stand below.
 
     Solid: clip rate (the side of the band that the min makes active, among responses with a gradient), with its 95 %
     interval. Dashed: share outside the band, either side.
@@ -27,29 +50,46 @@ def clip_figure(
     """
     methods, ranges = names_of(by_length, "method"), list(rows or names_of(by_length, "range"))
     colours = colours or method_colours(methods)
+    least = 5.0 if columns > 2 else NARROW
+    columns = min(columns, len(methods))
+    places = [(i // columns, i % columns) for i in range(len(methods))]
+    lines = len(ranges) * (1 + places[-1][0])
     with style():
-        figure = Figure(figsize=(max(1.72 * len(methods) + 0.4, 5.0), 2.05 * len(ranges) + 0.75), layout="constrained")
-        grid = figure.subplots(len(ranges), len(methods), squeeze=False, sharex=True, sharey="row")
-        for i, span in enumerate(ranges):
-            for axes, method in zip(grid[i], methods, strict=True):
+        figure = Figure(figsize=(max(1.72 * columns + 0.4, least), 2.05 * lines + 0.75), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey="row")
+        leave_out(grid, lines - len(ranges), len(methods) % columns)
+        for (block, column), method in zip(places, methods, strict=True):
+            for i, span in enumerate(ranges):
+                axes = grid[block * len(ranges) + i, column]
                 part = select(by_length, method=method, range=span)
                 numbers = select(summary, method=method, range=span)
                 if not part.empty:
                     _clip_panel(axes, part, colours[method])
+                    _say_shares(axes, part)
                 if not numbers.empty:
                     _write_numbers(axes, {str(k): v for k, v in numbers.iloc[0].items()})
                 if i == 0:
                     axes.set_title(method, color=colours[method], fontsize=11)
-            grid[i, 0].set_ylabel(f"{span} range", color=INK, fontweight="bold")
-            _share_axis(grid[i, 0], select(by_length, range=span))
+                if column == 0:
+                    axes.set_ylabel(f"{span} range", color=INK, fontweight="bold")
+                    _share_axis(axes, select(by_length, range=span))
         length_axis(grid[0, 0], numbers_of(by_length, "mean_length"))
-        figure.supxlabel(
-            "response length in tokens (log scale).   Solid: clip rate, with 95 % interval.   "
-            "Dashed: share outside the band.   Open marks: clip rate of truncated responses.",
-            fontsize=8.5,
-            color=SOFT,
+        below(
+            figure,
+            "response length in tokens (log scale). Solid: clip rate, with 95 % interval. Dashed: share outside the "
+            "band. Open marks: clip rate of truncated responses.",
         )
     return figure
+
+
+def _say_shares(axes: Axes, part: pd.DataFrame) -> None:
+    for row in records(part):
+        shares = (row[f"clipped{end}"] for end in ("", "_low", "_high"))
+        cut = ", truncated" if row["truncated"] else ""
+        text = (
+            f"{row['method']}, {row['range']} range, {row['mean_length']:.0f} tokens{cut}: {percent(*shares)} % clipped"
+        )
+        says(axes, row["mean_length"], row["clipped"], f"{text}, {percent(row['outside_band'])} % outside the band")
 
 
 def _share_axis(axes: Axes, part: pd.DataFrame) -> None:
@@ -91,7 +131,12 @@ def _write_numbers(axes: Axes, row: Mapping[str, Any]) -> None:
 
 
 def acceptance_figure(
-    by_length: pd.DataFrame, summary: pd.DataFrame, *, colours: Colours | None = None, rows: Sequence[str] | None = None
+    by_length: pd.DataFrame,
+    summary: pd.DataFrame,
+    *,
+    colours: Colours | None = None,
+    rows: Sequence[str] | None = None,
+    width: float = WIDTH,
 ) -> Figure:
     """Acceptance by length relative to its mean, a(l) / abar: one panel per range, all methods, LRE in the legend.
 
@@ -99,10 +144,11 @@ def acceptance_figure(
     """
     methods, ranges = names_of(by_length, "method"), list(rows or names_of(by_length, "range"))
     colours = colours or method_colours(methods)
-    lines, marks = select(by_length, truncated=False), markers(methods)
+    lines, marks, dashes = select(by_length, truncated=False), markers(methods), line_styles(methods)
     with style():
-        figure = Figure(figsize=(8.6, 3.9), layout="constrained")
-        grid = figure.subplots(1, len(ranges), squeeze=False, sharex=True, sharey=True)[0]
+        shape = (1, len(ranges)) if width > NARROW else (len(ranges), 1)
+        figure = Figure(figsize=(width, 3.9 * shape[0]), layout="constrained")
+        grid = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True).ravel()
         for axes, span in zip(grid, ranges, strict=True):
             axes.axhline(1, color=SOFT, linewidth=1)
             for method in methods:
@@ -118,18 +164,23 @@ def acceptance_figure(
                 axes.plot(
                     x,
                     part["relative_acceptance"],
-                    "-",
+                    linestyle=dashes[method],
                     marker=marks[method],
                     color=colours[method],
                     linewidth=2,
                     markersize=4.5,
                     label=f"{method}  {lre:.2f}",
                 )
+                for row in records(part):
+                    shares = (f"{row[f'relative_acceptance{end}']:.2f}" for end in ("", "_low", "_high"))
+                    value = "{} [{}, {}]".format(*shares)
+                    text = f"{method}, {span} range, {row['mean_length']:.0f} tokens: {value} times the mean acceptance"
+                    says(axes, row["mean_length"], row["relative_acceptance"], text)
             axes.set_title(f"{span} range")
             axes.set_xlabel("response length in tokens (log scale)")
             if axes.get_legend_handles_labels()[0]:
                 place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
-                axes.legend(title="LRE", ncols=3, fontsize=8, title_fontsize=8, **place)
+                axes.legend(title="LRE", ncols=3 if width > NARROW else 2, fontsize=8, title_fontsize=8, **place)
         length_axis(grid[0], numbers_of(lines, "mean_length"))
         grid[0].set_ylabel("acceptance / mean acceptance")
     return figure

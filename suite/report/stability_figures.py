@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from suite.findings.stability import CURVES
-from suite.report.style import SOFT, Colours, line_styles, style
+from suite.report.style import SOFT, Colours, below, leave_out, line_styles, style
 from suite.statistics.frames import names_of, numbers_of, select
 
 
@@ -37,8 +37,7 @@ def training_figure(curves: pd.DataFrame, *, colours: Colours, columns: int = 3)
                 )
             axes.set_title(CURVES[name], fontsize=9, fontweight="normal", color=SOFT)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        for axes in list(grid.flat)[len(shown) :]:
-            axes.set_axis_off()
+        leave_out(grid, *divmod(len(shown), columns))
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8)
     return figure
 
@@ -72,10 +71,9 @@ def sweep_figure(gain: pd.DataFrame, runs: pd.DataFrame, *, colours: Colours, co
                         ha="center",
                     )
             axes.set_title(method, color=colours[method])
-        for axes in list(grid.flat)[len(methods) :]:
-            axes.set_axis_off()
+        leave_out(grid, *divmod(len(methods), columns))
         _rate_axis(grid, rates)
-        figure.supxlabel("learning rate (dashes: base model; line: 95 % interval)", fontsize=9, color=SOFT)
+        below(figure, "learning rate (dashes: base model; line: 95 % interval)")
         figure.supylabel("points above the base model", fontsize=9, color=SOFT)
     return figure
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
@@ -43,6 +47,10 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (
 MARKERS = "osD^vP*Xph"
 COLOURS = 128
 """Most colours of a PNG file."""
+WIDTH, NARROW = 8.6, 4.3
+"""Of a figure, in inches: on a page, and on a phone."""
+SAID = "said: "
+"""How the id of what can be read by pointing at it begins; the rest is what it says."""
 INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -143,9 +151,47 @@ def save_png(figure: Figure, path: Path) -> None:
     write_atomically(path, kept.getvalue())
 
 
-def save_svg(figure: Figure, path: Path) -> None:
-    """Write the figure as vector graphics in one move: no date, no random ids, the same bytes every time."""
+def leave_out(grid: np.ndarray, row: int, column: int) -> None:
+    """Switch off the panels of a grid from that row and column on; those above them get the labels of the axis."""
+    for axes in grid[row:, column:].ravel() if column else ():
+        axes.set_axis_off()
+    for axes in grid[row - 1, column:] if row and column else ():
+        axes.tick_params(labelbottom=True)
+
+
+def wrapped(text: str, width: float) -> str:
+    """The text in lines that fit a figure of so many inches."""
+    return "\n".join(textwrap.wrap(text, int(width / 0.072)))
+
+
+def below(figure: Figure, text: str) -> None:
+    """Write under a figure what its marks are; no line is longer than the figure is wide."""
+    figure.supxlabel(wrapped(text, figure.get_figwidth()), fontsize=8.5, color=SOFT)
+
+
+def saying(text: str) -> str:
+    """The id of a mark that says the text: without quotes, on which the one around it depends."""
+    return SAID + html.escape(text)
+
+
+def says(axes: Axes, x: float, y: float, text: str) -> None:
+    """Make a point of the figure say something to whoever points at it, in SVG: a mark that nobody sees lies on it."""
+    if np.isfinite(x) and np.isfinite(y):
+        look: dict[str, Any] = {"marker": "o", "markersize": 9, "color": INK, "alpha": 0, "zorder": 9}
+        mark = Line2D([x], [y], transform=axes.transData, gid=saying(text), **look)
+        mark.set_in_layout(False)
+        axes.figure.add_artist(mark)  # and not to the axes, whose limits and whose lines are those of the data
+
+
+def svg(figure: Figure) -> str:
+    """The figure as vector graphics: no date, no random ids, the same text every time; marks have their titles."""
     buffer = io.BytesIO()
     with style(), matplotlib.rc_context({"svg.hashsalt": "fspo"}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    write_atomically(path, buffer.getvalue())
+    drawn = buffer.getvalue().decode()
+    return re.sub(f'<g id="{SAID}([^"]*)">', lambda found: f"<g><title>{html.unescape(found[1])}</title>", drawn)
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write the figure as vector graphics in one move."""
+    write_atomically(path, svg(figure))

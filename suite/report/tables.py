@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from suite.config import MEAN
+from suite.findings import rules
 from suite.findings.comparison import Comparison
 from suite.findings.costs import NOT_RECORDED
 from suite.records.result import BASE
@@ -189,7 +190,7 @@ def verdict_lines(differences: pd.DataFrame) -> list[str]:
     difference of 4.1 points would be found with 80 % power".
     """
     lines = [
-        f"{r['method']} against {r['reference']}: {r['verdict']} ({_measured(r)}, {_seeds(r['seeds'])})"
+        f"{r['method']} against {r['reference']}: {r['verdict']} ({_measured(r)}, {counted(r['seeds'], 'seed')})"
         + (f"; {detectable_words(r['minimum_detectable'])}" if r["verdict"] == UNDECIDED else "")
         for r in records(differences.take(np.flatnonzero(differences["family"] == PRIMARY)))
     ]
@@ -235,8 +236,13 @@ def _measured(row: Mapping[str, Any]) -> str:
     return f"{points} points" + ("" if said == NOTHING else f", p {said} after Holm")
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count != 1 else ''}"
+def counted(count: int, what: str) -> str:
+    """The count with its noun.
+
+    >>> counted(1, "seed"), counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
 # --- fairness -------------------------------------------------------------------------------------
@@ -259,7 +265,7 @@ def fairness_table(summary: pd.DataFrame) -> pd.DataFrame:
             _share(r, "mean_clipped"),
             _share(r, "clipped_slope", sign=True),
             _share(r, "all_clipped_slope", sign=True),
-            r["word"],
+            rules.shown_word(r),
             _plain(r, "lre_max"),
             Number.of(r["lre_noise"], ".3f"),
             _share(r, "mean_outside_band"),

@@ -18,10 +18,11 @@ from suite.records.files import write_atomically
 from suite.records.provenance import write_provenance
 from suite.records.result import BASE
 from suite.replay.replays import Arena
-from suite.report import accuracy_figures, growth_figures, length_figures, stability_figures, tables
+from suite.report import growth_figures, length_figures, stability_figures, tables
 from suite.report.accuracy_figures import profile_figure
 from suite.report.bank_text import page_text
 from suite.report.comparison_text import report_text
+from suite.report.first_look import comparison_look, lab_figures, lab_look, main_figures
 from suite.report.html import as_html
 from suite.report.markdown import markdown, without_html, write_csv
 from suite.report.style import method_colours, save_figure
@@ -38,7 +39,7 @@ def write_report(report: Comparison) -> Path:
     text = without_html(report_text(report))
     path = report.out / "report.md"
     write_atomically(path, text)
-    write_atomically(report.out / "report.html", as_html(text, report.out))
+    write_atomically(report.out / "report.html", as_html(text, report.out, comparison_look(report, report.out)))
     return path
 
 
@@ -57,19 +58,15 @@ def latex(report: Comparison) -> str:
 
 def comparison_figures(report: Comparison) -> dict[str, Figure]:
     """Every figure, by file name."""
-    stats, colours = report.statistics, method_colours([*report.methods, BASE])
+    colours = method_colours([*report.methods, BASE])
     swept = (
         {}
         if len(report.sweep) == 1
         else {"learning_rates": stability_figures.sweep_figure(report.gains, report.stability, colours=colours)}
     )
-    declared = tables.declared_rows(stats.differences)
-    compared = {"differences": accuracy_figures.difference_figure(declared, colours=colours)} if len(declared) else {}
     return {
-        "accuracy": accuracy_figures.accuracy_figure(stats.accuracies, stats.by_seed, colours=colours),
-        **compared,
+        **main_figures(report),
         "profiles": profile_figure(report.profiles[1], colours=colours),
-        "reward": accuracy_figures.reward_figure(report.curves, colours=colours, smooth=3),
         "training": stability_figures.training_figure(report.curves, colours=colours),
         **(_replayed_figures(report.arena, colours) if report.any_ended else {}),
         **swept,
@@ -77,11 +74,10 @@ def comparison_figures(report: Comparison) -> dict[str, Figure]:
 
 
 def _replayed_figures(arena: Arena, colours: Mapping[str, str]) -> dict[str, Figure]:
-    """Who is clipped, who is accepted, and how S grows."""
+    """Who is accepted, and how S grows."""
     wanted = (arena.by_length, arena.fairness)
     shown = ("default", "matched") if arena.matched else ("default",)
     return {
-        "clip_by_length": length_figures.clip_figure(*wanted, colours=colours, rows=shown),
         "acceptance": length_figures.acceptance_figure(*wanted, colours=colours, rows=shown),
         "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
     }
@@ -111,22 +107,17 @@ def write_lab(lab: Lab, out: Path, command: Sequence[str] = ()) -> Path:
     text = without_html(page_text(lab))
     write_atomically(out / "lab.md", text)
     page = out / "lab.html"
-    write_atomically(page, as_html(text, out))
+    write_atomically(page, as_html(text, out, lab_look(lab, out)))
     return page
 
 
 def bank_figures(lab: Lab) -> dict[str, Figure]:
     """What the page shows."""
-    arena = lab.arena
-    wanted = (arena.by_length, arena.fairness)
-    shown, summary = (frame.take(np.flatnonzero(frame["method"].isin(DRAWN))) for frame in wanted)
-    colours = method_colours(DRAWN)
-    spans = tuple(span for span in ("default", "matched") if span in set(shown["range"]))
-    sequence = arena.predicted.take(np.flatnonzero(arena.predicted["method"].isin(DRAWN)))
+    predicted = lab.arena.predicted
+    sequence = predicted.take(np.flatnonzero(predicted["method"].isin(DRAWN)))
+    span = "matched" if "matched" in set(sequence["range"]) else "default"
     return {
-        "clip_by_length": length_figures.clip_figure(shown, summary, colours=colours, rows=spans),
-        "acceptance": length_figures.acceptance_figure(shown, summary, colours=colours, rows=spans),
-        "growth": growth_figures.growth_figure(arena.growth_bins, arena.quantiles),
-        "updates": growth_figures.update_figure(arena.growth_by_update),
-        "predicted": growth_figures.predicted_figure(sequence, spans[-1], colours=colours),
+        **lab_figures(lab),
+        "updates": growth_figures.update_figure(lab.arena.growth_by_update),
+        "predicted": growth_figures.predicted_figure(sequence, span, colours=method_colours(DRAWN)),
     }

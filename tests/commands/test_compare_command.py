@@ -166,9 +166,10 @@ def test_the_report_has_tables_figures_and_what_they_rest_on(whole: Path) -> Non
     for path in re.findall(r"\]\(([\w/.-]+)\)", text):
         assert (whole / path).is_file(), path
     page = (whole / "report.html").read_text()
-    anchors = set(re.findall(r'href="#([^"]+)"', page))
-    assert anchors == {"runs-of-base", "runs-of-grpo", "runs-of-fspo"}
-    assert anchors <= set(re.findall(r'<h3 id="([^"]+)"', page))
+    anchors = set(re.findall(r'<a href="#([^"]+)"', page))
+    assert anchors == {"runs-of-base", "runs-of-grpo", "runs-of-fspo", "figure-clip_by_length"}
+    assert anchors <= set(re.findall(r'<(?:h3|figure) id="([^"]+)"', page))
+    assert '<a href="cells/fspo-seed0/result.json">' in page
     assert not re.findall(r'(?:src|href)="(?!data:|#|base/|cells/)', page)
     assert (whole / "tables.tex").read_text().count(r"\begin{tabular}") == 3
 

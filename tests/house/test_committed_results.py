@@ -33,6 +33,10 @@ def test_the_demos_report_is_made_again_byte_for_byte(tmp_path: Path) -> None:
     assert {"report.md", "tables.tex", "fairness.csv", "differences.csv", "claims.csv"} <= set(texts)
     for name in texts:
         assert (copy / name).read_bytes() == (kept / name).read_bytes(), name
+    page = (copy / "report.html").read_text()
+    assert len(page.encode()) < 3_000_000
+    assert page[: page.index("<figure")].count("<li>") == 5, "sentences"
+    assert page[: page.index("<details>")].count("<figure") == 3
 
 
 @pytest.mark.slow

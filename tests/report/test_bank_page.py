@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -60,8 +62,9 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
     files = [{p.name: p.read_bytes() for p in page.parent.iterdir()} for page in pages]
     assert files[0] == files[1]
     page = files[0]["lab.html"].decode()
-    assert len(re.findall(r'src="data:image/png;base64,', page)) == 5
-    assert not re.findall(r'(src|href)="(?!data:)', page)
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == 2
+    assert page.count("<figure") == 3
+    assert not re.findall(r'(src|href)="(?!data:|#)', page)
     text = files[0]["lab.md"].decode()
     assert all(f"| {name} |" in text for name in METHODS)
     assert all(f"### {question}" in text for question in QUESTIONS)
@@ -112,6 +115,28 @@ def test_responses_of_one_length_have_no_slope(tmp_path: Path) -> None:
     bank = made_bank(tmp_path, heavy_short=False, lengths=np.full(240, 20))
     said = "\n".join(_questions(Lab(bank)))
     assert said.count("- no slope: the responses are too much alike in length") == len(QUESTIONS)
+
+
+def test_equal_settings_are_one_row_and_missed_targets_are_said() -> None:
+    """On the settings of the committed run of TRL, which has one seed and hardly any drift."""
+    settings = pd.read_csv(Path(__file__).parents[2] / "results" / "trl-run" / "fspo_settings.csv")
+    said = "\n".join(_questions(cast("Lab", SimpleNamespace(variants=settings))))
+    for names in (["mu kl", "mu zero"], ["off", "c_dual .06", "c_dual .12"]):
+        rows = settings[settings["method"].isin(names)]
+        assert rows.drop(columns=["method", "range"]).nunique().max() == 1, "one row of numbers"
+        assert f"| {' = '.join(names)} |" in said
+        assert f"| {names[-1]} |" not in said
+    assert said.count("- all settings give the same numbers") == 1, "of the dual clip"
+    missed = [
+        row["method"]
+        for row in settings[settings["range"] == "the width by a target clip rate"].to_dict("records")
+        if not row["mean_outside_band_low"] <= float(row["method"].split()[1]) <= row["mean_outside_band_high"]
+    ]
+    (line,) = re.findall("- not reached: .*", said)
+    assert re.findall(r"target [\d.]+", line) == missed
+    assert 0 < len(missed) < 4
+    assert "uneven (one seed: exploratory)" in said
+    assert not re.search(r"uneven(?! \(one seed)(?! by)", said)
 
 
 def test_a_target_clip_rate_starts_from_no_estimate() -> None:
