@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -146,7 +146,15 @@ def judged(method: Method, batch: PolicyBatch, state: State | None = None) -> Su
 
 def gradient(method: Method, batch: PolicyBatch, state: State | None = None, column: str = "objective") -> Tensor:
     """d sum(column) / d log_probs, [N, T]."""
+    _, (found,) = judged_with_gradients(method, batch, state or {}, [column])
+    return found
+
+
+def judged_with_gradients(
+    method: Method, batch: PolicyBatch, state: State, columns: Sequence[str]
+) -> tuple[Surrogate, list[Tensor]]:
+    """What the method says of the batch, and d sum(column) / d log_probs, [N, T], of each column."""
     log_probs = batch.log_probs.detach().clone().requires_grad_(True)
-    surrogate = method.surrogate(replace(batch, log_probs=log_probs), method.hyper, state or {})
-    (result,) = torch.autograd.grad(getattr(surrogate, column).sum(), log_probs)
-    return result
+    surrogate = method.surrogate(replace(batch, log_probs=log_probs), method.hyper, state)
+    sums = [getattr(surrogate, column).sum() for column in columns]
+    return surrogate, [torch.autograd.grad(x, log_probs, retain_graph=x is not sums[-1])[0] for x in sums]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from suite.arithmetic import divisor_count
-from suite.methods.trial_batches import gradient, judged
+from suite.methods.trial_batches import gradient, judged, judged_with_gradients
 from suite.policy.scoring import score
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import asking, policy_batch
@@ -253,15 +253,12 @@ def per_length_updates(space: Space, method: Method, state: State, bins: Tensor)
         yield _gradient(method, batch, state)
 
     found, batch = space.vectors(weights, count + 1)
-    responses, acceptance = _acceptance(method, batch, state, bins[order], count)
+    responses, acceptance = _acceptance(_judged(method, batch, state).clipped, batch, bins[order], count)
     return LengthUpdates(responses, acceptance, found[:-1], found[-1])
 
 
-def _acceptance(
-    method: Method, batch: PolicyBatch, state: State, bins: Tensor, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """`responses` and `acceptance` of `LengthUpdates`; bins [n] of the batch's responses."""
-    clipped = _judged(method, batch, state).clipped
+def _acceptance(clipped: Tensor, batch: PolicyBatch, bins: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """`responses` and `acceptance` of `LengthUpdates`; bins [n] of the batch's responses, clipped as in `Surrogate`."""
     share = clipped.sum(dim=1) / (1 if clipped.shape[1] == 1 else batch.lengths)
     teaches = ((batch.advantages != 0) & batch.response_mask).any(dim=1).cpu().numpy()
     where = bins.numpy()[teaches]
@@ -344,11 +341,13 @@ def log_prob_products(
     product of two bins is 0, and the others are sums over responses.
     """
     count = int(bins.max()) + 1
-    whole, clipped = (_gradient(method, batch, state, column).double() for column in ("unclipped", "objective"))
+    with asking(method):
+        said, gradients = judged_with_gradients(method, batch, state, ["unclipped", "objective"])
+    whole, clipped = (found.double() for found in gradients)
     by_row = torch.stack([(whole * whole).sum(1), (whole * clipped).sum(1), (clipped * clipped).sum(1)])
     squares, across, own = torch.zeros(3, count, dtype=torch.float64).index_add_(1, bins, by_row)
     products = torch.zeros(count + 1, count + 1, dtype=torch.float64)
     products[range(count), range(count)] = squares
     products[-1, :-1] = products[:-1, -1] = across
     products[-1, -1] = own.sum()
-    return *_acceptance(method, batch, state, bins, count), products.numpy()
+    return *_acceptance(said.clipped, batch, bins, count), products.numpy()
