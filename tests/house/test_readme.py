@@ -46,6 +46,17 @@ def test_the_speed_in_a_sentence_is_the_tables() -> None:
     assert f"{min(steps):.2f} to {max(steps):.2f} times TRL 1.16's tokens per second; {missed} ratios miss" in said
 
 
+def test_where_a_step_goes_is_what_the_cells_say() -> None:
+    costs = [json.loads(path.read_text())["costs"] for path in ROOT.glob("results/smollm2-words/cells/*/result.json")]
+    parts = ("sample", "score", "update")
+    shares = [
+        [100 * one[f"seconds/{part}"] / sum(one[f"seconds/{p}"] for p in parts) for one in costs] for part in parts
+    ]
+    said = [f"{min(share):.0f} to {max(share):.0f} %" for share in shares]
+    words = "sampling takes {} of a step, the first scoring {}, the updates {}."
+    assert words.format(*said) in " ".join(text_of(SHOWN["bench"]).split())
+
+
 def test_the_table_of_ratios_is_made_of_the_benchmarks_files(tmp_path: Path) -> None:
     for path in (ROOT / "results/bench").glob("*.json"):
         shutil.copy(path, tmp_path)
