@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from suite.records.other_runs import BYTES_A_ROW, BYTES_A_TOKEN
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import replay
 from suite.types import UserError
+from torchrun_processes import torchrun
 from trl_world import LIMIT, QUIET
 
 pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")
@@ -209,6 +211,25 @@ def test_rloo_and_fspo_and_a_run_that_stops_within_a_rollout(tmp_path: Path):
     assert (name, facts["settings"]["fspo_c_low"]) == ("trl-fspo-seed5", 0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.long
+def test_every_process_records_what_its_own_loss_read(tmp_path: Path):
+    """A run of two: this file, started by torchrun, keeps what the loss of each process saw."""
+    done = torchrun("-m", "methods.test_trl_recording", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    bank = Bank.open(tmp_path / "bank")
+    bank.check()
+    log = bank.updates()
+    for rank in (0, 1):
+        (name,) = [name for name, facts in bank.recordings.items() if facts["process"] == rank]
+        assert bank.recordings[name]["processes"] == 2
+        mine, saw = log.rows(log.cells == name), np.load(tmp_path / f"rank{rank}.npz")
+        assert mine.update.tolist() == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
+        for column in saw:
+            np.testing.assert_array_equal(getattr(mine, column), saw[column])
+    assert set(bank.recordings) == {"trl-grpo-seed5-rank0", "trl-grpo-seed5-rank1"}
+
+
 def test_nothing_is_recorded_twice_and_other_trainers_are_refused(grpo: tuple[Any, list[Seen], Bank]):
     trainer, _, bank = grpo
     before = (bank.folder / "manifest.json").read_bytes()
@@ -220,3 +241,11 @@ def test_nothing_is_recorded_twice_and_other_trainers_are_refused(grpo: tuple[An
         record(SimpleNamespace(), bank.folder)
     with pytest.raises(UserError, match="every = 0: must be at least 1"):
         record(trainer, bank.folder, every=0)
+
+
+if __name__ == "__main__":
+    given = Path(sys.argv[1])
+    changes = {"gradient_accumulation_steps": 1, "steps_per_generation": 1, "num_iterations": 2, "max_steps": 4}
+    trainer, saw, _ = trained(given, "GRPO", **changes)
+    found = {name: np.concatenate([rows_of(one)[name] for one in saw]) for name in rows_of(saw[0])}
+    np.savez(given / f"rank{trainer.accelerator.process_index}.npz", **found)
