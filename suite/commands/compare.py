@@ -101,6 +101,7 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
     from suite.experiments.local_jobs import run_jobs
     from suite.experiments.ray_jobs import require_ray, run_jobs_on_ray
     from suite.experiments.sampler_choice import require_choice, with_sampler_chosen
+    from suite.experiments.settings import credit_line
     from suite.records.comparison_folder import claim_folder
 
     require_choice(config, on_ray=where.on == "ray")
@@ -112,6 +113,7 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
     claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), *facts)
     say([choice.words()] if choice else [])
     say(given.notes(config.methods) if given else [])
+    say(credit_line(config))
     jobs = comparison_stages(config, out)
     cells = f"{len(config.methods)} methods x {len(config.seeds)} seeds"
     work = f"{config.train.steps} steps of {config.train.updates_per_rollout} updates at {config.train.learning_rate:g}"

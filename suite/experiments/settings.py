@@ -46,6 +46,16 @@ def method_in(config: CompareConfig, name: str) -> Method:
     return with_credit(method_with(name, config.options), config.credit)
 
 
+def credit_line(config: CompareConfig) -> list[str]:
+    """One line on the rule for advantages that methods get in the place of their own; none where all keep theirs."""
+    own = {name: method_with(name, config.options) for name in config.methods}
+    changed = [name for name, method in own.items() if with_credit(method, config.credit) is not method]
+    who = ", ".join(changed)
+    return [f"advantages: {config.credit} for all alike, also {who}; --credit own leaves every method its own"] * bool(
+        who
+    )
+
+
 def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig:
     """The config with `train.field=value`, `train.vllm.field=value` and `evaluation.field=value` applied.
 

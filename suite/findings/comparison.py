@@ -22,7 +22,8 @@ from suite.findings import claims, rules, stability
 from suite.findings.costs import gradient_cuts, ledger
 from suite.findings.running_estimates import running_estimates
 from suite.findings.stability import CURVES
-from suite.records.comparison_folder import stored_config
+from suite.methods.cards import code_digest
+from suite.records.comparison_folder import recorded_code, stored_config
 from suite.records.result import BASE
 from suite.records.update_log import UpdateLog
 from suite.replay.growth import growth_sentence
@@ -33,7 +34,7 @@ from suite.replay.resampling import quantile_edges
 from suite.replay.update_directions import log_prob_bounds
 from suite.statistics.compare import Estimates, compare, models_of
 from suite.statistics.performance_profiles import profiles
-from suite.types import Method, RunResult
+from suite.types import Method, RunResult, UserError
 
 REPORT_SEED = 0
 LOGGED = ("reward/mean", *CURVES)
@@ -107,9 +108,19 @@ class Comparison:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """The methods as they were trained: with the hyper-parameters of their runs, whatever today's defaults are."""
+        """The methods as they were trained: with the hyper-parameters of their runs, whatever today's defaults are.
+
+        UserError where a method of the user's own has other code today: its replays would be of another loss.
+        """
+        here, recorded = {name: method_in(self.config, name) for name in self.config.methods}, recorded_code(self.out)
+        for name, method in here.items():
+            if ":" in name and recorded.get(name) not in (None, code_digest(method)):
+                raise UserError(
+                    f"{self.out}: {name} has changed since it was trained, and a report replays it; bring its code "
+                    "back, or compare it anew in another --out"
+                )
         trained = {run.method: run.config.get("hyper", {}) for run in self.runs}
-        return {name: as_trained(method_in(self.config, name), trained.get(name, {})) for name in self.config.methods}
+        return {name: as_trained(method, trained.get(name, {})) for name, method in here.items()}
 
     @cached_property
     def cards(self) -> dict[str, str]:

@@ -215,6 +215,13 @@ def test_a_method_of_ones_own_is_compared(elsewhere: Path) -> None:
     sys.modules.pop("soft_clip", None)  # of another folder, from another test
     digest = card_digest(with_credit(names.find_method("soft_clip:SOFT_CLIP"), "standardised"))
     assert any(line.startswith("soft_clip:SOFT_CLIP,") and line.endswith(f",{digest}") for line in accuracies)
+    assert "advantages: standardised for all alike, also soft_clip:SOFT_CLIP;" in done.stdout
+    source = elsewhere / "soft_clip.py"
+    source.write_text(source.read_text().replace("Divisor.RESPONSES, mean=True", "Divisor.TOKENS"))
+    report = [*command[:3], "report", "runs", "--allow", "soft_clip:SOFT_CLIP"]
+    done = subprocess.run(report, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "runs: soft_clip:SOFT_CLIP has changed since it was trained" in done.stderr
 
 
 def test_a_folder_refuses_a_loss_that_was_edited(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
