@@ -28,7 +28,11 @@ class GRPOOPSMHyper(RatioBand):
 
     clip_low: float = knob(0.2, "not stated; default (TRL, verl)")
     clip_high: float = knob(0.2, "not stated; default (TRL, verl)")
-    delta: float = knob(0.1, "ours: not stated; Trinity-RFT tried 0.05 to 0.2, TRL's example has 0.5")
+    delta: float = knob(
+        0.1,
+        "ours: not stated, and no value is agreed; TRL's example has 0.5, Trinity-RFT finds 0.05 to 0.2 reasonable, "
+        "slime has 1e-4",
+    )
 
     def check(self) -> None:
         """A positive bound."""
@@ -70,8 +74,9 @@ GRPO_OPSM = Method(
     elsewhere={
         "TRL": 'GRPOConfig(loss_type="grpo", scale_rewards="none", epsilon=0.2, off_policy_mask_threshold=0.1); with '
         "vLLM the mask reads the sampler's log-probs",
-        "verl": "fspo.plugins.verl with actor_rollout_ref.actor.policy_loss.loss_mode=grpo_opsm; its own rollout "
-        "correction drops responses of either sign, by the sampler's log-probs",
+        "verl": "algorithm.{adv_estimator=grpo,norm_adv_by_std_in_grpo=False} and fspo.plugins.verl with "
+        "actor_rollout_ref.actor.policy_loss.loss_mode=grpo_opsm; its own rollout correction drops responses of either "
+        "sign, by the sampler's log-probs",
         "OpenRLHF": "not possible: no mask by the sign of the advantage",
     },
     facts={

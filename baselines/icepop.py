@@ -19,8 +19,10 @@ from suite.types import Clip, Divisor, Growth, Level, Method, PolicyBatch, State
 class IcePopHyper(Hyper):
     """Hyper-parameters of IcePop with their provenance."""
 
-    alpha: float = knob(0.5, "arXiv 2510.18855 as rllm and AReaL quote it; prime-rl has 0.2")
-    beta: float = knob(5.0, "arXiv 2510.18855 as rllm, AReaL and open-instruct quote it")
+    alpha: float = knob(
+        0.5, "stated (arXiv 2512.16144 p. 17, read in notes on it); prime-rl has 0.2, open-instruct quotes 1/beta"
+    )
+    beta: float = knob(5.0, "stated (arXiv 2512.16144 p. 17, read in notes on it)")
 
     def check(self) -> None:
         """The band lies around the ratio 1."""
@@ -65,8 +67,9 @@ ICEPOP = Method(
     elsewhere={
         "TRL": "not possible: vllm_importance_sampling_mode='token_mask' compares the sampler with the old policy; "
         "fspo.plugins.trl.SuiteTrainer with SuiteConfig(method='icepop')",
-        "verl": "fspo.plugins.verl with actor_rollout_ref.actor.policy_loss.loss_mode=icepop; its own rollout "
-        "correction compares the sampler with the old policy",
+        "verl": "algorithm.{adv_estimator=grpo,norm_adv_by_std_in_grpo=False} and fspo.plugins.verl with "
+        "actor_rollout_ref.actor.policy_loss.loss_mode=icepop; its own rollout correction compares the sampler with "
+        "the old policy",
         "OpenRLHF": "not possible: is_correction_gating compares the sampler with the old policy",
     },
     facts={
@@ -74,11 +77,13 @@ ICEPOP = Method(
         "band": "ratio in [alpha, beta]; outside a token is dropped for both signs of A",
         "aggregation": "sum over tokens, divided by the tokens of the optimizer step",
         "advantage": CENTRED,
-        "kl": "none (stated)",
+        "kl": "none, as prime-rl says of arXiv 2512.16144; 2510.18855 has -gamma KL, with gamma = 0 in its run (says a "
+        "note); train.kl_coefficient adds k3 to the start for every method alike",
         "dual clip": "none; beta bounds the weight of A < 0, too",
         "departures": "the papers have the sampler's own probabilities below the ratio, we pi_old as the trainer "
-        "scores it; arXiv 2510.18855 masks by the ratio of the two engines under the old weights, which is 1 here, and "
-        "keeps PPO's clip; the advantage rule is ours; the equation divides by the tokens of a problem's group, we by "
-        "those of the optimizer step",
+        "scores it; arXiv 2512.16144 also drops a whole rollout in which any ratio is below 1e-5, we do not; its "
+        "equation divides by the tokens of N rollouts, which are not clearly one group: we by those of the optimizer "
+        "step; arXiv 2510.18855 masks by the ratio of the two engines under the old weights, which is 1 here, and "
+        "keeps PPO's clip",
     },
 )

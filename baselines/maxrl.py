@@ -48,6 +48,7 @@ MAXRL = Method(
     level=Level.TOKEN,
     clip=Clip.MIN,
     growth=Growth.CONSTANT,
+    keeps_credit=True,
     elsewhere={
         "TRL": "not possible: scale_rewards knows group, batch and none; fspo.plugins.trl.SuiteTrainer with "
         "SuiteConfig(method='maxrl')",
@@ -63,7 +64,8 @@ MAXRL = Method(
         "kl": "none (stated)",
         "dual clip": "off unless dual_clip is set",
         "departures": "algorithm 1 is REINFORCE on fresh samples, a sum over tokens and a mean over responses; here, "
-        "as in the authors' code, the ratio is clipped and the sum divided by tokens. Their code adds 1e-6 to the "
-        "mean. The paper covers rewards of 0 and 1 alone: a group whose mean is below 0 teaches nothing (ours)",
+        "as in the authors' code, the ratio is clipped and the sum divided by tokens: there by those of each "
+        "micro-batch, then averaged over micro-batches, here by those of the optimizer step. Their code adds 1e-6 to "
+        "the mean. The paper covers rewards of 0 and 1 alone: a group whose mean is below 0 teaches nothing (ours)",
     },
 )

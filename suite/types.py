@@ -322,6 +322,8 @@ class Method:
     `reads_state(hyper)` says whether the surrogate depends on the estimates at all.
     `level`, `clip` and `growth` are what `fspo method check` holds the surrogate to. `detached` says that weights are
     data: the gradient is that of the log-probabilities with weights frozen, not the derivative of the value.
+    `keeps_credit` says that `credit` is what the method is: with advantages of another rule, of a comparison or of
+    another trainer, nothing would be left of it but its name.
     `facts` are the lines of the card that are no numbers, under the names of FACTS; `elsewhere` says how to set the
     same thing in other trainers.
     """
@@ -337,6 +339,7 @@ class Method:
     clip: Clip
     growth: Growth
     detached: bool = False
+    keeps_credit: bool = False
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()
     value_loss: Callable[[PolicyBatch, Any], Tensor] | None = None

@@ -32,7 +32,7 @@ SHEET = Sheet(
     version=VERSION,
     source="AIME 2024",
     licence="MIT in QwenLM/Qwen2.5-Math; texts by the MAA",
-    flaws="none known",
+    flaws="none looked for by us",
     files={
         "eval": Copy(("aime24/test.jsonl",), 30, "1de0395287ba56a9c3b72d542c34bc75d44451631eae3163d00f5f55e236cd84")
     },

@@ -4,7 +4,8 @@ Source: Mathematical Association of America; math-ai/aime26 on the hub (Apache-2
 `aime26/test.jsonl`. Problem texts belong to the MAA.
 
 No copy was at hand when this was written: its columns and the number of its rows are those that public programs read.
-Rows are counted, but neither a digest nor a revision of the hub is pinned: say with a result when it was loaded.
+Loading it is untested. Rows are counted, but neither a digest nor a revision of the hub is pinned: say with a result
+when it was loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SHEET = Sheet(
     version=VERSION,
     source="AIME 2026",
     licence="Apache-2.0; texts by the MAA",
-    flaws="content and hub revision not pinned: no copy was at hand",
+    flaws="untested; content and hub revision not pinned: no copy was at hand",
     files={"eval": Copy(("aime26/test.jsonl",), 30, None)},
     hub=Hub(
         dataset="math-ai/aime26",

@@ -6,7 +6,7 @@ python -m tasks.data_cards > docs/data-cards.md
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +22,8 @@ hold, and how it is asked and graded. Made from the sets' own modules by `python
 How to name sets, files of your own and data folders in a command: [models and data](models-and-data.md).
 
 A digest is that of the problems' texts and answers (`tasks.text.content_digest`): a copy with another one is refused.
-Where there is none, nobody has compared that copy with a second one, and its revision and number of rows alone hold it.
+Where there is none, only the rows are counted: a hub copy is then held by its revision, and one at `main`, or in a data
+folder, may hold other texts unnoticed.
 Problems that others wrote stay under their licences: no row of them is in this repository or in a result (samples hold
 responses and the problems' names).
 """
@@ -44,8 +45,8 @@ def _real(module: ModuleType) -> str:
         ("licence as stated", sheet.licence),
         ("known flaws", sheet.flaws),
         ("on the hub", f"`{sheet.hub.dataset}` at `{sheet.hub.revision}`"),
-        *((f"{split}: data folder", _held(copy)) for split, copy in sheet.files.items()),
-        *((f"{split}: hub", _held(copy)) for split, copy in sheet.hub.splits.items()),
+        *_copies("data folder", sheet.files),
+        *_copies("hub", sheet.hub.splits),
         *_asked(vars(module)["TASK"]),
     ]
     return "\n\n".join([f"### {sheet.name}", _prose(module), _table(rows)])
@@ -86,6 +87,12 @@ def _asked(task: Task) -> Iterator[tuple[str, str]]:
 def _rule(task: Task) -> str:
     """What the set's own grader says of itself, in its first sentence."""
     return (inspect.getdoc(task.grade) or "").partition("\n")[0].rstrip(".")
+
+
+def _copies(place: str, copies: Mapping[str, Copy]) -> Iterator[tuple[str, str]]:
+    """What each stored copy must hold; splits that are cut out of one copy share its row."""
+    for copy in dict.fromkeys(copies.values()):
+        yield f"{' and '.join(split for split in copies if copies[split] == copy)}: {place}", _held(copy)
 
 
 def _held(copy: Copy) -> str:

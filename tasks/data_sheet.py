@@ -25,8 +25,7 @@ ONLY = {"train": "training", "eval": "evaluation"}
 class Copy:
     """What one split must hold in one place: `where` are its files below the data folder, or its splits on the hub.
 
-    `rows` counts what is stored there. A digest of None says that nobody has compared this copy with another one:
-    then the pinned revision alone holds its text.
+    `rows` counts what is stored there. With a digest of None only a pinned revision of the hub holds its text.
     """
 
     where: tuple[str, ...]

@@ -4,7 +4,8 @@ Source: Harvard-MIT Mathematics Tournament; MathArena/hmmt_feb_2026 on the hub (
 folder: `hmmt_feb26/test.jsonl`. Problem texts belong to HMMT.
 
 No copy was at hand when this was written: its columns and the number of its rows are those that public programs read.
-Rows are counted, but neither a digest nor a revision of the hub is pinned: say with a result when it was loaded.
+Loading it is untested. Rows are counted, but neither a digest nor a revision of the hub is pinned: say with a result
+when it was loaded.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ SHEET = Sheet(
     version=VERSION,
     source="HMMT February 2026",
     licence="CC BY-NC-SA 4.0; texts by HMMT",
-    flaws="content and hub revision not pinned: no copy was at hand",
+    flaws="untested; content and hub revision not pinned: no copy was at hand",
     files={"eval": Copy(("hmmt_feb26/test.jsonl",), 33, None)},
     hub=Hub(
         dataset="MathArena/hmmt_feb_2026",

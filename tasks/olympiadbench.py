@@ -2,8 +2,8 @@
 
 Source: arXiv 2402.14008; Hothan/OlympiadBench on the hub (Apache-2.0 stated there, MIT in the authors' repository),
 configuration OE_TO_maths_en_COMP at `REVISION`, 674 rows. With a data folder: `olympiadbench/test.jsonl`, 675 rows of
-an earlier release, of which 659 have the same text; scores of the two copies are not comparable, and each has its own
-digest.
+an earlier release. The two were compared: 659 problems have the same text, and scores are not comparable. The folder's
+copy has a digest, the hub's is held by its revision.
 
 Flaws: the 19 problems of `WITHOUT_VALUE` come from relays and use a number that "you will receive" from a team mate
 and that the text does not give; they are left out of both copies. 15 of them say `T = T N Y W R`, four name the
@@ -44,7 +44,7 @@ SHEET = Sheet(
     name=NAME,
     version=VERSION,
     source="arXiv 2402.14008",
-    licence="MIT",
+    licence="MIT in the authors' repository, Apache-2.0 on the hub",
     flaws="19 rows without their value, left out; hub and folder are two releases",
     files={
         "eval": Copy(

@@ -1,11 +1,14 @@
 """SVAMP: 1,000 word problems of one or two steps whose wording was varied so that shallow patterns fail.
 
 The set has no split of its own. Ours: in the order of its numbers (`chal-1` to `chal-1000`), the first 700 are "train",
-the last 300 "eval". The hub copy has another 700/300 split; we join its halves and split them by number, so that hub
-and data folder give the same problems. Scores are therefore not those of the hub's test half.
+the last 300 "eval". The hub copy has another 700/300 split; we join its halves and split them by number, so that a
+split has the same numbers from the hub and from a data folder. Scores are therefore not those of the hub's test half.
 
 Source: arXiv 2103.07191; ChilleD/SVAMP on the hub (MIT) at `REVISION`. With a data folder: `svamp/test.jsonl`, all of
 the 1,000. The hub joins body and question in its own way: nobody has compared its texts with the folder's.
+
+Flaws: arXiv 2502.03461 (platinum-bench) drops 35 of the 300 problems that it checked, as unclear or wrong. All are
+kept here.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ SHEET = Sheet(
     version=VERSION,
     source="arXiv 2103.07191, our split by number",
     licence="MIT",
-    flaws="no split of its own",
+    flaws="no split of its own; unclear or wrong problems (arXiv 2502.03461), kept",
     files={"train": FOLDER, "eval": FOLDER},
     hub=Hub(
         dataset="ChilleD/SVAMP",

@@ -12,8 +12,9 @@ Numbers are small, so that a model of 135 million parameters solves some of them
 A friend in a story is of the other gender, so that "she" and "he" are one person. The splits share no problem and no
 wording, though short solutions, being a few small numbers, recur: every sentence pattern belongs to the training split,
 to the evaluation split or to the longer problems of `word_problems_long` (nine to twelve steps), which are for
-evaluation only, and the examples of a prompt are in the wording of its split. Nothing was taken from a data set: there
-is no licence to keep and no contamination, and training problems never run out.
+evaluation only, and the examples of a prompt are in the wording of its split. Nothing was taken from a data set, so no
+licence of others binds them; whether a model was trained on similar stories is not tested. The sets hold a fixed number
+of problems, and `worked_problems` makes as many as are asked for.
 
     >>> first = next(worked_problems("any seed", steps={2: 1}, split="train"))
     >>> first.steps, first.solution.count("\\n"), first.solution.endswith(f"#### {first.gold}")

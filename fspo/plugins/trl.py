@@ -88,6 +88,8 @@ class SuiteConfig(trl.GRPOConfig):
                 "vllm_importance_sampling_mode",
                 "objectives are weighed by whole responses; take sequence_mask or sequence_truncate",
             )
+        if method.keeps_credit and self.scale_rewards != OWN_RULE:
+            yield "scale_rewards", f"{method.name} is its own advantage rule; leave it out"
         if self.scale_rewards == OWN_RULE and self.multi_objective_aggregation != "sum_then_normalize":
             yield (
                 "multi_objective_aggregation",

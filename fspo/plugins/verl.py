@@ -4,11 +4,11 @@
 
 verl imports this module in every worker; it needs torch and verl, none of the suite's other dependencies (install the
 suite there with --no-deps). A method of ours is registered under its own name, unless verl has a loss of that name
-(gspo, cispo, sapo, dppo_tv, dppo_kl), which stays verl's, or it needs running estimates (fspo with its drift), which
-verl's losses cannot give. The environment variable FSPO_SETTINGS, for instance "fspo.drift=zero fspo.c_low=0.05", also
-registers `fspo_as_set` with these settings: a worker that does not get the variable then refuses the name instead of
-training with the defaults. `fspo export` writes such commands. FSPO_RECORD records what the losses read into a bank
-(`fspo.plugins.verl_record`).
+(gspo, cispo, sapo, dppo_tv, dppo_kl), which stays verl's, or verl cannot be given it: running estimates (fspo with its
+drift), which verl's losses cannot keep, or an advantage rule that is the method (maxrl) and that verl lacks. The
+environment variable FSPO_SETTINGS, for instance "fspo.drift=zero fspo.c_low=0.05", also registers `fspo_as_set` with
+these settings: a worker that does not get the variable then refuses the name instead of training with the defaults.
+`fspo export` writes such commands. FSPO_RECORD records what the losses read into a bank (`fspo.plugins.verl_record`).
 """
 
 from __future__ import annotations
@@ -61,14 +61,11 @@ def policy_loss(method: Method) -> Callable[..., tuple[Tensor, dict[str, float]]
     """The method as verl calls a loss: on one micro-batch, with the counts of the whole step in the config.
 
     loss = -(sum_i J_i) / count * dp_size, with the method's own count whatever `loss_agg_mode` says: another mode than
-    verl's default draws a warning, for it moves verl's KL and entropy terms only. UserError for a method with running
-    estimates: verl's losses see micro-batches, never a whole step.
+    verl's default draws a warning, for it moves verl's KL and entropy terms only. UserError for a method that verl
+    cannot be given.
     """
-    if method.reads_state(method.hyper):
-        raise UserError(
-            f"{method.name}: running estimates (of fspo's drift or target_clip_rate) need whole optimizer steps, and "
-            "verl's losses see micro-batches only; take fspo_zero_drift, or set a number"
-        )
+    if why := _refusal(method):
+        raise UserError(f"{method.name}: {why}")
 
     def loss(
         old_log_prob: Tensor,
@@ -95,6 +92,18 @@ def policy_loss(method: Method) -> Callable[..., tuple[Tensor, dict[str, float]]
         return -objective.sum() * scale, _metrics(surrogate, batch)
 
     return loss
+
+
+def _refusal(method: Method) -> str | None:
+    """Why verl cannot be given the method: its losses see micro-batches, and its advantages are those of its rules."""
+    if method.reads_state(method.hyper):
+        return (
+            "running estimates (of fspo's drift or target_clip_rate) need whole optimizer steps, and verl's losses see "
+            "micro-batches only; take fspo_zero_drift, or set a number"
+        )
+    if method.keeps_credit:
+        return "its advantage rule is what it is, and verl has none of the kind; train it here or with fspo.plugins.trl"
+    return None
 
 
 def _policy_batch(method: Method, old: Tensor, new: Tensor, advantages: Tensor, mask: Tensor) -> PolicyBatch:
@@ -168,7 +177,7 @@ def register(given: str) -> list[str]:
     Returns the names; registering again replaces ours, and no loss of verl's is ever replaced.
     """
     core: Any = import_module("verl.trainer.ppo.core_algos")
-    losses = {name: policy_loss(method) for name, method in METHODS.items() if not method.reads_state(method.hyper)}
+    losses = {name: policy_loss(method) for name, method in METHODS.items() if _refusal(method) is None}
     for name, fields in settings(given).items():
         losses[name + SUFFIX] = policy_loss(as_set(name, fields, VARIABLE))
     registered = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import baselines.maxrl
 import fspo.objective
 from baselines.rewards import LEAVE_ONE_OUT, STANDARDISED, leave_one_out, standardised
 from suite.advantages import group_standardised
@@ -18,9 +17,6 @@ STD_DDOF, STD_EPS = 1, 1e-4
 STANDARDISING = (standardised, fspo.objective.credit)
 """Rules of methods that standardise already, each by settings of its own."""
 
-THE_METHOD_ITSELF = (baselines.maxrl.credit,)
-"""Rules that are what a method is: another one in their place would leave nothing of it but its name."""
-
 
 def standardised_alike(seen: CreditInput, hyper: object) -> Credit:
     """(R - group mean) / (group std + 1e-4), [N, 1], whatever the method's settings are."""
@@ -30,10 +26,10 @@ def standardised_alike(seen: CreditInput, hyper: object) -> Credit:
 def with_credit(method: Method, rule: str) -> Method:
     """The method with the rule "standardised" or "leave_one_out" in the place of its own; "own" leaves every method.
 
-    A method with a critic keeps its advantages of tokens: no rule for a response can stand for them. So does one that
-    is an advantage rule itself. The card of a method whose rule is replaced says so, and has another digest.
+    A method with a critic keeps its advantages of tokens: no rule for a response can stand for them. So does one whose
+    rule is what it is (`keeps_credit`). The card of a method whose rule is replaced says so, and has another digest.
     """
-    if rule == OWN_CREDIT or "values" in method.needs or method.credit in THE_METHOD_ITSELF:
+    if rule == OWN_CREDIT or "values" in method.needs or method.keeps_credit:
         return method
     given = {"standardised": standardised_alike, "leave_one_out": leave_one_out}[rule]
     words = {"standardised": STANDARDISED, "leave_one_out": LEAVE_ONE_OUT}[rule]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -56,6 +57,25 @@ def test_leave_one_out_is_a_multiple_of_group_centred(case: tuple[list[float], l
     n = torch.tensor([case[1].count(g) for g in case[1]], dtype=torch.float64)
     centred = advantages.group_centred(rewards, groups)
     torch.testing.assert_close(advantages.leave_one_out(rewards, groups), n / (n - 1) * centred, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.03, 0.5, 0.9])
+@pytest.mark.parametrize("size", range(2, 7))
+def test_the_mean_gradient_of_group_over_mean_is_that_of_log_p_cut_off_at_order_size_minus_one(
+    size: int, p: float
+) -> None:
+    """Over all outcomes of a group of independent successes, with p = sigmoid(theta).
+
+    log p = -sum_k (1 - p)^k / k, and the k-th term's gradient is (1 - p)^(k - 1) grad p.
+    """
+    found = 0.0
+    for outcome in itertools.product((1.0, 0.0), repeat=size):
+        weights = advantages.group_over_mean(tensor(list(outcome)), torch.zeros(size, dtype=torch.long)).tolist()
+        scores = [r - p for r in outcome]  # grad log of the outcome's probability: 1 - p or -p
+        chance = math.prod(p if r else 1 - p for r in outcome)
+        found += chance * sum(a * s for a, s in zip(weights, scores, strict=True)) / size
+    grad_p = p * (1 - p)
+    assert found == pytest.approx(sum((1 - p) ** (k - 1) * grad_p for k in range(1, size)), rel=1e-12)
 
 
 @given(grouped_rewards(), st.floats(-100, 100), st.floats(0.1, 10))

@@ -83,6 +83,7 @@ def test_no_setting_of_trls_losses_is_forgotten():
         ({"hyper": {"drift": "batch"}, "gradient_accumulation_steps": 2}, "gradient_accumulation_steps = 2: .* ema"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, 'advantages with scale_rewards="group"'),
         ({"method": "dapo", "gradient_accumulation_steps": 4}, "steps_per_generation = 2: dapo .* multiple of .* .4."),
+        ({"method": "maxrl", "scale_rewards": "group"}, "scale_rewards = 'group': maxrl is its own advantage rule"),
         ({"beta": 0.1, "gradient_accumulation_steps": 4}, "steps_per_generation = 2: beta divides"),
         ({"method": "dr_grpo", "max_completion_length": None}, "max_completion_length = None: dr_grpo divides by it"),
     ],

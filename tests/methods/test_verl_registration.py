@@ -14,10 +14,20 @@ from typing import Any
 import pytest
 import torch
 
+from suite.config import TrainConfig
 from suite.experiments.names import METHODS
-from suite.types import UserError
+from suite.experiments.verl_losses import advantage_lines, loss_lines
+from suite.types import Method, UserError
 
 PLUGIN, CORE = "fspo.plugins.verl", "verl.trainer.ppo.core_algos"
+
+
+def exported(method: Method) -> bool:
+    """Whether verl has or can be given the method's loss and its advantages."""
+    try:
+        return bool(loss_lines(method, (), 8)) and bool(advantage_lines(method, TrainConfig(("gcd",))))
+    except UserError:
+        return False
 
 
 @pytest.fixture
@@ -37,16 +47,22 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_the_import_registers_every_method_that_verls_losses_can_be(plugin: Any):
-    able = {name for name, m in METHODS.items() if "values" not in m.needs and not m.reads_state(m.hyper)}
+    """Those that the export has a command for: without a critic, by a loss of ours and an advantage rule of verl's."""
+    able = {name for name, method in METHODS.items() if "values" not in method.needs and exported(method)}
     assert set(plugin.REGISTERED) == able - {"gspo"}
     assert "fspo_zero_drift" in able
-    assert "fspo" not in able
+    assert not able & {"fspo", "maxrl"}
 
 
 def test_settings_that_take_the_estimates_away_make_a_loss(plugin: Any):
     assert "fspo_as_set" in plugin.register("fspo.drift=zero fspo.c_low=0.05")
     with pytest.raises(UserError, match="see micro-batches only"):
         plugin.register("fspo.c_low=0.05")
+
+
+def test_a_method_that_is_an_advantage_rule_is_refused_whatever_its_settings(plugin: Any):
+    with pytest.raises(UserError, match=r"^maxrl: its advantage rule is what it is, and verl has none of the kind"):
+        plugin.register("maxrl.clip_low=0.1")
 
 
 def test_another_way_to_aggregate_is_said_to_change_nothing(plugin: Any):

@@ -310,7 +310,8 @@ def test_every_set_says_where_it_comes_from(module: ModuleType):
     assert module.SHEET.hub.dataset in module.__doc__
     assert module.SHEET.hub.splits.keys() == module.SHEET.files.keys()
     if module in UNPINNED:
-        assert module.SHEET.flaws == "content and hub revision not pinned: no copy was at hand"
+        assert module.SHEET.flaws == "untested; content and hub revision not pinned: no copy was at hand"
+        assert "Loading it is untested." in " ".join((module.__doc__ or "").split())
         return
     assert all(len(copy.digest or "") == 64 for copy in module.SHEET.files.values())
     pinned = len(module.REVISION) == 40
@@ -330,6 +331,15 @@ def test_the_page_on_data_names_every_set(module: ModuleType):
 def test_the_page_of_cards_is_made_from_the_sets():
     """By `python -m tasks.data_cards > docs/data-cards.md`."""
     assert (ROOT / "docs" / "data-cards.md").read_text(encoding="utf-8") == cards()
+
+
+@SETS
+def test_a_card_does_not_contradict_itself(module: ModuleType):
+    """Flaws of its prose stand in its table, and one copy that two splits are cut out of has one row."""
+    (card,) = (part for part in cards().split("\n### ") if part.startswith(f"{module.NAME}\n"))
+    assert not ("\nFlaws:" in card and "| known flaws | none" in card)
+    copies = re.findall(r"^\| [a-z ]+: (?:data folder|hub) \| (.*) \|$", card, re.MULTILINE)
+    assert len(set(copies)) == len(copies) > 0
 
 
 @pytest.mark.slow
