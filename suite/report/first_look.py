@@ -31,7 +31,7 @@ from suite.report.html import Drawn, FirstLook
 from suite.report.length_figures import WIDEST, acceptance_figure, clip_figure
 from suite.report.style import NARROW, WIDTH, method_colours, svg
 from suite.report.tables import counted
-from suite.statistics.frames import heading, names_of, overall, percent, records, select
+from suite.statistics.frames import heading, names_of, numbers_of, overall, percent, records, select
 from suite.statistics.intervals import MEASURED_COVERAGE
 from suite.statistics.verdicts import NO_VARIATION, PRIMARY, UNDECIDED
 from suite.types import reward_of, task_name
@@ -238,8 +238,8 @@ def _at_rates(rows: Sequence[Mapping[str, Any]]) -> str:
 def stability_sentence(stability: pd.DataFrame) -> str:
     """How many runs collapsed in which way, and the word of the claim about stability where there is one."""
     rates = [f"{rate:g}" for rate in sorted(set(stability["learning_rate"].tolist()))]
-    below = _counts(stability, stability["ahead_high"] < 0)
-    broken = _counts(stability, stability["broken"] > 0)
+    below = _counts(stability, numbers_of(stability, "ahead_high") < 0)
+    broken = _counts(stability, numbers_of(stability, "broken") > 0)
     said = (
         f"Of {counted(len(stability), 'run')}{f' at learning rates {_listed(rates)}' if len(rates) > 1 else ''}, "
         f"{below} ended below the base model by the whole 95 % interval over problems, and {broken} had a reward or "
@@ -253,10 +253,10 @@ def stability_sentence(stability: pd.DataFrame) -> str:
     return f"{said}; that FSPO trains more steadily than the paper's baselines ({rivals}) is {verdict}."
 
 
-def _counts(runs: pd.DataFrame, which: pd.Series) -> str:
+def _counts(runs: pd.DataFrame, which: np.ndarray) -> str:
     """How many of the runs, method by method.
 
-    >>> _counts(pd.DataFrame({"method": ["a", "b", "b"]}), pd.Series([False, True, True]))
+    >>> _counts(pd.DataFrame({"method": ["a", "b", "b"]}), np.array([False, True, True]))
     '2 (b 2)'
     """
     found = runs.take(np.flatnonzero(which))
