@@ -150,9 +150,7 @@ def with_words(fairness: pd.DataFrame) -> pd.DataFrame:
     rows = records(fairness)
     words = [clip_word(row) if row.get("band", True) else "no band" for row in rows]
     sentences = [
-        f"{shown_word(row | {'word': word})}{' by its bend' * (word == UNEVEN and row['p_slope'] > row['p_bend'])}, "
-        f"{row['sentence']}"
-        for word, row in zip(words, rows, strict=True)
+        f"{judged_word(row | {'word': word})}, {row['sentence']}" for word, row in zip(words, rows, strict=True)
     ]
     return fairness.assign(word=words, sentence=sentences)
 
@@ -171,6 +169,11 @@ def fixed_ranges(methods: Mapping[str, Method]) -> list[str]:
     """The methods of claim 1: they clip a whole response in a range of S or S / L that does not follow sqrt(L)."""
     fixed = (Growth.CONSTANT, Growth.LINEAR)
     return [name for name, method in methods.items() if method.level == Level.SEQUENCE and method.growth in fixed]
+
+
+def judged_word(row: Mapping[str, Any]) -> str:
+    """`shown_word`, and that its bend made it uneven where the bend did so more clearly than the slope."""
+    return f"{shown_word(row)}{' by its bend' * (row['word'] == UNEVEN and row['p_slope'] > row['p_bend'])}"
 
 
 def reweighting_verdict(fixed: Collection[str]) -> str:
