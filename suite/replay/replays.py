@@ -23,6 +23,7 @@ SEED = 0
 """Of every bootstrap: the same records give the same bytes."""
 
 NO_CLIP_ACTS = "at the first update every ratio is 1, so no clip acts"
+MORE_UPDATES = "record with more updates a rollout (TRL: a larger num_iterations or steps_per_generation)"
 
 OWN = "default, own cells"
 BINS = 6
@@ -42,7 +43,7 @@ class Arena:
 
     def __post_init__(self) -> None:
         if not self.log.ratios_moved:
-            raise UserError(f"these records hold no second update of a rollout: {NO_CLIP_ACTS}")
+            raise UserError(f"these records hold no second update of a rollout: {NO_CLIP_ACTS}; {MORE_UPDATES}")
 
     @cached_property
     def target(self) -> float:
