@@ -21,6 +21,7 @@ from suite.records.result import BASE
 from suite.replay.growth import growth_sentence
 from suite.report import tables
 from suite.report.accuracy_figures import accuracy_figure, difference_figure, reward_figure
+from suite.report.bank_text import warnings_of
 from suite.report.comparison_text import NOBODY
 from suite.report.growth_figures import growth_figure
 from suite.report.html import Drawn, FirstLook
@@ -195,7 +196,7 @@ def lab_look(lab: Lab, folder: Path) -> FirstLook:
     growth = [growth_sentence(row) for row in records(select(arena.growth, sign="all"))]
     seeds = len(set(arena.log.seed.tolist()))
     sentences = [
-        clip_sentence(found, DRAWN),
+        *(warnings_of(lab) or [clip_sentence(found, DRAWN)]),
         span_sentence(select(found, range="default")),
         *(f"Of S, the log ratio of a response, over {line}." for line in growth),
         f"This is one bank with {counted(seeds, 'seed')}: it says nothing of other models, sets or trainers.",
