@@ -15,23 +15,29 @@ METHODS: dict[str, Method] = {
 }
 
 
-def as_set(name: str, fields: Mapping[str, Any], owner: str) -> Method:
-    """The method of that name with some hyper-parameters changed; UserError, which begins with `owner`, for others.
+def named(name: str, owner: str) -> Method:
+    """The method of that name; UserError, which begins with `owner`, for others.
 
-    >>> as_set("gspo", {"clip_low": 0.2}, "SuiteConfig").hyper.clip_low
-    0.2
-    >>> as_set("ppo", {}, "SuiteConfig")  # doctest: +ELLIPSIS
+    >>> named("ppo", "SuiteConfig")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     suite.types.UserError: SuiteConfig: unknown method 'ppo'; there are, without a critic: fspo, ...
     """
     if name not in METHODS:
         raise UserError(f"{owner}: unknown method {name!r}; there are, without a critic: {', '.join(METHODS)}")
-    method = METHODS[name]
+    return METHODS[name]
+
+
+def as_set(method: Method, fields: Mapping[str, Any], owner: str) -> Method:
+    """The method with some hyper-parameters changed; UserError, which begins with `owner`, for others than it has.
+
+    >>> as_set(METHODS["gspo"], {"clip_low": 0.2}, "SuiteConfig").hyper.clip_low
+    0.2
+    """
     known = [field.name for field in dataclasses.fields(method.hyper)]
     if unknown := [field for field in fields if field not in known]:
-        raise UserError(f"{owner}: {name} has no setting {unknown[0]!r}; it has: {', '.join(known)}")
+        raise UserError(f"{owner}: {method.name} has no setting {unknown[0]!r}; it has: {', '.join(known)}")
     try:
         hyper = dataclasses.replace(method.hyper, **fields)
     except TypeError as error:  # a text where a number belongs
-        raise UserError(f"{owner}: {name} cannot take {dict(fields)}: {error}") from None
+        raise UserError(f"{owner}: {method.name} cannot take {dict(fields)}: {error}") from None
     return dataclasses.replace(method, hyper=hyper)

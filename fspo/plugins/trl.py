@@ -25,9 +25,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fspo.band import DRIFTS, FSPOHyper
-from fspo.plugins.methods import as_set
+from fspo.plugins.methods import as_set, named
 from fspo.plugins.trl_record import RecordBank
 from suite.arithmetic import divisor_count, kl_k3, masked, token_log_ratio
+from suite.methods.from_outside import method_from
 from suite.types import CreditInput, Divisor, Level, Method, PolicyBatch, State, Surrogate, UserError
 
 __all__ = ["FSPOConfig", "FSPOTrainer", "RecordBank", "SuiteConfig", "SuiteTrainer"]
@@ -60,7 +61,8 @@ STATE_FILE = "fspo_state.json"
 class SuiteConfig(trl.GRPOConfig):
     """TRL's settings, and which method of the suite to train with.
 
-    `method` is a name of the table of methods, one that needs no critic; `hyper` changes some of its hyper-parameters.
+    `method` is a name of the table of methods, or `package.module:NAME` of your own, one that needs no critic; `hyper`
+    changes some of its hyper-parameters.
     `scale_rewards` "method" gives the method's own advantages from the weighted sum of the rewards; "group", "batch"
     and "none" are TRL's. UserError for a setting that the method would not follow. `card` is the method as set.
     """
@@ -114,10 +116,14 @@ class SuiteConfig(trl.GRPOConfig):
     @property
     def card(self) -> Method:
         """The method with its hyper-parameters; UserError for an unknown name and for impossible numbers."""
-        hyper = self.hyper or {}
+        hyper, owner = self.hyper or {}, type(self).__name__
         if not isinstance(hyper, Mapping):
             raise self._refusal("hyper", "a mapping from a hyper-parameter's name to its value")
-        return as_set(self.method, hyper, type(self).__name__)
+        own = ":" in self.method
+        method = method_from(self.method, f"{owner}: method {self.method}") if own else named(self.method, owner)
+        if "values" in method.needs:
+            raise self._refusal("method", "it needs a critic, and TRL's trainer has none; take a method without one")
+        return as_set(method, hyper, owner)
 
     def _refusal(self, name: str, demand: str) -> UserError:
         return UserError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: {demand}")
@@ -151,7 +157,7 @@ class FSPOConfig(SuiteConfig):
                 given["drift"] = float(given["drift"])
             except ValueError:
                 raise self._refusal("fspo_drift", f"{', '.join(DRIFTS)} or a number") from None
-        return as_set(self.method, given, type(self).__name__)
+        return as_set(named(self.method, type(self).__name__), given, type(self).__name__)
 
 
 class SuiteTrainer(trl.GRPOTrainer):

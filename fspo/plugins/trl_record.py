@@ -11,6 +11,7 @@ methods are private.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -21,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suite.records.other_runs import OwnRun, SeenRows, facts_of, numbered
+from suite.records.bank import Bank
+from suite.records.other_runs import OwnRun, SeenRows, facts_of, numbered, refuse_recorded
 from suite.types import UserError
 
 REWARD, TRUNCATED, PROMPT, OLD = "recorded_reward", "recorded_truncated", "recorded_prompt", "recorded_old_log_probs"
@@ -60,7 +62,9 @@ SETTINGS = (
     "max_steps",
     "bf16",
 )
-"""Settings that say how responses were drawn and what the loss made of them; FSPO's (`fspo_`) come with them."""
+"""Settings that say how responses were drawn and what the loss made of them; those of our own trainers come with them:
+FSPO's (`fspo_`) and `OURS`."""
+OURS = ("method", "hyper")
 UNKNOWN = (
     "the sampler's own log-probs (old log-probs are the trainer's)",
     "texts and tokens (a prompt is known by the digest of its tokens)",
@@ -75,8 +79,9 @@ class RecordBank:
     """Records a trainer of TRL into the bank in `folder` while it trains; every `every`-th rollout, from the first.
 
     Every process writes a recording of its own, trl-CLASS[-NAME]-seedSEED[-rankRANK], after each rollout; a run that
-    goes on from a checkpoint adds -fromSTEP. A response whose tokens are all masked has no row. UserError for a trainer
-    that is none of TRL's, and when training begins for a folder that holds something else or this recording.
+    goes on from a checkpoint adds -fromSTEP. A response whose tokens are all masked has no row. Warns where no rollout
+    would get a second update. UserError for a trainer that is none of TRL's and a folder that holds something else, and
+    for one that holds this recording, which `train` alone can tell: it is told whether a checkpoint goes on.
     """
 
     def __init__(self, trainer: Any, folder: str | Path, every: int = 1, name: str = "") -> None:
@@ -88,6 +93,9 @@ class RecordBank:
         if every < 1:
             raise UserError(f"RecordBank: every = {every}: must be at least 1")
         self.trainer, self.folder, self.every, self.name = trainer, Path(folder), every, name
+        Bank.open_or_new(self.folder)
+        if trainer.accelerator.is_main_process and (said := without_ratios(trainer.args)):
+            warnings.warn(f"RecordBank: {said}", stacklevel=2)
         self.run: OwnRun | None = None
         self._begun_at = self._skipped = 0
         self._recording = False
@@ -118,6 +126,8 @@ class RecordBank:
 
     def train_seen(self, original: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """Training; what was recorded of a rollout that it ends within, or fails in, is written too."""
+        if not (named.get("resume_from_checkpoint") or any(args[:1])):
+            refuse_recorded(self.folder, self._recording_name(begun=0))
         self.run = None
         try:
             return original(*args, **named)
@@ -207,25 +217,42 @@ class RecordBank:
 
     def _new_run(self) -> OwnRun:
         trainer, args = self.trainer, self.trainer.args
-        kind, rank = type(trainer).__name__, trainer.accelerator.process_index
-        processes, begun = trainer.accelerator.num_processes, trainer.state.global_step
-        words = ["trl", kind.removesuffix("Trainer").lower(), self.name, f"seed{args.seed}"]
-        words += [f"rank{rank}" if processes > 1 else "", f"from{begun}" if begun else ""]
-        names = [*SETTINGS, *(name for name in vars(args) if name.startswith("fspo_"))]
+        kind, accelerator = type(trainer).__name__, trainer.accelerator
+        names = [*SETTINGS, *(name for name in vars(args) if name.startswith("fspo_") or name in OURS)]
         facts = facts_of(
             ("trl", version("trl"), kind),
-            str(getattr(args, "loss_type", kind)),
+            str(getattr(args, "method", getattr(args, "loss_type", kind))),
             {name: plain(getattr(args, name)) for name in names if hasattr(args, name)},
             [*UNKNOWN, *([] if getattr(trainer, "rollout_func", None) is None else [DRAWN_ELSEWHERE])],
             rewards=list(trainer.reward_func_names),
             model=model_name(str(trainer.model.config._name_or_path)),
             seed=args.seed,
             every=self.every,
-            process=rank,
-            processes=processes,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
             command=[Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]],
         )
-        return OwnRun(self.folder, "-".join(filter(None, words)), args.seed, facts)
+        return OwnRun(self.folder, self._recording_name(trainer.state.global_step), args.seed, facts)
+
+    def _recording_name(self, begun: int) -> str:
+        """The recording's name in a bank, of a run that begins at that optimizer step."""
+        kind, accelerator = type(self.trainer).__name__, self.trainer.accelerator
+        words = ["trl", kind.removesuffix("Trainer").lower(), self.name, f"seed{self.trainer.args.seed}"]
+        words += [f"rank{accelerator.process_index}" if accelerator.num_processes > 1 else ""]
+        return "-".join(filter(None, [*words, f"from{begun}" if begun else ""]))
+
+
+def without_ratios(args: Any) -> str:
+    """What to say of settings that give no rollout a second update, so that every ratio is 1; "" where one gets it."""
+    updates = args.num_iterations * args.steps_per_generation / args.gradient_accumulation_steps
+    if updates > 1:
+        return ""
+    return (
+        f"updates a rollout are num_iterations ({args.num_iterations}) x steps_per_generation "
+        f"({args.steps_per_generation}) / gradient_accumulation_steps ({args.gradient_accumulation_steps}) = "
+        f"{updates:g}: every ratio is 1, no clip acts, and no command can use the bank; raise one of the first two to "
+        "get 2 or more"
+    )
 
 
 def plain(value: Any) -> Any:

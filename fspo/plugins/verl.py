@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fspo.plugins import verl_record
-from fspo.plugins.methods import METHODS, as_set
+from fspo.plugins.methods import METHODS, as_set, named
 from suite.arithmetic import divisor_count, masked, token_log_ratio
 from suite.types import Divisor, Level, Method, PolicyBatch, Surrogate, UserError
 
@@ -179,7 +179,7 @@ def register(given: str) -> list[str]:
     core: Any = import_module("verl.trainer.ppo.core_algos")
     losses = {name: policy_loss(method) for name, method in METHODS.items() if _refusal(method) is None}
     for name, fields in settings(given).items():
-        losses[name + SUFFIX] = policy_loss(as_set(name, fields, VARIABLE))
+        losses[name + SUFFIX] = policy_loss(as_set(named(name, VARIABLE), fields, VARIABLE))
     registered = []
     for name, function in losses.items():
         held = core.POLICY_LOSS_REGISTRY.get(name)

@@ -84,6 +84,7 @@ def lab(
     /,
     out: Path | None = None,
     no_model: bool = False,
+    target: float | None = None,
     gradients: int = 100,
     precisions: str | None = None,
 ) -> None:
@@ -93,6 +94,7 @@ def lab(
         bank: Folder of the bank.
         out: Folder for the page; default BANK/lab.
         no_model: Leave out what needs the start model: the null update and directions in parameter space.
+        target: Clipped share of the responses with a gradient that ranges are matched to; default FSPO's own here.
         gradients: Updates of the first rollouts that get gradients of every method, the last ones; all that there are.
         precisions: Comma-separated precisions of the null update; default all four. bfloat16 is slow on most CPUs.
     """
@@ -101,18 +103,22 @@ def lab(
     from suite.findings.bank_questions import DRAWN, Lab
     from suite.records.bank import Bank
     from suite.replay.null_update import PRECISIONS
-    from suite.report.bank_text import claim_sentence
+    from suite.report.bank_text import claim_sentence, warnings_of
     from suite.report.write import write_lab
 
+    if target is not None and not 0 < target < 1:
+        raise UserError(f"--target {target:g}: must be between 0 and 1; choose another --target")
     opened = Bank.open(bank)
     drawn = {name: METHODS[name] for name in DRAWN}
     chosen = listed(precisions, "--precisions") or PRECISIONS
     if unknown := [name for name in chosen if name not in PRECISIONS]:
         raise UserError(f"--precisions {unknown[0]!r}: there are {', '.join(map(repr, PRECISIONS))}")
-    made = Lab(opened, None if no_model else LabModel(opened, drawn, gradients, lambda line: say([line]), chosen))
+    model = None if no_model else LabModel(opened, drawn, gradients, lambda line: say([line]), chosen)
+    made = Lab(opened, model, target)
     with console.status("replaying every method"):
         page = write_lab(made, out or bank / "lab", ["fspo", *sys.argv[1:]])
-    console.print(claim_sentence(made), highlight=False)
+    for sentence in (*warnings_of(made), claim_sentence(made)):
+        console.print(sentence, highlight=False)
     console.print(f"page, tables and figures: {page}", highlight=False)
 
 
@@ -176,6 +182,7 @@ def replayed(
     from suite.experiments.settings import method_with
     from suite.findings.rules import with_words
     from suite.records.bank import Bank
+    from suite.replay.fairness import too_few_problems
     from suite.replay.replays import Arena
     from suite.report import tables
     from suite.report.markdown import write_csv
@@ -189,4 +196,5 @@ def replayed(
     found = with_words(arena.fairness)
     show(tables.fairness_table(found), "clipping by length, the same responses for every method", console)
     lines = [f"{row['method']}, {row['range']} range: {row['sentence']}" for row in found.to_dict("records")]
+    lines = [*filter(None, [too_few_problems(arena.pooled)]), *lines]
     return [*lines, f"tables, also of whose gradient is left and who clips the same responses: {out}"]

@@ -22,7 +22,7 @@ from suite.records.ranges import Calibration, Range, Ranges
 from suite.records.update_log import UpdateLog
 from suite.replay.matched_ranges import TOLERANCE, matched_ranges, recorded_updates
 from suite.replay.one_method import clip_rate
-from suite.replay.replays import NO_CLIP_ACTS
+from suite.replay.replays import MORE_UPDATES, NO_CLIP_ACTS
 from suite.types import UserError
 
 
@@ -83,7 +83,7 @@ def calibrate(
     options = (*records.options, *with_ranges(ranges, names, options))
     chosen = {name: method_with(name, options) for name in names}
     if not records.log.ratios_moved:
-        raise UserError(f"{folder}: its rollouts have no second update: {NO_CLIP_ACTS}; record with more of them")
+        raise UserError(f"{folder}: its rollouts have no second update: {NO_CLIP_ACTS}; {MORE_UPDATES}")
     responses = int(((records.log.update > 0) & (records.log.advantage != 0)).sum())
     if not responses:
         raise UserError(f"{folder}: no recorded response has a gradient; record more steps")

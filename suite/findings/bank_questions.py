@@ -36,15 +36,19 @@ QUESTIONS: Mapping[str, Mapping[str, dict[str, float | str | None]]] = {
 
 @dataclass(frozen=True)
 class Lab:
-    """All methods of the suite, and FSPO's variants, on one bank; computed on demand. `model` is None without one."""
+    """All methods of the suite, and FSPO's variants, on one bank; computed on demand. `model` is None without one.
+
+    `target`: the clipped share that ranges are matched to; None is FSPO's own.
+    """
 
     bank: Bank
     model: LabModel | None = None
+    target: float | None = None
 
     @cached_property
     def arena(self) -> Arena:
         """Every method at its own range and at the range where it clips as often as FSPO."""
-        return Arena(METHODS, self.bank.updates(), reference=REFERENCE)
+        return Arena(METHODS, self.bank.updates(), self.target, REFERENCE)
 
     @cached_property
     def variants(self) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from suite.findings.rules import NOT_TESTABLE, OURS
 from suite.findings.stability import seed_spread
 from suite.replay.replays import NO_CLIP_ACTS
 from suite.replay.update_directions import ROUNDING
-from suite.statistics.frames import NOTHING, heading, names_of, numbers_of, p_text, percent, records, select
+from suite.statistics.frames import NOTHING, Number, heading, names_of, numbers_of, p_text, percent, records, select
 from suite.statistics.intervals import t_interval
 from suite.statistics.verdicts import PRIMARY
 from suite.types import Level, Method
@@ -86,8 +86,8 @@ def clip_text(fairness: pd.DataFrame, names: Sequence[str]) -> str:
     matched, own = (_rows(fairness, names, span) for span in (MATCHED, OWN_CELLS))
     parts = [
         f"{row['method']} {rules.clip_word(row)} (slope {_slope(row)}{_farthest(row)}, {p_text_of(row['p_even'])}; "
-        f"with truncated responses {_slope(row, 'all_')}{_farthest(row, 'all_')}; LRE {row['lre_max']:.3f}, by chance "
-        f"{row['lre_noise']:.3f})"
+        f"with truncated responses {_slope(row, 'all_')}{_farthest(row, 'all_')}; "
+        f"LRE {Number.of(row['lre_max'], '.3f')}, by chance {Number.of(row['lre_noise'], '.3f')})"
         for row in matched
     ]
     text = "; ".join(parts)

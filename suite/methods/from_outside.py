@@ -27,14 +27,14 @@ def plugin_methods() -> dict[str, Method]:
     found = {}
     for point in sorted(entry_points(group=GROUP)):
         owner = point.dist.name if point.dist else "an unknown package"
-        found[point.name] = _method(point.value, f"plug-in {point.name} of {owner}")
+        found[point.name] = method_from(point.value, f"plug-in {point.name} of {owner}")
     return found
 
 
 def imported_method(reference: str) -> Method:
     """The method that `package.module:NAME` names; modules of the current folder are found."""
     find_modules_here()
-    return _method(reference, f"method {reference}")
+    return method_from(reference, f"method {reference}")
 
 
 def find_modules_here() -> None:
@@ -49,7 +49,8 @@ def find_modules_here() -> None:
         sys.path[:] = [*others, ours, here]
 
 
-def _method(reference: str, what: str) -> Method:
+def method_from(reference: str, what: str) -> Method:
+    """The method that `package.module:NAME` names, from where Python looks. UserError begins with `what`."""
     found = imported(reference, what)
     if not isinstance(found, Method):
         raise UserError(f"{what} is a {type(found).__name__}, not a suite.types.Method")

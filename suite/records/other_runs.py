@@ -115,6 +115,12 @@ def facts_of(
     }
 
 
+def refuse_recorded(folder: Path, name: str) -> None:
+    """UserError where the folder holds something that is no bank, or a recording of this name."""
+    if name in Bank.open_or_new(folder).recordings:
+        raise UserError(f"{folder}: holds the recording {name} already; choose another folder or name")
+
+
 @dataclass
 class OwnRun:
     """One process's recording on its way into a bank: rows are kept until their rollout is complete, then written.
@@ -130,8 +136,7 @@ class OwnRun:
     rows: list[SeenRows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.name in Bank.open_or_new(self.folder).recordings:
-            raise UserError(f"{self.folder}: holds the recording {self.name} already; choose another folder or name")
+        refuse_recorded(self.folder, self.name)
 
     def write(self) -> None:
         """Add the rollout that is kept to the bank; nothing where no row is."""

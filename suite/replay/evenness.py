@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from suite.replay.resampling import LEVEL, Sums
+from suite.replay.resampling import FEWEST_PROBLEMS, LEVEL, Sums
 
 ONE_SIDED = 0.95
 """Level of every one-sided limit: two of them are a 90 % interval."""
+
+ESTIMATES = ("relative_slope", "largest_deviation")
+"""What `evenness` finds without a spread."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def evenness(sums: Sums, seeds: np.ndarray) -> dict[str, np.ndarray]:
                         orthogonal to the straight line: the slope is blind to a U, the bend is not
     p_even              min(1, 2 min(p_slope, p_bend)): Bonferroni over the two
 
-    nan where nothing is clipped, everything is, or the lengths do not vary. Source: ours.
+    nan where nothing is clipped, everything is, or the lengths do not vary; limits and p also where fewer than
+    FEWEST_PROBLEMS clusters have a gradient. Source: ours.
     """
     spread = Spread(np.asarray(seeds))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -92,7 +96,10 @@ def evenness(sums: Sums, seeds: np.ndarray) -> dict[str, np.ndarray]:
         found["p_bend"] = _two_sided(bend, *spread.errors(of_bend, clipped_clusters))
         found["p_even"] = np.minimum(1.0, 2 * np.fmin(found["p_slope"], found["p_bend"]))
         unclear = ~(rarer > 0) | np.isnan(relative)
-    return {name: np.where(unclear, np.nan, value) for name, value in found.items()}
+    few = np.count_nonzero(sums["n"], axis=-1) < FEWEST_PROBLEMS
+    return {
+        name: np.where(unclear if name in ESTIMATES else unclear | few, np.nan, value) for name, value in found.items()
+    }
 
 
 def _two_sided(value: np.ndarray, error: np.ndarray, df: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from suite.replay.evenness import evenness
 from suite.replay.resampling import (
+    FEWEST_PROBLEMS,
     LEVEL,
     Sums,
     bin_labels,
@@ -30,6 +31,16 @@ from suite.replay.resampling import (
 )
 
 GROUP = ["method", "range"]
+COUNTED = {
+    "outside_band": "responses",
+    "mean_outside_band": "responses",
+    "outside_slope": "outside_n",
+    "clipped": "gradients",
+    "acceptance": "gradients",
+    "mean_clipped": "gradients",
+    "all_clipped_slope": "gradients",
+}
+"""Sums of the responses that a number is about; of the others those that finished and have a gradient."""
 TRUNCATED = "truncated"
 """Label of the bin of responses that were cut at the token limit."""
 
@@ -144,7 +155,25 @@ def _measure(
     clusters = [_cluster_sums(part, edges, count) for _, part in groups]
     replicates = bootstrap_sums(clusters, rng, repetitions)
     for (name, _), sums, drawn in zip(groups, clusters, replicates, strict=True):
-        yield name, edges, sums, _shares(_total(sums)), _shares(drawn)
+        yield name, edges, sums, _shares(_total(sums)), _with_enough(sums, _shares(drawn))
+
+
+def _with_enough(clusters: Sums, drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The replicates, none of a number whose responses are those of fewer than FEWEST_PROBLEMS clusters."""
+    problems = {name: np.count_nonzero(clusters[name].sum(-1)) for name in {"clipped_n", *COUNTED.values()}}
+    return {
+        name: values if problems[COUNTED.get(name, "clipped_n")] >= FEWEST_PROBLEMS else values[:0]
+        for name, values in drawn.items()
+    }
+
+
+def too_few_problems(per_response: pd.DataFrame) -> str:
+    """That fewer than FEWEST_PROBLEMS problems have a gradient, and what follows for intervals and words; else ""."""
+    informative = per_response.take(np.flatnonzero(per_response["sign"] != 0))
+    count = len(informative[["seed", "problem_id"]].drop_duplicates())
+    if count >= FEWEST_PROBLEMS:
+        return ""
+    return f"Too few problems with a gradient ({count}): no intervals of clip rates, and no method is flat or uneven."
 
 
 def _total(clusters: Sums) -> Sums:
@@ -164,8 +193,8 @@ def clip_by_length(
     `outside_band` counts all responses. `clipped` and `acceptance` = 1 - clipped count those with a gradient (advantage
     not 0): easy problems are short and all-equal rewards have no gradient to clip, which would pass for fairness.
     `relative_acceptance` is a(l) / abar. Each with a 95 % interval (`_low`, `_high`): percentiles of a bootstrap over
-    (seed, problem) clusters; nan where `repetitions` is 0. `edges` fixes the bins; otherwise `bins` quantiles of the
-    lengths. Raises ValueError for an empty frame. Source: ours.
+    (seed, problem) clusters; nan for fewer than FEWEST_PROBLEMS, or where `repetitions` is 0. `edges` fixes the bins;
+    otherwise `bins` quantiles of the lengths. Raises ValueError for an empty frame. Source: ours.
     """
     rows = []
     for name, cuts, clusters, shares, drawn in _measure(per_response, edges, bins, rng, repetitions):
@@ -214,7 +243,8 @@ def fairness_summary(
             row |= {key: float(shares[key]), f"{key}_low": float(low), f"{key}_high": float(high)}
         centred = drawn["relative_acceptance"] - shares["relative_acceptance"]
         largest = np.nan_to_num(np.abs(centred[:, :-1])).max(axis=1)
-        row["lre_noise"] = float(np.quantile(largest, LEVEL)) if len(largest) else math.nan
+        defined = len(largest) and not math.isnan(shares["lre_max"])
+        row["lre_noise"] = float(np.quantile(largest, LEVEL)) if defined else math.nan
         limits = lre_intervals(
             shares["relative_acceptance"][:-1], drawn["relative_acceptance"][:, :-1], total["gradients"][:-1]
         )
@@ -237,10 +267,11 @@ def lre_intervals(relative: np.ndarray, drawn: np.ndarray, responses: np.ndarray
     only grows with noise. This one contains its estimate and reaches 0 where no bin stands out. In simulations it
     covers more than 99 % where acceptance differs as FSPO's does on the demo; where all bins have one acceptance and
     8 % are clipped, 95 % with 1,000 independent responses a bin, 93 % with 150, 86 % with 60 (six bins, 1,000 worlds
-    each): no rule decides by it. Empty bins do not count; nan without replicates. Source: ours.
+    each): no rule decides by it. Empty bins do not count; nan without replicates, and
+    where nothing is accepted. Source: ours.
     """
     used = np.asarray(responses) > 0
-    if not len(drawn) or not used.any():
+    if not len(drawn) or not used.any() or np.isnan(relative[used]).any():
         return dict.fromkeys(("lre_max", "lre_mean"), (math.nan, math.nan))
     found, replicates = relative[used], drawn[:, used]
     error = np.nanstd(replicates, axis=0)
@@ -257,13 +288,17 @@ def slope_sentence(row: Mapping[str, Any]) -> str:
 
     >>> slope_sentence({"clipped_slope": 0.05, "clipped_slope_low": 0.04, "clipped_slope_high": 0.06})
     'clip rate rises with length: +5.0 points per doubling [+4.0, +6.0]'
+    >>> slope_sentence({"clipped_slope": 0.05, "clipped_slope_low": math.nan, "clipped_slope_high": math.nan})
+    'no interval: +5.0 points per doubling'
     """
     # Adding 0.0 turns a rounded -0.0 into 0.0.
     middle, low, high = (round(100 * row[f"clipped_slope{end}"], 1) + 0.0 for end in ("", "_low", "_high"))
-    if row.get("mean_clipped") == 0:
-        return "no slope found: no response was clipped"
-    if math.isnan(middle) or math.isnan(low):
+    if row.get("mean_clipped") in (0, 1):
+        return f"no slope found: {'every' if row['mean_clipped'] else 'no'} response was clipped"
+    if math.isnan(middle):
         return "no slope found: the lengths do not vary"
+    if math.isnan(low):
+        return f"no interval: {middle:+.1f} points per doubling"
     rises, falls = row["clipped_slope_low"] > 0, row["clipped_slope_high"] < 0
     head = f"clip rate {'rises' if rises else 'falls'} with length" if rises or falls else "no slope found"
     return f"{head}: {middle:+.1f} points per doubling [{low:+.1f}, {high:+.1f}]"

@@ -19,6 +19,7 @@ from suite.replay.resampling import (
     quantile_edges,
     without_truncated,
 )
+from suite.statistics.frames import Number
 
 Band = tuple[np.ndarray, np.ndarray]
 QUANTILES = ["sign", "bin", "normal", "measured"]
@@ -182,7 +183,8 @@ def growth_sentence(row: Mapping[str, Any]) -> str:
     mean, variance = moves("mean_slope"), moves("var_slope")
     first = f"the mean of S {mean}" if mean else "no slope found in the mean of S"
     second = f"its variance {variance}" if variance else "no slope found in its variance"
-    return f"{row['sign']}: {first}, {second}, excess kurtosis {row['excess_kurtosis']:.1f} (a Gaussian has 0)"
+    kurtosis = Number.of(row["excess_kurtosis"], ".1f")
+    return f"{row['sign']}: {first}, {second}, excess kurtosis {kurtosis} (a Gaussian has 0)"
 
 
 def standard_scores(responses: pd.DataFrame, drift: float, sigma: float) -> np.ndarray:

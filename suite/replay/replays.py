@@ -23,6 +23,8 @@ SEED = 0
 """Of every bootstrap: the same records give the same bytes."""
 
 NO_CLIP_ACTS = "at the first update every ratio is 1, so no clip acts"
+NOTHING_ACCEPTED = "where every response is clipped, no length is accepted more often than another"
+MORE_UPDATES = "record with more updates a rollout (TRL: a larger num_iterations or steps_per_generation)"
 
 OWN = "default, own cells"
 BINS = 6
@@ -42,7 +44,7 @@ class Arena:
 
     def __post_init__(self) -> None:
         if not self.log.ratios_moved:
-            raise UserError(f"these records hold no second update of a rollout: {NO_CLIP_ACTS}")
+            raise UserError(f"these records hold no second update of a rollout: {NO_CLIP_ACTS}; {MORE_UPDATES}")
 
     @cached_property
     def target(self) -> float:
@@ -52,6 +54,8 @@ class Arena:
     @cached_property
     def matching(self) -> tuple[dict[str, Matched], dict[str, str]]:
         """The methods at matched ranges, and for every other one why there is none."""
+        if self.target >= 1:
+            return {}, dict.fromkeys(self.methods, NOTHING_ACCEPTED)
         return matched_ranges(self.methods, self.log, self.target)
 
     @property

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 
 LEVEL = 0.95
+FEWEST_PROBLEMS = 5
+"""With fewer (seed, problem) clusters there is no interval: four have 35 different resamples, so that the ends of one
+are single resamples, and an interval of one cluster has width 0. Fixed on 2026-11-30."""
 Sums = dict[str, np.ndarray]
 
 
@@ -65,10 +68,11 @@ def bin_of(lengths: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def bootstrap_sums(clusters: list[Sums], rng: np.random.Generator, repetitions: int) -> list[Sums]:
     """Sums over resampled clusters, [repetitions, width], from sums per cluster, [clusters, width].
 
-    All entries share one draw of clusters, so differences between methods keep their pairing.
+    All entries share one draw of clusters, so differences between methods keep their pairing. No row of fewer than
+    FEWEST_PROBLEMS clusters.
     """
     count = len(next(iter(clusters[0].values())))
-    if repetitions == 0:
+    if repetitions == 0 or count < FEWEST_PROBLEMS:
         return [{name: block[:0] for name, block in sums.items()} for sums in clusters]
     drawn: list[Mapping[str, list[np.ndarray]]] = [{name: [] for name in sums} for sums in clusters]
     chunk = max(1, 4_000_000 // count)

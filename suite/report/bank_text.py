@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,12 +16,13 @@ from suite.findings.bank_questions import DRAWN, QUESTIONS, Lab
 from suite.findings.claims import flattening
 from suite.methods.cards import card_digest, hyper_line
 from suite.records.other_runs import trainer_of
+from suite.replay.fairness import too_few_problems
 from suite.replay.growth import growth_sentence
 from suite.replay.null_update import LAYOUTS
 from suite.replay.update_directions import OWN
 from suite.report import tables
 from suite.report.markdown import markdown
-from suite.statistics.frames import Number, names_of, numbers_of, percent, records, select
+from suite.statistics.frames import ABSENT, Number, names_of, numbers_of, percent, records, select
 
 FEWEST = 0.01
 """Clip rate below which a setting is not called even: nothing can be uneven where nothing is clipped."""
@@ -34,14 +36,26 @@ def claim_sentence(lab: Lab) -> str:
     arena = lab.arena
     found = flattening(arena.fairness, METHODS, "this bank")
     spread = numbers_of(select(arena.growth_bins, sign="all"), "spread")
+    spread = spread[~np.isnan(spread)]
     theory = (
-        f"std(S) / sqrt(L) goes from {np.nanmin(spread):.3g} to {np.nanmax(spread):.3g} over the length bins, where "
+        f"; std(S) / sqrt(L) goes from {spread.min():.3g} to {spread.max():.3g} over the length bins, where "
         "the theory has one number"
+        if len(spread)
+        else ""
     )
-    return (
-        f"{found.claim}: {found.verdict} on this bank, by the rule of {rules.DATED}. At {arena.target:.3f} clipped: "
-        f"{found.measured}; {theory}."
-    )
+    at = f"At {arena.target:.3f} clipped: {found.measured}" if arena.matched else "No method has a matched range"
+    return f"{found.claim}: {found.verdict} on this bank, by the rule of {rules.DATED}. {at}{theory}."
+
+
+def warnings_of(lab: Lab) -> list[str]:
+    """Why a page can say little: too few problems, a clip rate that leaves nothing to compare; each a sentence."""
+    rate, said = lab.arena.target, [too_few_problems(lab.arena.pooled)]
+    if lab.target is None and not math.isnan(rate) and not FEWEST <= rate <= 1 - FEWEST:
+        said.append(
+            f"FSPO clips {percent(rate)} % of the responses with a gradient here, so that lengths can hardly differ: "
+            "choose another target with --target, for instance --target 0.2."
+        )
+    return [sentence for sentence in said if sentence]
 
 
 def page_text(lab: Lab) -> str:
@@ -50,6 +64,7 @@ def page_text(lab: Lab) -> str:
         "# What each clip does to the same responses",
         _rows(lab),
         *_other_trainers(lab),
+        *(f"**{sentence}**" for sentence in warnings_of(lab)),
         f"**{claim_sentence(lab)}**",
         *_clipping(lab),
         *_growth(lab),
@@ -58,9 +73,7 @@ def page_text(lab: Lab) -> str:
         "## Who carries the gradient",
         _weights(lab),
         *_directions(lab),
-        "## Who clips the same responses",
-        "Jaccard index of the clipped sets at matched ranges; by sign and length in `overlap_by_length.csv`.",
-        markdown(_shortened(lab.arena.overlaps.reset_index(names=""))),
+        *_overlaps(lab),
         *_noise(lab),
         "## How this was made",
         *_provenance(lab),
@@ -100,11 +113,16 @@ def _clipping(lab: Lab) -> Iterator[str]:
     by_range = {span: select(found, range=span) for span in ("default", "matched")}
     yield "## Who is clipped, by length"
     yield "![clip by length](clip_by_length.png)\n\n![acceptance](acceptance.png)"
-    yield f"Every method at the range where it clips {arena.target:.3f} of the responses with a gradient:"
-    yield markdown(tables.fairness_table(by_range["matched"]).drop(columns="range"))
+    if arena.matched:
+        yield f"Every method at the range where it clips {arena.target:.3f} of the responses with a gradient:"
+        yield markdown(tables.fairness_table(by_range["matched"]).drop(columns="range"))
     yield "Every method at its own range:"
     yield markdown(tables.fairness_table(by_range["default"]).drop(columns="range"))
-    yield "\n".join(f"- {name} has no matched range: {reason}" for name, reason in arena.matching[1].items())
+    reasons = arena.matching[1]
+    if len(set(reasons.values())) == 1 and not arena.matched:
+        yield f"No method has a matched range: {next(iter(reasons.values()))}."
+    else:
+        yield "\n".join(f"- {name} has no matched range: {reason}" for name, reason in reasons.items())
     yield "Both signs of the advantage apart, and bins of powers of two: `clip_by_length_and_sign.csv`."
 
 
@@ -113,7 +131,7 @@ def _growth(lab: Lab) -> Iterator[str]:
     yield "## Is S what the theory says?"
     yield "![growth](growth.png)"
     yield "\n".join(f"- {growth_sentence(row)}" for row in arena.growth.to_dict("records"))
-    yield markdown(arena.growth.round(5))
+    yield markdown(arena.growth.round(5).map(lambda x: ABSENT if isinstance(x, float) and math.isnan(x) else x))
     yield "Update by update, drift and sigma grow as the policy leaves the one that drew the responses:"
     yield "![updates](updates.png)"
     yield "What the normal tail predicts from these, with every method's own band, against what was measured:"
@@ -154,9 +172,11 @@ def _questions(lab: Lab) -> Iterator[str]:
         yield f"### {question}"
         yield markdown(table)
         yield from _missed(question, wanted)
-        enough = numbers_of(part, "mean_clipped") >= FEWEST
+        clipped = numbers_of(part, "mean_clipped")
+        enough = (clipped >= FEWEST) & (clipped <= 1 - FEWEST)
         if not enough.any():
-            yield f"- no setting clips {FEWEST:.0%} of the responses"
+            most = f" to {1 - FEWEST:.0%}" if (clipped > FEWEST).any() else ""
+            yield f"- no setting clips {FEWEST:.0%}{most} of the responses"
             continue
         sizes = np.where(enough, np.abs(relative), np.nan)
         if not np.isfinite(sizes).any():
@@ -165,8 +185,10 @@ def _questions(lab: Lab) -> Iterator[str]:
         if len(part) == 1:
             yield "- all settings give the same numbers"
             continue
-        if np.nanmax(sizes) - np.nanmin(sizes) < ALIKE:
-            yield f"- all alike for what they clip: {np.nanmin(sizes):.2f} to {np.nanmax(sizes):.2f} per doubling"
+        shown = relative[np.isfinite(sizes)]
+        if shown.max() - shown.min() < ALIKE:
+            ends = dict.fromkeys(f"{end + 0.0:+.2f}" for end in (shown.min(), shown.max()))
+            yield f"- all alike for what they clip: {' to '.join(ends)} per doubling"
             continue
         sizes[part["word"].to_numpy() == rules.UNEVEN] = np.nan
         if not np.isfinite(sizes).any():
@@ -184,7 +206,7 @@ def _missed(question: str, settings: pd.DataFrame) -> Iterator[str]:
     for row in records(settings):
         target = QUESTIONS[question][row["method"]].get("target_clip_rate")
         low, high = row["mean_outside_band_low"], row["mean_outside_band_high"]
-        if isinstance(target, float) and not low <= target <= high:
+        if isinstance(target, float) and (target < low or target > high):
             said.append(f"{row['method']} ({percent(row['mean_outside_band'], low, high)} % outside the band)")
     if said:
         yield f"- not reached: {', '.join(said)}; the width takes S for normal, with the sigma of earlier updates"
@@ -226,6 +248,13 @@ def _directions(lab: Lab) -> Iterator[str]:
     means = bound.groupby(["space", "method"], sort=False)[numbers].mean()
     yield markdown(_shortened(pd.DataFrame(means).reset_index()))
     yield bound_sentence(bound)
+
+
+def _overlaps(lab: Lab) -> Iterator[str]:
+    if lab.arena.matched:
+        yield "## Who clips the same responses"
+        yield "Jaccard index of the clipped sets at matched ranges; by sign and length in `overlap_by_length.csv`."
+        yield markdown(_shortened(lab.arena.overlaps.reset_index(names="")))
 
 
 def _noise(lab: Lab) -> Iterator[str]:

@@ -21,6 +21,7 @@ from suite.methods.cards import card_digest, hyper_line
 from suite.records.comparison_folder import recorded_code
 from suite.records.packed import result_file
 from suite.records.result import BASE
+from suite.replay.fairness import too_few_problems
 from suite.replay.null_update import noise_by_change
 from suite.replay.replays import NO_CLIP_ACTS
 from suite.report import tables
@@ -245,6 +246,8 @@ def _clipping(report: Comparison) -> Iterator[str]:
         "`outside band` counts both sides, "
         "and responses without a gradient. More in docs/reading-a-report.md."
     )
+    if said := too_few_problems(report.arena.pooled):
+        yield said
     yield markdown(tables.fairness_table(rules.equal_rows_joined(report.fairness)))
     if report.any_ended:
         yield "![clip by length](clip_by_length.png)\n![acceptance](acceptance.png)"

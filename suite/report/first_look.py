@@ -25,6 +25,7 @@ from suite.replay.growth import growth_sentence
 from suite.replay.matched_ranges import TOLERANCE
 from suite.report import tables
 from suite.report.accuracy_figures import accuracy_figure, difference_figure, reward_figure
+from suite.report.bank_text import warnings_of
 from suite.report.comparison_text import NOBODY, stand_ins
 from suite.report.growth_figures import growth_figure
 from suite.report.html import Drawn, FirstLook
@@ -296,7 +297,7 @@ def lab_look(lab: Lab, folder: Path) -> FirstLook:
     growth = [growth_sentence(row) for row in records(select(arena.growth, sign="all"))]
     seeds = len(set(arena.log.seed.tolist()))
     sentences = [
-        clip_sentence(found, DRAWN),
+        *(warnings_of(lab) or [clip_sentence(found, DRAWN)]),
         span_sentence(select(found, range="default")),
         *(f"Of S, the log ratio of a response, over {line.replace('all:', 'all responses:', 1)}." for line in growth),
         f"This is one bank with {counted(seeds, 'seed')}{_alone(seeds)}: it says nothing of other models, sets or "

@@ -48,7 +48,7 @@ def growth_figure(by_length: pd.DataFrame, quantiles: pd.DataFrame, *, width: fl
                 x, y = numbers_of(part, "mean_length"), numbers_of(part, column)
                 look: dict[str, Any] = {"color": SIGN_COLOURS[sign], "linestyle": SIGN_LINES[sign], "label": sign}
                 axes.plot(x, y, marker="o", linewidth=1.8, markersize=3.6, **look)
-                for length, value in zip(x, y, strict=True):
+                for length, value in zip(x[~np.isnan(y)], y[~np.isnan(y)], strict=True):
                     says(axes, length, value, f"{sign}, {length:.0f} tokens: {title} {value:.3g}")
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("length in tokens (log scale)")

@@ -26,7 +26,7 @@ from suite.report.style import (
     says,
     style,
 )
-from suite.statistics.frames import names_of, numbers_of, percent, records, select
+from suite.statistics.frames import Number, names_of, numbers_of, percent, records, select
 
 WIDEST = 7
 """Most methods of a clip figure that stand side by side."""
@@ -124,8 +124,9 @@ def _clip_panel(axes: Axes, part: pd.DataFrame, colour: str) -> None:
 
 def _write_numbers(axes: Axes, row: Mapping[str, Any]) -> None:
     """LRE, its noise level and the slope, small, in the head-room of a panel."""
-    slope = f"clip rate {100 * row['clipped_slope']:+.1f} pts / doubling".replace("-", "−")
-    text = f"LRE {row['lre_max']:.2f} (chance {row['lre_noise']:.2f})\n{slope}"
+    slope = f"clip rate {Number.of(100 * row['clipped_slope'], '+.1f')} pts / doubling".replace("-", "−")
+    largest, chance = (Number.of(row[name], ".2f") for name in ("lre_max", "lre_noise"))
+    text = f"LRE {largest} (chance {chance})\n{slope}"
     label = axes.text(0.04, 0.97, text, transform=axes.transAxes, va="top", fontsize=7, color=INK, linespacing=1.35)
     label.set_in_layout(False)
 
@@ -152,7 +153,7 @@ def acceptance_figure(
         for axes, span in zip(grid, ranges, strict=True):
             axes.axhline(1, color=SOFT, linewidth=1)
             for method in methods:
-                part = select(lines, method=method, range=span)
+                part = select(lines, method=method, range=span).dropna(subset="relative_acceptance")
                 found = select(summary, method=method, range=span)
                 if part.empty or found.empty:
                     continue
@@ -172,12 +173,14 @@ def acceptance_figure(
                     label=f"{method}  {lre:.2f}",
                 )
                 for row in records(part):
-                    shares = (f"{row[f'relative_acceptance{end}']:.2f}" for end in ("", "_low", "_high"))
+                    shares = (Number.of(row[f"relative_acceptance{end}"], ".2f") for end in ("", "_low", "_high"))
                     value = "{} [{}, {}]".format(*shares)
                     text = f"{method}, {span} range, {row['mean_length']:.0f} tokens: {value} times the mean acceptance"
                     says(axes, row["mean_length"], row["relative_acceptance"], text)
             axes.set_title(f"{span} range")
             axes.set_xlabel("response length in tokens (log scale)")
+            if not axes.lines[1:]:
+                axes.text(0.5, 0.5, "no response is accepted", transform=axes.transAxes, ha="center", va="bottom")
             if axes.get_legend_handles_labels()[0]:
                 place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
                 axes.legend(title="LRE", ncols=3 if width > NARROW else 2, fontsize=8, title_fontsize=8, **place)

@@ -157,8 +157,8 @@ def complaint(module: str, found: Import) -> str | None:
 def complaint_of_a_method(module: str, found: Import) -> str | None:
     """Why a file of `baselines` or `fspo` may not import that name, or None."""
     top, plugin_of = module.partition(".")[0], module.removeprefix("fspo.plugins.")
-    # A plug-in brings methods to another's trainer, and that trainer's runs into banks.
-    others = ("baselines", "suite.records") if module.startswith("fspo.plugins.") else ()
+    # A plug-in brings methods, also the user's own, to another's trainer, and that trainer's runs into banks.
+    others = ("baselines", "suite.records", "suite.methods.from_outside") if module.startswith("fspo.plugins.") else ()
     if found.top in ROOMS and not found.inside(*FOR_METHODS, top, *others):
         return f"{top} may import {', '.join(FOR_METHODS)} and itself"
     known = found.top in ROOMS or found.top in sys.stdlib_module_names or found.top in PURE_LIBRARIES

@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import TrainerCallback
 
+from fspo.plugins.trl_record import without_ratios
+from suite.experiments.calibrate import calibrate
 from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
 from suite.policy.loading import load_model
 from suite.records.bank import Bank
 from suite.records.other_runs import BYTES_A_ROW, BYTES_A_TOKEN
+from suite.records.ranges import Ranges
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import replay
+from suite.replay.replays import Arena
 from suite.types import UserError
 from torchrun_processes import torchrun
 from trl_world import LIMIT, QUIET
@@ -186,7 +191,10 @@ def test_a_file_has_the_stated_size(grpo: tuple[Any, list[Seen], Bank]):
 def test_one_update_a_rollout_and_masked_truncation(tmp_path: Path):
     """TRL gives its loss no old log-probs here; every second rollout is kept; a masked response has no row."""
     changes = {"steps_per_generation": 2, "gradient_accumulation_steps": 2, "mask_truncated_completions": True}
-    _, seen, bank = trained(tmp_path, "GRPO", every=2, max_steps=3, **changes)
+    told = r"num_iterations \(1\) x steps_per_generation \(2\) / gradient_accumulation_steps \(2\) = 1: every ratio"
+    with pytest.warns(UserWarning, match=told) as warned:
+        _, seen, bank = trained(tmp_path, "GRPO", every=2, max_steps=3, **changes)
+    assert sum("RecordBank" in str(one.message) for one in warned) == 1
     log = bank.updates()
     assert "old_per_token_logps" not in seen[0].batch
     held_against(log, [*seen[:2], *seen[4:]])
@@ -194,6 +202,20 @@ def test_one_update_a_rollout_and_masked_truncation(tmp_path: Path):
     assert len(log) < 16
     assert not log.truncated.any()
     np.testing.assert_array_equal(log.log_probs, log.old_log_probs)
+    for use in (lambda: Arena(METHODS, log), lambda: calibrate(bank.folder, None, 0.1, Ranges.read(None), (), ())):
+        with pytest.raises(UserError, match=r"no second update.* larger num_iterations or steps_per_generation"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("iterations", "generated", "accumulated", "enough"), [(1, 8, 8, False), (2, 8, 8, True), (1, 3, 2, True)]
+)
+def test_only_a_run_without_second_updates_is_warned_of(
+    iterations: int, generated: int, accumulated: int, enough: bool
+):
+    counts = {"num_iterations": iterations, "steps_per_generation": generated}
+    said = without_ratios(SimpleNamespace(**counts, gradient_accumulation_steps=accumulated))
+    assert (said == "") == enough
 
 
 def test_rloo_and_fspo_and_a_run_that_stops_within_a_rollout(tmp_path: Path):
@@ -233,10 +255,15 @@ def test_every_process_records_what_its_own_loss_read(tmp_path: Path):
 def test_nothing_is_recorded_twice_and_other_trainers_are_refused(grpo: tuple[Any, list[Seen], Bank]):
     trainer, _, bank = grpo
     before = (bank.folder / "manifest.json").read_bytes()
+    begun = []
+    trainer.add_callback(type("Begun", (TrainerCallback,), {"on_train_begin": lambda *_, **__: begun.append(True)}))
     with pytest.raises(UserError, match="holds the recording trl-grpo-seed5 already"):
         trainer.train()
+    assert begun == [], "refused before TRL begins to train"
     assert (bank.folder / "manifest.json").read_bytes() == before
     record = importlib.import_module("fspo.plugins.trl").RecordBank
+    with pytest.raises(UserError, match="not empty and no bank"):
+        record(trainer, bank.folder / "updates")
     with pytest.raises(UserError, match="SimpleNamespace has no train; give a GRPOTrainer"):
         record(SimpleNamespace(), bank.folder)
     with pytest.raises(UserError, match="every = 0: must be at least 1"):

@@ -76,6 +76,10 @@ def test_no_setting_of_trls_losses_is_forgotten():
     ("changes", "complaint"),
     [
         ({"method": "ppo"}, "unknown method 'ppo'; there are, without a critic: fspo, "),
+        ({"method": "baselines.ppo:PPO"}, "SuiteConfig.method = 'baselines.ppo:PPO': it needs a critic"),
+        ({"method": "baselines.gspo:GSPOHyper"}, "SuiteConfig: method .* is a type, not a suite.types.Method"),
+        ({"method": "my_loss:"}, "SuiteConfig: method my_loss:: write it as package.module:NAME"),
+        ({"method": "my_absent_loss:MINE"}, "does not load .* run this in the folder of my_absent_loss.py"),
         ({"method": "gspo", "hyper": {"clip": 0.2}}, "gspo has no setting 'clip'; it has: clip_low, "),
         ({"method": "gspo", "hyper": {"clip_low": "wide"}}, "gspo cannot take {'clip_low': 'wide'}"),
         ({"method": "gspo", "hyper": {"clip_low": 2.0}}, "clip_low = 2.0: must be between 0 and 1"),
@@ -91,6 +95,26 @@ def test_no_setting_of_trls_losses_is_forgotten():
 def test_what_a_method_cannot_follow_is_refused(changes: dict[str, Any], complaint: str, tmp_path: Path):
     with pytest.raises(UserError, match=complaint):
         settings(tmp_path, **changes)
+
+
+def test_a_method_of_ones_own_is_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A module beside the script: RLOO with half of its gradient, so each step's gradient is half of RLOO's, too."""
+    (tmp_path / "my_halved_loss.py").write_text(
+        "from dataclasses import replace\n\nfrom baselines import METHODS\n\n\n"
+        "def half(batch, hyper, state):\n    found = METHODS['rloo'].surrogate(batch, hyper, state)\n"
+        "    return replace(found, objective=found.objective / 2)\n\n\n"
+        "MINE = replace(METHODS['rloo'], name='mine', surrogate=half)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    norms: dict[str, float] = {}
+    for name in ("rloo", "my_halved_loss:MINE"):
+        trainer = trainer_of(settings(tmp_path, method=name, hyper={"clip_low": 0.3}, max_steps=1))
+        trainer.train()
+        assert trainer.method.hyper.clip_low == 0.3
+        norms[trainer.method.name] = trainer.state.log_history[0]["grad_norm"]
+    assert norms["mine"] == pytest.approx(norms["rloo"] / 2, rel=1e-4)
+    assert norms["rloo"] > 0
+    assert "mine/clipped" in trainer.state.log_history[0]
 
 
 def test_settings_come_from_the_command_line(tmp_path: Path):

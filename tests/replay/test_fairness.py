@@ -16,6 +16,7 @@ from suite.replay.fairness import (
     length_reweighting_error,
     lre_intervals,
     slope_sentence,
+    too_few_problems,
 )
 from suite.replay.resampling import bin_labels, bin_of, bootstrap_sums, cluster_ids, interval, quantile_edges
 
@@ -294,11 +295,31 @@ def test_degenerate_frames() -> None:
     none = summary(frame.assign(outside_band=0.0, clipped=0.0))
     assert none["sentence"] == "no slope found: no response was clipped"
     assert (none["lre_max"], none["lre_noise"]) == (0, 0)
+    every = summary(frame.assign(sign=1, outside_band=1.0, clipped=1.0))
+    assert every["sentence"] == "no slope found: every response was clipped"
+    assert all(math.isnan(every[name]) for name in ("lre_max", "lre_max_low", "lre_noise"))
     assert summary(frame.assign(length=5, truncated=False))["sentence"] == "no slope found: the lengths do not vary"
     assert fast(frame.assign(truncated=True))["bin"].tolist() == ["truncated"]
     assert math.isnan(summary(frame.assign(sign=0, clipped=0.0))["lre_max"])
     with pytest.raises(ValueError, match="no responses"):
         fast(frame.iloc[:0])
+
+
+@pytest.mark.parametrize(("problems", "known"), [(4, False), (5, True)])
+def test_fewer_than_five_problems_make_no_interval(problems: int, known: bool) -> None:
+    """Whatever the count of responses, and of problems without a gradient."""
+    frame = responses(8, rule="rise")
+    frame = frame.assign(seed=0, sign=np.where(frame["problem_id"] < problems, 1, 0))
+    frame["clipped"] *= frame["sign"]
+    found, table = summary(frame), fast(frame)
+    assert not math.isnan(found["clipped_slope"])
+    ends = ("clipped_slope_low", "lre_max_high", "lre_noise", "p_even", "relative_slope_high_90")
+    assert [math.isnan(found[name]) for name in ends] == [not known] * len(ends)
+    assert table["clipped_low"].notna().any() == known
+    assert table["outside_band_low"].notna().all()
+    assert too_few_problems(frame).startswith("" if known else "Too few problems with a gradient (4)")
+    assert bool(too_few_problems(frame)) != known
+    assert found["sentence"].startswith("no interval: ") != known
 
 
 def test_sentence_never_prints_minus_zero() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -11,29 +12,48 @@ from typing import cast
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
+from rich.console import Console
 
 from strategies import METHODS
+from suite.commands import bank as bank_command
+from suite.commands.bank import replayed
 from suite.findings.bank_model import LabModel
 from suite.findings.bank_questions import QUESTIONS, Lab
 from suite.findings.rules import DATED, NOT_SUPPORTED, UNEVEN, clip_word, fixed_ranges, flattening_verdict
 from suite.records.bank import Bank, PendingFile
 from suite.records.other_runs import facts_of
 from suite.records.update_log import UpdateLog
-from suite.report.bank_text import _other_trainers, _provenance, _questions, claim_sentence
+from suite.replay.one_method import clip_rate
+from suite.report.bank_text import (
+    _clipping,
+    _other_trainers,
+    _overlaps,
+    _provenance,
+    _questions,
+    claim_sentence,
+    warnings_of,
+)
+from suite.report.first_look import lab_figures
 from suite.report.write import write_lab
 from suite.types import UserError
 
 FACTS = {"driver": {"method": "no_clip", "card": "c"}, "digests": {"model": "m"}, "environment": {}}
 
 
-def made_bank(folder: Path, heavy_short: bool, lengths: np.ndarray | None = None) -> Bank:
+def made_bank(
+    folder: Path, heavy_short: bool, lengths: np.ndarray | None = None, informative: int = 60, far: float = 0.0
+) -> Bank:
     """Three updates of 120 responses of each of two seeds, whose S has variance L sigma^2; `heavy_short` widens the
-    short ones fivefold."""
+    short ones fivefold. Of each update's 60 problems the first `informative` have a gradient. `far`: how far every
+    token has moved the way that its advantage wants, in nats."""
     rng = np.random.default_rng(3)
     lengths = np.tile(rng.integers(2, 200, 240) if lengths is None else lengths, 4)
     scale = np.where(heavy_short & (lengths < 20), 0.1, 0.02)
     noise = rng.normal(size=int(lengths.sum())) * np.repeat(scale, lengths)
     update = np.repeat([0, 1, 2, 3], 240)
+    advantage = np.where(np.tile(np.arange(240) // 4, 4) < informative, np.tile([-0.5, 0.5], 480), 0.0)
+    noise += far * np.repeat(np.sign(advantage), lengths)
     noise[np.repeat(update, lengths) == 0] = 0
     old = np.full(len(noise), -1.0)
     log = UpdateLog(
@@ -42,12 +62,13 @@ def made_bank(folder: Path, heavy_short: bool, lengths: np.ndarray | None = None
         step=0,
         update=update,
         reward=np.tile([0, 1], 480),
-        advantage=np.tile([-0.5, 0.5], 480),
+        advantage=advantage,
         truncated=np.zeros(960, bool),
         lengths=lengths,
         log_probs=old + noise,
         old_log_probs=old,
     )
+    folder.mkdir(exist_ok=True)
     path = folder / "log"
     log.save(path)
     empty = Bank.open_or_new(folder / "bank")
@@ -115,6 +136,49 @@ def test_responses_of_one_length_have_no_slope(tmp_path: Path) -> None:
     bank = made_bank(tmp_path, heavy_short=False, lengths=np.full(240, 20))
     said = "\n".join(_questions(Lab(bank)))
     assert said.count("- no slope: the responses are too much alike in length") == len(QUESTIONS)
+
+
+def test_where_everything_is_clipped_the_page_says_so_and_asks_for_another_target(tmp_path: Path) -> None:
+    """No warning, no nan in a sentence or figure, no table of ones; with a target the ranges are matched to it."""
+    bank = made_bank(tmp_path, heavy_short=False, far=2.0)
+    lab = Lab(bank)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (warned,) = warnings_of(lab)
+        said = "\n".join([claim_sentence(lab), *_clipping(lab), *_questions(lab), *_overlaps(lab)])
+        drawn = [str(text.get_text()) for figure in lab_figures(lab).values() for text in figure.findobj(Text)]
+    assert warned.startswith("FSPO clips 100.0 % of the responses with a gradient here")
+    assert "--target" in warned
+    assert "No method has a matched range" in said
+    assert "no slope found: the responses are too much alike" not in said
+    assert "- no setting clips 1% to 99% of the responses" in said
+    assert not re.search(r"\bnan\b", said + "\n".join(drawn))
+    chosen = Lab(bank, target=0.3)
+    assert warnings_of(chosen) == []
+    assert clip_rate(chosen.arena.matched["fspo"], chosen.arena.log, {}) == pytest.approx(0.3, abs=0.01)
+    assert clip_rate(chosen.arena.matched["gspo"], chosen.arena.log, {}) == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_target_that_is_no_share_is_refused() -> None:
+    with pytest.raises(UserError, match="--target 1: must be between 0 and 1"):
+        bank_command.lab(Path("no bank"), target=1.0)
+
+
+def test_too_few_problems_are_said_once_and_decide_nothing(tmp_path: Path) -> None:
+    """One problem an update, three in all, has a gradient: numbers without intervals, and every word is undecided."""
+    bank = made_bank(tmp_path, heavy_short=True, informative=1)
+    lines = replayed(bank.folder, ["rloo", "gspo", "ctpo", "fspo"], tmp_path / "out", (), Console(quiet=True))
+    assert lines[0].startswith("Too few problems with a gradient (3): no intervals")
+    assert sum("Too few" in line for line in lines) == 1
+    fairness = pd.read_csv(tmp_path / "out" / "fairness.csv")
+    assert fairness["clipped_slope"].notna().all()
+    assert fairness[["clipped_slope_low", "lre_max_high", "lre_noise", "p_even"]].isna().all(axis=None)
+    assert fairness["mean_outside_band_low"].notna().all(), "all problems have responses"
+    for line in lines[1:-1]:
+        assert re.search(r"range: undecided, no (interval: [+-]\d|slope found: (no|every) response)", line), line
+    enough = made_bank(tmp_path / "more", heavy_short=True)
+    lines = replayed(enough.folder, ["fspo"], tmp_path / "more" / "out", (), Console(quiet=True))
+    assert re.match(r"fspo, default range: uneven.* points per doubling \[-", lines[0])
 
 
 def test_equal_settings_are_one_row_and_missed_targets_are_said() -> None:
