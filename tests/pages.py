@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 """The pages for users, by their path in the checkout."""
-NEEDS = ("gpu", "hub", "vllm", "time", "data")
-"""What a mark above a fence may name: a GPU, the hub or another network, vLLM, a long time, a data folder."""
+NEEDS = ("gpu", "hub", "vllm", "trl", "time", "data")
+"""What a mark above a fence may name: a GPU, the hub or another network, vLLM, TRL, a long time, a data folder."""
 _FENCE = re.compile(
     r"^(?:<!-- needs: (?P<needs>[^\n]*?) -->\n+)?```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )

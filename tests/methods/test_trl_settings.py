@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pages import fences, text_of
 from suite.experiments.names import METHODS
 from suite.types import UserError
 
@@ -135,6 +137,16 @@ def test_another_version_of_trl_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plugin().trl, "__version__", "99.0.0")
     with pytest.warns(UserWarning, match=f"tried with TRL {tried}; this is 99.0.0"), pytest.raises(UserError):
         plugin().SuiteTrainer("nothing", rewards, "no config")
+
+
+def test_the_pages_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (fence,) = [one for one in fences(text_of("docs/other-trainers.md")) if one.file == "trl_run.py"]
+    (tmp_path / "trl_run.py").write_text(fence.body)
+    monkeypatch.chdir(tmp_path)
+    trainer = runpy.run_path("trl_run.py")["trainer"]
+    assert trainer.state.global_step == trainer.args.max_steps
+    assert 0 < trainer.state.log_history[-1]["rewards/right/mean"] < 1, "something to learn from"
+    assert trainer.state.log_history[-1]["gspo/outside_band"] > 0
 
 
 def test_every_row_of_the_page_has_its_test():
