@@ -84,7 +84,8 @@ def load_model(
 
 def _does_not_load(reference: str, source: str, error: Exception) -> UserError:
     reason = str(error).strip().split("\n", 1)[0][:300]
-    return UserError(f"model {reference!r} does not load from {source} ({reason}); use {_KNOWN}")
+    where = f"the hub, and no folder {source} is here" if is_hub_id(source) else source
+    return UserError(f"model {reference!r} does not load from {where} ({reason}); use {_KNOWN}")
 
 
 def load_tokenizer(reference: str, folder: Path) -> tuple[Any, int | None]:
@@ -161,7 +162,7 @@ def locate(reference: str, embedded_folder: Path | None) -> tuple[str, dict[str,
     if path.is_file():
         raise UserError(f"model {reference!r}: a file that is no model; use {_KNOWN}")
     if path.suffix == ".gguf" or not _HUB_ID.fullmatch(reference):
-        raise UserError(f"model {reference!r}: no such model or path; use {_KNOWN}")
+        raise UserError(f"model {reference!r}: no such model or path, seen from {Path.cwd()}; use {_KNOWN}")
     return reference, {}
 
 
