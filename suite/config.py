@@ -240,10 +240,14 @@ class EvalConfig:
         require(self.max_new_tokens is None or self.max_new_tokens >= 1, self, "max_new_tokens", "at least 1")
         require_bounded(self)
 
+    @property
+    def single_limits(self) -> dict[str, int]:
+        """`limits` by the name of the task."""
+        return {name: int(count) for name, count in (one.split("=") for one in self.limits)}
+
     def limit_of(self, task: str) -> int | None:
         """How many of a set's problems are used at most; None for all of them."""
-        single = dict(one.split("=") for one in self.limits)
-        return int(single[task]) if task in single else self.limit
+        return self.single_limits.get(task, self.limit)
 
 
 @dataclass(frozen=True)

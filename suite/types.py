@@ -38,6 +38,16 @@ def require(condition: bool, owner: object, field: str, demand: str) -> None:
         raise UserError(f"{type(owner).__name__}.{field} = {getattr(owner, field)!r}: must be {demand}")
 
 
+def kind_of(value: object) -> str:
+    """The type of a value as a message says it.
+
+    >>> kind_of(1), kind_of("1")
+    ('an int', 'a str')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 OWN_PROBLEMS = ".jsonl"
 """How the name of a task ends that is a file of the user's own."""
 

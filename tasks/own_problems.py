@@ -4,10 +4,10 @@
     FILE.jsonl@STYLE     asked in one of STYLES
     ...@MODULE:NAME      judged by a reward of the user's own (`suite.experiments.own_rewards`)
 
-A row has `id`, `problem` and `answer`, all strings; `solution` may be there too. The file is one set: as training
-problems and as evaluation problems it holds the same ones, and what stands in both is left out of training. Graded by
-the common grader, or by that reward. The digest of its content is the set's version: results of two contents are never
-mixed.
+A row has `id`, `problem` and `answer`, all strings (an id or answer may be a number); `solution` may be there too. The
+file is one set: as training problems and as evaluation problems it holds the same ones, and what stands in both is left
+out of training. Graded by the common grader, or by that reward. The digest of its content is the set's version: results
+of two contents are never mixed.
 """
 
 from __future__ import annotations

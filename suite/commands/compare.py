@@ -75,6 +75,7 @@ def compare(
 
 def _at_rates(folder: Path, rates: str, seeds: int | None, where: Where) -> None:
     """Train a finished comparison again at other learning rates, and make its report with them."""
+    from suite.experiments.remake import require_files_here
     from suite.experiments.settings import learning_rates
     from suite.findings.comparison import Comparison
     from suite.findings.stability import SWEEP
@@ -84,6 +85,7 @@ def _at_rates(folder: Path, rates: str, seeds: int | None, where: Where) -> None
 
     first_seeds(seeds)
     config = stored_config(folder)
+    require_files_here(config, folder)
     for text, rate in learning_rates(rates, config.train.learning_rate).items():
         train = replace(config.train, learning_rate=rate)
         run_comparison(replace(config, train=train, seeds=config.seeds[:seeds]), folder / SWEEP / f"lr-{text}", where)

@@ -15,7 +15,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 def print_completion(shell: str) -> None:
     """Print the script of one of `SHELLS`; SystemExit when it is printed."""
     entries: Any = Union[tuple(_typed(name, entry) for name, entry in ENTRIES.items())]  # noqa: UP007 (made of a tuple)
-    tyro.cli(entries, prog=PROGRAM, args=["--tyro-print-completion", shell])
+    tyro.cli(tyro.conf.FlagCreatePairsOff[entries], prog=PROGRAM, args=["--tyro-print-completion", shell])
 
 
 def _typed(name: str, entry: Command | Family) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from rich.console import Console
 from suite.config import MEAN, PROTOCOL, EvalConfig, plain_data
 from suite.evaluation.evaluate import by_kind, evaluate, evaluation_problems, manifest_of
 from suite.evaluation.sample_store import FOLDER, MANIFEST, SampleStore
+from suite.experiments.contexts import evaluation_sets, require_room
 from suite.experiments.local_jobs import progress_bar
 from suite.experiments.names import tasks_named
 from suite.experiments.start import model_for_evaluation
 from suite.policy.engines import require_engine, sampler_for
 from suite.policy.halving_sampler import FrugalSampler
+from suite.policy.loading import context_of
 from suite.policy.sampling import Sampler
 from suite.records.files import digest_of, locked, write_atomically
 from suite.records.provenance import machine, versions
@@ -52,6 +55,8 @@ def run_evaluation(
     for task in chosen:
         task.load("eval", data_dir)
     loaded = model_for_evaluation(model, precision)
+    asked = replace(evaluation_sets(config, data_dir), setting="--max-new-tokens ", plain="--style plain")
+    require_room(loaded.tokenizer, context_of(loaded.model.config), [asked])
     sampler = FrugalSampler(
         sampler_for(engine, loaded.model, loaded.tokenizer, precision, config.batch_size),
         lambda line: console.print(line, highlight=False, markup=False),

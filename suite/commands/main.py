@@ -166,7 +166,7 @@ def run(names: Sequence[str], command: Command, rest: Sequence[str]) -> None:
                 "torchrun is for one training run: torchrun --nproc-per-node N --no-python fspo train RECIPE ..."
             )
         refuse_unknown_methods(rest)
-        tyro.cli(function_of(command), prog=" ".join([PROGRAM, *names]), args=without_allowed(rest))
+        tyro.cli(typed(command), prog=" ".join([PROGRAM, *names]), args=without_allowed(rest))
         if sys.stdout is not None:
             sys.stdout.flush()
     except UserError as error:
@@ -211,6 +211,13 @@ def function_of(command: Command) -> Callable[..., None]:
     """The function that does a command."""
     module, _, name = command.function.partition(":")
     return getattr(import_module(f"suite.commands.{module}"), name)
+
+
+def typed(command: Command) -> Any:
+    """A command as tyro reads it: a switch is one option, without a second one that says its default."""
+    from tyro.conf import FlagCreatePairsOff
+
+    return FlagCreatePairsOff[function_of(command)]
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import tyro
-from rich.markdown import Markdown
 
 from suite.commands.arguments import Name
 from suite.commands.console import complaints, console, say
+from suite.commands.pages import Page, listing
 from suite.records.texts import printable
 from suite.types import UserError
 
@@ -19,7 +19,7 @@ def list_methods() -> None:
     from suite.experiments.names import known_methods
     from suite.methods.cards import overview
 
-    say(overview(known_methods()))
+    say(listing(overview(known_methods())))
 
 
 def show_card(name: Name, /) -> None:
@@ -31,7 +31,7 @@ def show_card(name: Name, /) -> None:
     from suite.experiments.names import find_method
     from suite.methods.cards import card
 
-    console.print(Markdown(card(find_method(name))))
+    console.print(Page(card(find_method(name))))
 
 
 def check(method: tyro.conf.Positional[str | None] = None, /) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 
 import tyro
-from rich.markdown import Markdown
 
 from suite.commands.console import console, say
+from suite.commands.pages import Page, listing
 from suite.types import UserError
 
 NOT_PUBLIC = "No public number is known for these models, sets and settings."
@@ -27,12 +27,12 @@ def recipes(name: tyro.conf.Positional[str | None] = None, /, toml: bool = False
     if name is None:
         if toml:
             raise UserError("--toml: name a recipe")
-        say(f"{known:<16} {title_of(known)}" for known in RECIPES)
+        say(listing([(known, title_of(known)) for known in RECIPES]))
     elif toml:
         config = recipe(name)
         print(as_toml(config, provenance(config), title_of(config.name)), end="")
     else:
-        console.print(Markdown(recipe_card(name)))
+        console.print(Page(recipe_card(name)))
 
 
 def recipe_card(name: str) -> str:

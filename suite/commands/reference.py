@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import tyro
 
 from suite.commands.families import GROUPS, OLD, Command, Family
-from suite.commands.main import PROGRAM, function_of
+from suite.commands.main import PROGRAM, function_of, typed
 
 WIDTH = 100
 """Columns of the terminal that the help is laid out for."""
@@ -72,7 +72,7 @@ def _section(name: str, command: Command) -> Iterator[str]:
     """One command: its heading, what it does, its usage and its arguments."""
     function, printed = function_of(command), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit), _columns(WIDTH):
-        tyro.cli(function, prog=f"{PROGRAM} {name}", description="", args=["--help"])
+        tyro.cli(typed(command), prog=f"{PROGRAM} {name}", description="", args=["--help"])
     lines = re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue()).splitlines()
     yield f"### {PROGRAM} {name}"
     yield (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]

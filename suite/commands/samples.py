@@ -104,7 +104,7 @@ def _chosen(frame: pd.DataFrame, wrong: bool, undecided: bool, no_answer: bool, 
 
 def _print_metrics(frame: pd.DataFrame, k: str | None) -> None:
     from suite.evaluation.sample_metrics import sample_metrics
-    from suite.report.tables import sample_table
+    from suite.report.tables import sample_tables
     from suite.report.terminal import show
 
     most = min(Counter(zip(frame["task"], frame["problem"], strict=True)).values(), default=0)
@@ -116,7 +116,9 @@ def _print_metrics(frame: pd.DataFrame, k: str | None) -> None:
         ks = [int(word) for word in k.split(",")]
     else:
         raise UserError(f"--k {k!r}: whole numbers with commas between, for instance 1,2,4")
-    show(sample_table(sample_metrics(frame, ks)), "from the stored samples, in per cent; lengths in tokens", console)
+    by_k, shares = sample_tables(sample_metrics(frame, ks))
+    show(by_k, "from the stored samples, in per cent", console)
+    show(shares, "of all of them, in per cent; lengths in tokens", console)
 
 
 def _print_sample(row: dict[str, Any]) -> None:

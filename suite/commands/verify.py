@@ -46,11 +46,12 @@ def verify(
     """
     from suite.experiments.layouts import layout_for
     from suite.experiments.local_jobs import run_jobs
-    from suite.experiments.remake import chosen_cells, keep_canary, recorded_threads
+    from suite.experiments.remake import chosen_cells, keep_canary, recorded_threads, require_files_here
     from suite.findings.made_again import RULE
     from suite.records.comparison_folder import claim_folder, stored_config
 
     config = stored_config(folder)
+    require_files_here(config, folder)
     seed = random.SystemRandom().randrange(10_000) if draw is None else draw
     chosen = chosen_cells(config, cells, seed)
     names = chosen.names()

@@ -30,7 +30,7 @@ from suite.records.costs import PEAK, SECONDS, Clock
 from suite.records.files import digest_of, write_atomically
 from suite.records.packed import is_finished, read_result
 from suite.records.provenance import machine, versions
-from suite.records.result import BASE, curves_of, digest, mean_accuracy, write_result
+from suite.records.result import BASE, curves_of, digest, ends, mean_accuracy, write_result
 from suite.records.rollout_set import RolloutSet
 from suite.records.run_log import read_log
 from suite.records.trackers import Tracked, Trackers
@@ -200,8 +200,9 @@ class CellJob:
                     return ""
                 result = self._finished(loaded, source, method, log, digests, {CANARY: canary})
             trackers.conclude(conclusion(result))
-        start, end = (sum(row["reward/mean"] for row in part) / len(part) for part in (log[:3], log[-3:]))
-        return f"reward {start:.3f} -> {end:.3f}, accuracy {mean_accuracy(result.evals):.3f}"
+        start, end = ends([row["reward/mean"] for row in log])
+        change = f"{start:.3f} -> {end:.3f}" if len(log) > 1 else "-"
+        return f"reward {change}, accuracy {mean_accuracy(result.evals):.3f}"
 
     def _trackers(self, method: Method, digests: Mapping[str, str]) -> Trackers:
         """The trackers of this cell: a run in the group of its comparison; none in a process that does not write."""

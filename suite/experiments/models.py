@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 
 from suite.experiments.names import EMBEDDED_MODEL
-from suite.policy.loading import LoadedModel, load_model, locate
+from suite.policy.loading import LoadedModel, is_hub_id, load_model, load_tokenizer, locate
 from suite.policy.smollm2 import cache_folder, fetch_smollm2, is_fetched
 from suite.types import UserError
 
@@ -61,6 +62,25 @@ def model_folder(reference: str) -> Path | None:
         return model_place(reference).folder
     except UserError:
         return None
+
+
+def cached_folder(source: str) -> Path | None:
+    """Where the hub's cache on this machine holds the config of a hub id; None where it does not."""
+    config = huggingface_hub.try_to_load_from_cache(source, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def tokenizer_here(reference: str) -> tuple[Any, int | None] | None:
+    """The tokenizer of a model on this machine and its context in tokens (None: no bound); no weights are loaded.
+
+    None for a GGUF file, and for a model or tokenizer that is to be downloaded. UserError for files that do not load.
+    """
+    folder = model_folder(reference)
+    if folder is None and is_hub_id(reference):
+        folder = cached_folder(reference)
+        if folder is not None and not (folder / "tokenizer.json").is_file():
+            return None
+    return None if folder is None else load_tokenizer(reference, folder)
 
 
 def load_named(reference: str, dtype: torch.dtype, device: str) -> LoadedModel:

@@ -21,7 +21,7 @@ from typing import Any
 
 from suite.methods.from_outside import find_modules_here, imported, said_in
 from suite.records.files import digest_of
-from suite.types import Problem, Task, UserError, Verdict, reward_of
+from suite.types import Problem, Task, UserError, Verdict, kind_of, reward_of
 
 FULL = 1.0
 """The reward from which on a response counts as right."""
@@ -72,7 +72,7 @@ def own_reward(reference: str) -> OwnReward:
     what = f"reward {reference}"
     function = imported(reference, what)
     if not callable(function):
-        raise UserError(f"{what} is a {type(function).__name__}, not a function of a text and a problem")
+        raise UserError(f"{what} is {kind_of(function)}, not a function of a text and a problem")
     try:
         source = inspect.getsource(sys.modules[reference.partition(":")[0]])
     except (OSError, TypeError) as error:

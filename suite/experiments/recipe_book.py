@@ -15,6 +15,7 @@ import tasks
 from suite.config import FOLLOWS, MEAN, CompareConfig, EvalConfig, TrainConfig
 from suite.experiments.names import PAPER_BASELINES
 from suite.policy.loading import has_fast_bfloat16
+from suite.types import task_name
 
 Sources = Mapping[str, str]
 """Where settings come from, by their path, such as `train.steps`."""
@@ -382,7 +383,7 @@ def published(name: str) -> Mapping[tuple[str, str], tuple[float, str]]:
 
 def primary_sentence(config: CompareConfig) -> str:
     """The primary outcome in words, as it is declared before the run."""
-    sets = ", ".join(config.evaluation.tasks)
+    sets = ", ".join(map(task_name, config.evaluation.tasks))
     several = len(config.evaluation.tasks) > 1
     what = config.primary if config.primary != MEAN else f"the mean over {sets}" if several else sets
     rivals = ", ".join(name for name in PAPER_BASELINES if name in config.methods)

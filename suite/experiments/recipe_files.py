@@ -19,7 +19,7 @@ from suite.config import FOLLOWS, CompareConfig, EvalConfig, TrainConfig, VllmCo
 from suite.experiments.names import lookup
 from suite.experiments.settings import as_setting, method_with, of_kind, parsed
 from suite.methods.from_outside import find_modules_here
-from suite.types import UserError
+from suite.types import UserError, kind_of
 
 TABLES = ("train", "evaluation", "settings")
 """The tables of a TOML recipe; `settings` has one a method: hyper-parameters apart from its defaults."""
@@ -163,7 +163,7 @@ def recipe_in_module(reference: str) -> CompareConfig:
     found = getattr(module, name)
     config = _in_users_code(reference, found) if callable(found) else found
     if not isinstance(config, CompareConfig):
-        raise UserError(f"{reference} gives a {type(config).__name__}, not a suite.config.CompareConfig")
+        raise UserError(f"{reference} gives {kind_of(config)}, not a suite.config.CompareConfig")
     return config
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from suite.config import CompareConfig
+from suite.experiments.contexts import require_room_in_comparison
 from suite.experiments.evaluation_overlap import refuse_overlap
 from suite.experiments.names import find_method, lookup, tasks_named
 from suite.experiments.recipe_book import RECIPES
@@ -109,7 +110,10 @@ def changed(
 def resolved(
     reference: str, changes: Changes, methods: Sequence[str] | None = None, seeds: Sequence[int] | None = None
 ) -> CompareConfig:
-    """The recipe with its changes, ready to run: its data sets read, overlap refused where that is asked for."""
+    """The recipe with its changes, ready to run: its data sets read, overlap refused where that is asked for.
+
+    Where the model is on this machine, prompts and token limits fit into its context.
+    """
     config = changed(reference, changes, methods, seeds)
     if config.train.lora_rank:
         require_peft()
@@ -119,4 +123,5 @@ def resolved(
     for task in tasks_named(config.evaluation.tasks):
         task.load("eval", config.train.data_dir)
     refuse_overlap(config)
+    require_room_in_comparison(config)
     return config

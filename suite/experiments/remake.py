@@ -12,10 +12,12 @@ from typing import Any
 from suite.config import CompareConfig
 from suite.evaluation.canary import FILE as CANARY_FILE
 from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
+from suite.experiments.models import model_place
 from suite.experiments.names import lookup
 from suite.records.result import BASE
 from suite.records.rollout_set import RolloutSet
 from suite.types import RunResult, UserError
+from tasks.own_problems import is_own
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,21 @@ def chosen_cells(config: CompareConfig, cells: str, draw: int) -> Chosen:
     for name in names:
         lookup({BASE: None, **known}, name, "cell")
     return Chosen(tuple(known[name] for name in names if name != BASE), BASE in names)
+
+
+def require_files_here(config: CompareConfig, folder: Path) -> None:
+    """UserError where a path that a comparison was begun with leads nowhere from the current folder."""
+    given = [name.partition("@")[0] for name in config.all_tasks if is_own(name)]
+    given += [str(config.train.data_dir)] if config.train.data_dir is not None else []
+    try:
+        model_place(config.train.model)
+    except UserError:
+        given.insert(0, config.train.model)
+    if gone := [name for name in given if not Path(name).expanduser().exists()]:
+        raise UserError(
+            f"{folder}: it was made with {', '.join(gone)}, and nothing is there; a relative path begins at the folder "
+            "where fspo compare or train was called: go there and run this again, and next time give absolute paths"
+        )
 
 
 def keep_canary(folder: Path, out: Path) -> None:

@@ -18,7 +18,7 @@ from scipy.stats import chi2
 
 from suite.experiments.finished import load_comparison
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
-from suite.records.result import BASE
+from suite.records.result import BASE, end_steps, ends
 from suite.statistics.compare import compare
 from suite.statistics.frames import NOTHING, names_of, numbers_of, select
 from suite.statistics.intervals import wilson_limits
@@ -28,22 +28,18 @@ from suite.types import RunResult, UserError
 
 PROBE = "probe/reward"
 """Mean reward on a fixed set of problems with common noise, logged every few steps."""
-WINDOW = 3
-"""Steps that a start and an end are the mean of."""
 SPIKE = 5.0
 """A gradient norm above this many times the run's median is a spike."""
 SWEEP = "sweep"
 """Folder beside a comparison's cells that holds the same comparison at other learning rates, one folder each."""
 NUMBERS = ("collapsed", "probe_fall", "spike_share", "entropy_drift", "length_ratio")
-RULES_TEXT = (
+_RULES = (
     "a run collapsed when its final accuracy on the mean of sets lies below the base model's with its whole 95 % "
     "interval over problems, or a reward or gradient norm is no number; its interval counts a seed once, however many "
     "rates it was trained with. `probe fall` is the largest fall of the reward on a fixed set of problems below its "
     "earlier maximum; `spread` the standard deviation of final accuracies over seeds, in points; a spike is a gradient "
-    "norm above 5 times the run's median; entropy in nats a token and response length compare the last three steps "
-    "with the first three"
+    "norm above 5 times the run's median; entropy in nats a token and response length compare the last "
 )
-"""What the columns of a stability table mean."""
 
 CURVES: Mapping[str, str] = {
     "reward": "mean reward",
@@ -55,6 +51,12 @@ CURVES: Mapping[str, str] = {
     "clip/clipped": "clipped share",
 }
 """Logged numbers that the training figure shows, and their titles."""
+
+
+def rules_text(steps: int) -> str:
+    """What the columns of a stability table mean, for runs of so many steps."""
+    compared = {1: "step with the first", 2: "two steps with the first two", 3: "three steps with the first three"}
+    return _RULES + compared[end_steps(steps)]
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,20 @@ def run_stability(curves: Mapping[str, Sequence[float | None]]) -> dict[str, flo
     probe_fall     largest fall of the reward on the probe set below its earlier maximum; nan with fewer than two probes
     spike_share    share of steps whose largest gradient norm, before the cut, exceeds 5 times the run's median; nan
                    where one is not a number
-    entropy_drift  mean entropy of the last three steps minus that of the first three, nats a token
-    length_ratio   mean response length of the last three steps over that of the first three
+    entropy_drift  mean entropy of the last steps minus that of the first (`ends`), nats a token; nan of a single step
+    length_ratio   mean response length of the last steps over that of the first; nan of a single step
     """
     reward, norm = _numbers(curves, "reward/mean"), _numbers(curves, "grad_norm/max")
     entropy, length = _numbers(curves, "entropy/mean"), _numbers(curves, "length/mean")
     probe = _numbers(curves, PROBE) if PROBE in curves else np.array([])
     probe = probe[~np.isnan(probe)]
+    (start, end), (first_length, last_length) = ends(list(entropy)), ends(list(length))
     return {
         "broken": float(not (np.isfinite(reward).all() and np.isfinite(norm).all())),
         "probe_fall": float(np.max(np.maximum.accumulate(probe) - probe)) if len(probe) > 1 else np.nan,
         "spike_share": float(np.mean(norm > SPIKE * np.median(norm))) if np.isfinite(norm).all() else np.nan,
-        "entropy_drift": float(entropy[-WINDOW:].mean() - entropy[:WINDOW].mean()),
-        "length_ratio": float(length[-WINDOW:].mean() / length[:WINDOW].mean()),
+        "entropy_drift": end - start,
+        "length_ratio": last_length / first_length,
     }
 
 

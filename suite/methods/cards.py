@@ -44,10 +44,9 @@ def code_digest(method: Method) -> str:
     return digest_of([card_digest(method), *sources])[:12]
 
 
-def overview(methods: Mapping[str, Method]) -> list[str]:
-    """All methods, a line each: name, card digest, what it is."""
-    width = max(map(len, methods))
-    return [f"{name:<{width}}  {card_digest(m)}  {m.title} ({m.source})" for name, m in methods.items()]
+def overview(methods: Mapping[str, Method]) -> list[tuple[str, str, str]]:
+    """All methods, a row each: name, card digest, what it is."""
+    return [(name, card_digest(method), f"{method.title} ({method.source})") for name, method in methods.items()]
 
 
 def card(method: Method) -> str:

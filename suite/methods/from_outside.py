@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.records.texts import one_line
-from suite.types import Method, UserError
+from suite.types import Method, UserError, kind_of
 
 GROUP = "fspo.methods"
 """Entry-point group: name -> `package.module:METHOD`."""
@@ -53,7 +53,7 @@ def method_from(reference: str, what: str) -> Method:
     """The method that `package.module:NAME` names, from where Python looks. UserError begins with `what`."""
     found = imported(reference, what)
     if not isinstance(found, Method):
-        raise UserError(f"{what} is a {type(found).__name__}, not a suite.types.Method")
+        raise UserError(f"{what} is {kind_of(found)}, not a suite.types.Method")
     return found
 
 

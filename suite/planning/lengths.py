@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from transformers import AutoTokenizer
 
 from suite.config import CompareConfig
 from suite.experiments.models import model_folder
 from suite.experiments.names import GENERATED_TASKS, tasks_named
 from suite.planning.cost_model import Lengths
+from suite.policy.loading import load_tokenizer
 from suite.policy.prompting import encode
 from suite.types import Problem, Task
 
@@ -50,7 +48,7 @@ def _encoded(config: CompareConfig, chosen: Sequence[Task], folder: Path | None)
     found = [(task, problems_at_hand(task, "train", config.train.data_dir)) for task in chosen]
     if folder is None or any(problems is None for _, problems in found):
         return []
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer, _ = load_tokenizer(config.train.model, folder)
     return [
         encode(tokenizer, task, problem, config.train.chat)
         for task, problems in found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from suite.policy.model_folders import check_sums
@@ -64,8 +64,7 @@ def load_model(
                 **weights,
             )
     except Exception as error:  # what broken files make of the loaders of three libraries
-        reason = str(error).strip().split("\n", 1)[0][:300]
-        raise UserError(f"model {reference!r} does not load from {source} ({reason}); use {_KNOWN}") from None
+        raise _does_not_load(reference, source, error) from None
     model: Any = loaded[0]
     report = loaded[1]
     if report["missing_keys"]:
@@ -81,6 +80,31 @@ def load_model(
     model = model.to(device).eval()
     _check_scoring_path(model, reference)
     return LoadedModel(model, tokenizer, reference, model_digest(model), tokenizer_digest(tokenizer))
+
+
+def _does_not_load(reference: str, source: str, error: Exception) -> UserError:
+    reason = str(error).strip().split("\n", 1)[0][:300]
+    where = f"the hub, and no folder {source} is here" if is_hub_id(source) else source
+    return UserError(f"model {reference!r} does not load from {where} ({reason}); use {_KNOWN}")
+
+
+def load_tokenizer(reference: str, folder: Path) -> tuple[Any, int | None]:
+    """The tokenizer in a model's folder, and the model's context in tokens as its config has it; without the weights.
+
+    UserError: files that do not load.
+    """
+    transformers_logging.set_verbosity_error()
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        return tokenizer, context_of(AutoConfig.from_pretrained(folder, **options))
+    except Exception as error:  # what broken files make of the loaders of two libraries
+        raise _does_not_load(reference, str(folder), error) from None
+
+
+def context_of(config: Any) -> int | None:
+    """The most tokens of a prompt and its response together; None where the model's config has no bound."""
+    return getattr(config, "max_position_embeddings", None)
 
 
 def is_hub_id(reference: str) -> bool:
@@ -138,7 +162,7 @@ def locate(reference: str, embedded_folder: Path | None) -> tuple[str, dict[str,
     if path.is_file():
         raise UserError(f"model {reference!r}: a file that is no model; use {_KNOWN}")
     if path.suffix == ".gguf" or not _HUB_ID.fullmatch(reference):
-        raise UserError(f"model {reference!r}: no such model or path; use {_KNOWN}")
+        raise UserError(f"model {reference!r}: no such model or path, seen from {Path.cwd()}; use {_KNOWN}")
     return reference, {}
 
 

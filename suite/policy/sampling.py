@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from suite.config import require_temperature
 from suite.policy.kv_cache import CommonStart, cut_common_start, growing_cache
+from suite.policy.loading import context_of
 from suite.policy.lora import merged
 from suite.policy.packed_attention import can_keep_a_start_apart, use_packed_attention
 from suite.policy.vocabulary_tiles import of_device
@@ -90,12 +91,13 @@ def check_context(requests: Sequence[SampleRequest], max_new_tokens: int, model:
     """Refuse prompts that are empty, or do not fit into the model's context together with max_new_tokens."""
     if empty := [request.problem_id for request in requests if not request.prompt_ids]:
         raise UserError(f"problem {empty[0]}: its prompt is empty, so there is nothing that a model could continue")
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_of(model.config)
     longest = max(requests, key=lambda r: len(r.prompt_ids))
     if context is not None and len(longest.prompt_ids) + max_new_tokens > context:
         raise UserError(
             f"problem {longest.problem_id}: its prompt of {len(longest.prompt_ids)} tokens plus max_new_tokens "
-            f"{max_new_tokens} exceeds the model's context of {context}; lower --max-new-tokens or drop the problem"
+            f"{max_new_tokens} exceeds the model's context of {context}; drop it or lower --max-new-tokens "
+            "(in a recipe --set train.max_new_tokens=N evaluation.max_new_tokens=N)"
         )
 
 

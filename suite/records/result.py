@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from suite.config import PROTOCOL
 from suite.records.costs import COSTS
 from suite.records.files import digest_of, write_atomically
@@ -24,6 +26,21 @@ def curves_of(log: Sequence[Mapping[str, float]]) -> dict[str, list[float | None
     """One list a logged number, one entry a step; None where a step does not have it. Costs are left out."""
     names = dict.fromkeys(name for row in log for name in row if name != "step" and not name.startswith(COSTS))
     return {name: [None if (x := row.get(name)) is None or x != x else x for row in log] for name in names}
+
+
+def end_steps(steps: int) -> int:
+    """How many steps at each end of a run are compared: three, in a short run as many as do not overlap, at least 1."""
+    return max(1, min(3, steps // 2))
+
+
+def ends(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of a curve's first `end_steps` values and that of its last; of a single step nan: nothing to compare.
+
+    >>> ends([1, 2, 3, 5]), ends([1])
+    ((1.5, 4.0), (nan, nan))
+    """
+    n = end_steps(len(values))
+    return (float(np.mean(values[:n])), float(np.mean(values[-n:]))) if len(values) > 1 else (np.nan, np.nan)
 
 
 def mean_accuracy(evals: Sequence[EvalResult]) -> float:

@@ -16,7 +16,7 @@ from suite.findings.claims import claims_table
 from suite.findings.comparison import Comparison
 from suite.findings.costs import cut_sentence, gradient_table, ledger_table
 from suite.findings.running_estimates import SENTENCE, estimates_table
-from suite.findings.stability import RULES_TEXT, stability_summary
+from suite.findings.stability import rules_text, stability_summary
 from suite.methods.cards import card_digest, hyper_line
 from suite.records.comparison_folder import recorded_code
 from suite.records.packed import result_file
@@ -277,7 +277,7 @@ def _stability(report: Comparison) -> Iterator[str]:
     yield "## How steadily each method trains"
     yield (
         f"Over {len(report.stability)} runs at learning rate{'s' if len(rates) > 1 else ''} {', '.join(rates)} [rules "
-        f"ours]: {RULES_TEXT}."
+        f"ours]: {rules_text(report.config.train.steps)}."
     )
     yield markdown(tables.stability_table(stability_summary(report.stability, report.gains)))
     yield "![training](training.png)" + ("\n![learning rates](learning_rates.png)" if len(rates) > 1 else "")

@@ -115,16 +115,23 @@ def evaluation_table(accuracies: pd.DataFrame, evals: Sequence[EvalResult]) -> p
     return pd.DataFrame(rows)
 
 
-def sample_table(metrics: pd.DataFrame) -> pd.DataFrame:
-    """`sample_metrics.sample_metrics` for people: shares in per cent, lengths in tokens."""
-    shares = {"avg_at_k": "avg@k", "pass_at_k": "pass@k", "pass_hat_k": "pass^k", "maj_at_k": "maj@k"}
-    shares |= {f"{kind}_share": kind.replace("_", " ") for kind in ("undecided", "no_answer", "truncated")}
+def sample_tables(metrics: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`sample_metrics.sample_metrics` for people, what depends on k and what does not: shares in per cent, lengths in
+    tokens."""
+    by_k = {"avg_at_k": "avg@k", "pass_at_k": "pass@k", "pass_hat_k": "pass^k", "maj_at_k": "maj@k"}
+    shares = {f"{kind}_share": kind.replace("_", " ") for kind in ("undecided", "no_answer", "truncated")}
     return pd.DataFrame(
         [
             {"set": r["task"], "problems x samples": Number(f"{r['problems']} x {r['samples']}"), "k": r["k"]}
+            | {title: Number.percent(r[name]) for name, title in by_k.items()}
+            for r in records(metrics)
+        ]
+    ), pd.DataFrame(
+        [
+            {"set": r["task"]}
             | {title: Number.percent(r[name]) for name, title in shares.items()}
             | {"mean length": Number.of(r["mean_length"], ".1f")}
-            for r in records(metrics)
+            for r in records(metrics.drop_duplicates("task"))
         ]
     )
 
@@ -378,7 +385,7 @@ def stability_table(summary: pd.DataFrame) -> pd.DataFrame:
             "spread": Number.percent(r["spread"], r["spread_low"], r["spread_high"]),
             "spikes": Number.percent(r["spike_share"]),
             "entropy": Number.of(r["entropy_drift"], "+.3f"),
-            "length": f"x {r['length_ratio']:.2f}",
+            "length": ABSENT if math.isnan(r["length_ratio"]) else f"x {r['length_ratio']:.2f}",
             "rates above base": Number(r["rates_above_base"]),
         }
         for r in records(summary)

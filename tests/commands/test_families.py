@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import tyro
 
 from suite.commands import main
 from suite.commands.families import ENTRIES, GROUPS, OLD, Command, Family
@@ -231,3 +233,11 @@ def test_a_file_of_the_users_named_like_a_package_of_ours_does_no_harm(tmp_path:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_switch_is_one_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tyro.cli(main.typed(COMMANDS[name]), prog="fspo", args=["--help"])
+    options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    assert not options & {f"--no-{option[2:]}" for option in options}

@@ -86,9 +86,9 @@ def test_what_a_stranger_wrote_cannot_steer_the_terminal() -> None:
         (b"", ["line 2", "empty line"]),
         (b"[1]", ["line 2", "list", "'response'"]),
         (b'{"id": "x", "gold": "1"}', ["line 2", "'response' is missing"]),
-        (b'{"id": "x", "gold": "1", "response": 1}', ["line 2", "'response' is a int"]),
+        (b'{"id": "x", "gold": "1", "response": 1}', ["line 2", "'response' is an int"]),
         (b'{"id": "x", "gold": " ", "response": ""}', ["line 2", "'gold' is empty"]),
-        (b'{"id": 3, "gold": "1", "response": ""}', ["line 2", "'id' is a int"]),
+        (b'{"id": true, "gold": "1", "response": ""}', ["line 2", "'id' is a bool"]),
         (b"\xff", ["line 2", "UTF-8"]),
     ],
 )

@@ -145,7 +145,7 @@ def test_a_sound_method_passes_with_a_line_for_every_check(monkeypatch: pytest.M
             "No module named .* run this in the folder of no_such_module.py, or put that folder into PYTHONPATH",
         ),
         ("stranger_methods:ABSENT", "ABSENT"),
-        ("stranger_methods:NO_METHOD", "is a int, not a suite.types.Method"),
+        ("stranger_methods:NO_METHOD", "is an int, not a suite.types.Method"),
         ("stranger_methods:", "package.module:NAME"),
     ],
 )

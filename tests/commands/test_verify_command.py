@@ -13,7 +13,7 @@ import pytest
 
 from faults.outcomes import command
 from suite.experiments.recipes import recipe
-from suite.experiments.remake import Chosen, chosen_cells, digest_under, recorded_threads
+from suite.experiments.remake import Chosen, chosen_cells, digest_under, recorded_threads, require_files_here
 from suite.records.result import read_file, write_result
 from suite.records.rollout_set import RolloutSet
 from suite.types import RunResult, UserError, Verdict
@@ -109,6 +109,23 @@ def test_cells_are_drawn_with_a_seed_or_named() -> None:
         chosen_cells(demo, "fspo-seed9", 0)
     with pytest.raises(UserError, match="--cells 0: at least 1"):
         chosen_cells(demo, "0", 0)
+
+
+def test_relative_paths_are_looked_for_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smoke = recipe("smoke")
+    train = replace(smoke.train, model="mymodel", tasks=("train.jsonl@plain",), data_dir=Path("data"))
+    mine = replace(smoke, train=train, evaluation=replace(smoke.evaluation, tasks=("gcd", "mine.jsonl")))
+    for folder in ("mymodel", "data"):
+        (tmp_path / folder).mkdir()
+    for file in ("mymodel/config.json", "train.jsonl", "mine.jsonl"):
+        (tmp_path / file).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    require_files_here(mine, Path("out"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"made with mymodel, train\.jsonl, mine\.jsonl, data, and nothing is there"):
+        require_files_here(mine, Path("out"))
+    require_files_here(replace(smoke, train=replace(smoke.train, model="owner/name")), Path("out"))
 
 
 def test_the_commit_in_the_header_of_rollouts_is_no_difference() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from suite.evaluation import sample_metrics as module
 from suite.evaluation.sample_metrics import majority_at_k, pass_hat_k, sample_metrics, subsets
+from suite.report.tables import sample_tables
 from suite.types import Problem, UserError, Verdict
 from tasks.answers import vote
 from tasks.embedded_tasks import TASKS as ARITHMETIC
@@ -107,6 +108,14 @@ def test_too_many_subsets_are_sampled_without_bias_and_repeatably(monkeypatch: p
     assert all(len(set(row)) == 5 and list(row) == sorted(row) for row in drawn.tolist())
     # four standard errors of a share over 400 subsets
     assert majority_at_k(answers, correct, drawn) == pytest.approx(exact, abs=4 * 0.5 / 400**0.5)
+
+
+def test_what_does_not_depend_on_k_is_shown_once_a_set() -> None:
+    frame = pd.DataFrame(rows(1, task="one") + rows(2, task="two"))
+    by_k, shares = sample_tables(sample_metrics(frame, [1, 2, 3]))
+    assert [*zip(by_k["set"], by_k["k"], strict=True)] == [(name, k) for name in ("one", "two") for k in (1, 2, 3)]
+    assert [*shares["set"]] == ["one", "two"]
+    assert not set(by_k) & set(shares) - {"set"}
 
 
 def test_what_cannot_be_counted_is_refused() -> None:

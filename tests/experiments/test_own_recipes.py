@@ -187,7 +187,7 @@ def test_python_recipes_are_functions_or_values(here: Path) -> None:
     [
         ("my_recipes.py:shrot", "there is no shrot in it; there is: short, broken, another"),
         ("my_recipes.py:broken", "KeyError: 'no such key' (my_recipes.py, line 11)"),
-        ("my_recipes.py:another", "gives a int, not a suite.config.CompareConfig"),
+        ("my_recipes.py:another", "gives an int, not a suite.config.CompareConfig"),
         ("my_recipes.py", "name the function in the file too: my_recipes.py:NAME"),
         ("absent.py:short", "absent.py: no such file"),
         ("absent:short", "ModuleNotFoundError"),

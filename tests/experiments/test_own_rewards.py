@@ -124,7 +124,7 @@ def test_a_file_names_its_reward_and_results_name_its_digest(here: Path) -> None
     ("name", "said"),
     [
         ("gsm8k@close:CLOSE", "for problems of your own"),
-        ("mine.jsonl@close:NOTHING", "is a int, not a function"),
+        ("mine.jsonl@close:NOTHING", "is an int, not a function"),
         ("mine.jsonl@close:ABSENT", "reward close:ABSENT does not load"),
         ("mine.jsonl@nowhere:X", "reward nowhere:X does not load"),
         ("mine.jsonl@math:sqrt", "no source file"),

@@ -159,8 +159,45 @@ def test_a_dry_run_counts_the_work_and_writes_nothing(tmp_path: Path) -> None:
     assert f"(at most {(first + later) * limit:,} tokens)" in said
     assert said.splitlines()[-1] == f"would run smoke in {tmp_path / 'out'}"
     assert f"model: embedded, on this machine ({EMBEDDED_MODEL})" in said
-    assert "evaluate: gcd, 12 problems" in said
+    assert "evaluate: gcd, 12 problems, the first of 100: evaluation.limit = 12" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_which_limit_cuts_a_set_and_nothing_of_a_whole_one(tmp_path: Path) -> None:
+    said = dry(changed("evaluation.limits=gcd=5,equation=100", "evaluation.limit=none"), tmp_path / "out").splitlines()
+    assert "evaluate: gcd, 5 problems, the first of 100: evaluation.limits = 5" in said
+    assert {"evaluate: equation, 100 problems", "evaluate: recurrence, 100 problems"} <= set(said)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_narrow_terminal_shows_every_setting_by_its_whole_name(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["fspo", "recipes", name])
+    main.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert set(recipe_settings(recipe(name))) <= {word for line in lines for word in line.split()}
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+
+
+def test_lists_fold_their_last_column_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def printed(*words: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["fspo", *words])
+        main.main()
+        return capsys.readouterr().out.splitlines()
+
+    for words in (("recipes",), ("method", "list")):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        whole = printed(*words)
+        monkeypatch.setenv("COLUMNS", "80")
+        folded = printed(*words)
+        assert max(map(len, folded)) <= 80 < max(map(len, whole))
+        assert " ".join(folded).split() == " ".join(whole).split()
+        assert [line.split()[0] for line in folded if line[0] != " "] == [line.split()[0] for line in whole]
 
 
 def test_the_command_of_a_dry_run_ends_without_a_folder(

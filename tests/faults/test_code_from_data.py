@@ -107,7 +107,7 @@ def test_nor_one_whose_name_no_program_would_write(
 def test_it_is_once_the_user_says_so(
     words: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "evil:X is a int" in line_of(["report", ".", *words], capsys, monkeypatch)
+    assert "evil:X is an int" in line_of(["report", ".", *words], capsys, monkeypatch)
     assert (folder / "it-ran").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from suite.findings.stability import (
     PROBE,
     RateRuns,
     against_base,
+    rules_text,
     run_stability,
     seed_spread,
     stability,
@@ -27,6 +29,8 @@ from suite.findings.stability import (
     sweep_of,
 )
 from suite.records.costs import PEAK, SECONDS
+from suite.records.result import ends
+from suite.report.tables import stability_table
 from suite.types import EvalResult, RunResult, UserError, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +80,25 @@ def test_spikes_drift_and_length() -> None:
     assert found["spike_share"] == pytest.approx(2 / 8)
     assert found["entropy_drift"] == pytest.approx(-1)
     assert found["length_ratio"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("steps", "compared"), [(2, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 3), (30, 3)])
+def test_the_ends_of_a_short_run_do_not_overlap(steps: int, compared: int) -> None:
+    rising = [float(2**step) for step in range(steps)]
+    start, end = sum(rising[:compared]) / compared, sum(rising[steps - compared :]) / compared
+    assert ends(rising) == pytest.approx((start, end))
+    found = run_stability(curves([0.5] * steps, entropy=[*rising], length=[*rising]))
+    assert found["entropy_drift"] == pytest.approx(end - start)
+    assert found["length_ratio"] == pytest.approx(end / start)
+    assert rules_text(steps).endswith({1: "last step with the first", 2: "last two steps with the first two",
+                                       3: "last three steps with the first three"}[compared])  # fmt: skip
+
+
+def test_a_single_step_has_no_ends_to_compare() -> None:
+    run = replace(evaluated("fspo", [1, 1]), curves=curves([0.5]))
+    runs = stability([RateRuns(1e-4, evaluated("base", [1, 0]), [run])])
+    shown = stability_table(stability_summary(runs, pd.DataFrame(columns=pd.Index(["method", "learning_rate", "low"]))))
+    assert [str(shown[name].iloc[0]) for name in ("entropy", "length")] == ["–", "–"]
 
 
 def evaluated(method: str, *sets: list[int], reward: float | None = 0.5, seed: int = 0) -> RunResult:

@@ -52,7 +52,7 @@ def test_a_row_becomes_a_problem(tmp_path: Path):
         ([1, 2], "a list instead of an object"),
         (None, "a NoneType instead of an object"),
         ({k: v for k, v in ROW.items() if k != "answer"}, "field 'answer' is missing"),
-        (ROW | {"id": "a/2", "answer": 3}, "field 'answer' is a int"),
+        (ROW | {"id": "a/2", "answer": 3}, "field 'answer' is an int"),
         (ROW | {"id": "a/2", "problem": " "}, "field 'problem' is empty"),
         (ROW | {"id": "a/2", "solution": None}, "field 'solution' is a NoneType"),
         (ROW, "id 'a/1' is already on line 1"),

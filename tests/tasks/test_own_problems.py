@@ -44,6 +44,36 @@ def test_a_file_is_a_task(tmp_path: Path) -> None:
     assert task.grade([*zip(texts, problems, strict=True)]) == [Verdict.CORRECT, Verdict.CORRECT, Verdict.WRONG]
 
 
+def test_numbers_stand_for_their_text(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.jsonl"
+    path.write_text('{"id": 1, "problem": "1 + 3 =", "answer": 4}\n{"id": 2, "problem": "3 / 2 =", "answer": 1.50}\n')
+    numbers = own_task(str(path))
+    assert [(p.id, p.gold) for p in numbers.load("eval", None)] == [("1", "4"), ("2", "1.50")]
+    path.write_text(path.read_text().replace("4}", '"4"}'))
+    assert own_task(str(path)).version == numbers.version
+    path.write_text(path.read_text() + '{"id": "1", "problem": "?", "answer": 1}\n')
+    with pytest.raises(UserError, match="line 3: id '1' is already on line 1"):
+        own_task(str(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"id": True, "problem": "?", "answer": None},
+         "field 'id' is a bool, field 'answer' is a NoneType; give each a non-empty string"),
+        ({"id": 1, "problem": 2, "answer": 3, "level": 4, "solution": []},
+         "field 'problem' is an int; give it a non-empty string; field 'level' is an int, field 'solution' is a list; "
+         "make each a string or leave it out"),
+        ({"id": 1, "problem": "?", "answer": float("nan")}, "field 'answer' is a float; give it a non-empty string"),
+    ],
+)  # fmt: skip
+def test_all_that_is_wrong_with_a_row_is_said_at_once(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = written(tmp_path, [row])
+    with pytest.raises(UserError) as refused:
+        own_task(str(path))
+    assert str(refused.value) == f"{path}, line 1: {said}"
+
+
 def test_styles_ask_as_the_sets_do(tmp_path: Path) -> None:
     path = written(tmp_path)
     for style, like in (("boxed", "math500"), ("worked", "gsm8k")):
@@ -106,7 +136,8 @@ def test_a_style_is_for_own_files() -> None:
 def test_what_one_trains_on_is_not_what_one_is_evaluated_on(tmp_path: Path) -> None:
     train = written(tmp_path, ROWS, "train.jsonl")
     held_out = written(tmp_path, [{**ROWS[0], "id": "z"}], "held-out.jsonl")
-    settings = (f"train.tasks={train}", f"evaluation.tasks={held_out},gcd")
+    settings = (f"train.tasks={train}@plain", f"evaluation.tasks={held_out}@plain,gcd")
+    settings += ("train.max_new_tokens=60", "evaluation.max_new_tokens=60")
     config = resolved("smoke", Changes(set=settings))
     assert [(found.train.id, found.evaluation.id) for found in overlaps_of(config)] == [("a", "z")]
 
