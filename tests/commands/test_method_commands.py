@@ -79,10 +79,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_method_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line each in a pipe; at 80 columns what it is folds below itself."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     code, text = run(monkeypatch, capsys, "method", "list")
     assert code == 0
     assert [line.split()[0] for line in text.splitlines()] == list(METHODS)
     assert len(METHODS) >= 19
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text = run(monkeypatch, capsys, "method", "list")
+    assert max(map(len, text.splitlines())) <= 80
+    assert [line.split()[0] for line in text.splitlines() if not line.startswith(" ")] == list(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
