@@ -63,4 +63,4 @@ def test_the_page_of_a_recorded_trl_run_is_of_the_bank_beside_it() -> None:
     for name in ("grpo", "gspo", "fspo"):
         np.testing.assert_allclose(clip_rate(METHODS[name], log, {}), fairness["default", name], atol=1e-6)
     assert "run of trl 1.16.0 GRPOTrainer" in (kept / "lab.md").read_text()
-    assert sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) < 2_000_000
+    assert sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) < 1_000_000
