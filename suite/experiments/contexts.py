@@ -103,8 +103,8 @@ def require_room(tokenizer: Any, context: int | None, asked: Sequence[AskedToget
             plain = size if part.chat else one.longest_plain(tokenizer)
             rooms.append(context - (plain if one.own and size >= context else size))
             if size + one.limit > context:
-                too_long.append(f"{one.words} {one.task.name}, a prompt of {size:,} tokens (problem {problem.id}) and "
-                                f"max_new_tokens {one.limit:,}")  # fmt: skip
+                asking = f"a prompt of {size:,} tokens (problem {problem.id})"
+                too_long.append(f"{one.words} {one.task.name}, {asking} and max_new_tokens {one.limit:,}")
                 if one.own and plain < size:
                     advice.append(f"examples take {size - plain:,} of these tokens, {part.plain} asks without them")
                 elif size >= context:
