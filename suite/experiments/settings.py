@@ -50,10 +50,10 @@ def credit_line(config: CompareConfig) -> list[str]:
     """One line on the rule for advantages that methods get in the place of their own; none where all keep theirs."""
     own = {name: method_with(name, config.options) for name in config.methods}
     changed = [name for name, method in own.items() if with_credit(method, config.credit) is not method]
-    who = ", ".join(changed)
-    return [f"advantages: {config.credit} for all alike, also {who}; --credit own leaves every method its own"] * bool(
-        who
-    )
+    if not changed:
+        return []
+    words = f"advantages: {config.credit} for all alike, also {', '.join(changed)}"
+    return [f"{words}; --credit own leaves every method its own"]
 
 
 def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig:
