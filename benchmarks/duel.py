@@ -55,7 +55,7 @@ class Bell:
 class Side:
     """A process that plays one side."""
 
-    def __init__(self, name: str, module: str, task: Path, threads: int) -> None:
+    def __init__(self, name: str, module: str, task: Path, threads: int, checkout: Path | None = None) -> None:
         self.name = name
         counts = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
         self.errors = task.with_name(f"{name}.stderr")
@@ -66,6 +66,7 @@ class Side:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                cwd=checkout,
                 env={**os.environ, **counts, "TOKENIZERS_PARALLELISM": "false"},
             )
 
@@ -92,17 +93,24 @@ class Side:
         self.process.wait()
 
 
-def duel(sides: Mapping[str, str], task: Mapping[str, Any], folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
-    """Both sides (name to module) on one task, in turn, after one round unseen: what each said, with peaks in GiB.
+def duel(
+    sides: Mapping[str, str],
+    task: Mapping[str, Any],
+    folder: Path,
+    rounds: int,
+    checkouts: Mapping[str, Path] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """All sides (name to module) on one task, in turn, after one round unseen: what each said, with peaks in GiB.
 
-    Raises UserError when a side ends early.
+    checkouts: folders of other commits of this repository, from which the sides of these names are run. Raises
+    UserError when a side ends early.
     """
     path = folder / "task.json"
     path.write_text(json.dumps({**task, "rounds": rounds + 1}), encoding="utf-8")
     playing: list[Side] = []
     try:
         for name, module in sides.items():
-            playing.append(Side(name, module, path, task["threads"]))
+            playing.append(Side(name, module, path, task["threads"], (checkouts or {}).get(name)))
         found = {side.name: {"ready": side.hear(), "rounds": []} for side in playing}
         for turn in range(rounds + 1):
             for side in playing:

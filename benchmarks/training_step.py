@@ -4,7 +4,8 @@
 
 A step scores old log-probs, forms advantages and takes four updates of GRPO (AdamW, constant rate, no KL term). Both
 sides get the same prompts, responses and rewards, deal them to the same updates, and start from the same weights.
-On some mixes the suite then plays against itself without trees of common starts, every response with its whole prompt.
+On some mixes the suite then plays against itself without trees of common starts, every response with its whole prompt;
+with --before FOLDER also against itself as another commit has it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from suite.commands.console import complaints, console, say
 from suite.experiments.models import model_folder
 from suite.policy.loading import has_fast_bfloat16
 from suite.records.files import write_atomically
+from suite.records.installation import commit_of
 from suite.records.provenance import machine, versions
 from suite.report.terminal import show
 from suite.types import UserError
@@ -36,6 +38,7 @@ from suite.types import UserError
 SCHEMA = "fspo-bench-training-step-1"
 SIDES = {"ours": "benchmarks.our_side", "trl": "benchmarks.trl_side"}
 TREES = {"ours": SIDES["ours"], "untreed": "benchmarks.untreed_side"}
+BEFORE = "before"
 LEAST_ROUNDS = 3
 SHARE = 0.9
 """Of what leaving out all padding would give, 1 / (1 - padding share), this much is asked for."""
@@ -113,8 +116,8 @@ def parity(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]
     return gaps
 
 
-def measured(setup: Setup, mix: str, rounds: int, threads: int) -> dict[str, Any]:
-    """Both sides on one length mix: times, tokens per second, peaks, padding and parity."""
+def measured(setup: Setup, mix: str, rounds: int, threads: int, before: Path | None = None) -> dict[str, Any]:
+    """Both sides on one length mix: times, tokens per second, peaks, padding, parity; and the suite against itself."""
     rows = material(mix, vocabulary(setup.model), setup.prompts, setup.samples, setup.prompt, setup.response)
     longest = max(map(len, rows.responses))
     task = {
@@ -126,7 +129,11 @@ def measured(setup: Setup, mix: str, rounds: int, threads: int) -> dict[str, Any
     }
     with tempfile.TemporaryDirectory() as folder:
         said = duel(SIDES, task, Path(folder), rounds)
-        alone = duel(TREES, task, Path(folder), rounds) if mix in TREE_LIMITS else {}
+        selves = {
+            **(TREES if mix in TREE_LIMITS else {}),
+            **({"ours": SIDES["ours"], BEFORE: SIDES["ours"]} if before else {}),
+        }
+        alone = duel(selves, task, Path(folder), rounds, {BEFORE: before} if before else {}) if selves else {}
     ours, theirs = said["ours"], said["trl"]
     speed = {name: ratio([rows.tokens / s for s in seconds(one)], [1.0]) for name, one in said.items()}
     padding = theirs["unseen"]["padding"]
@@ -140,7 +147,8 @@ def measured(setup: Setup, mix: str, rounds: int, threads: int) -> dict[str, Any
         "cpu_seconds": {name: seconds(one, "cpu_seconds") for name, one in said.items()},
         "tokens_per_second": {name: one["of_medians"] for name, one in speed.items()},
         "speed_ratio": gained,
-        **(_trees(alone) if alone else {}),
+        **(_trees({name: alone[name] for name in TREES}) if mix in TREE_LIMITS else {}),
+        **(_before(alone, before) if before else {}),
         "cpu_ratio": ratio(seconds(theirs, "cpu_seconds"), seconds(ours, "cpu_seconds")),
         "required": required(padding, mix),
         "peak_gib": {name: one["peak_gib"] for name, one in said.items()},
@@ -163,6 +171,17 @@ def _trees(said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _before(said: Mapping[str, Any], checkout: Path) -> dict[str, Any]:
+    """Times of the suite and of itself at the commit of that checkout, their ratio, and how far the two agree."""
+    ours, before = said["ours"], said[BEFORE]
+    return {
+        "before_commit": commit_of(checkout),
+        "before_seconds": {"ours": seconds(ours), BEFORE: seconds(before)},
+        "before_ratio": ratio(seconds(before), seconds(ours)),
+        "before_parity": parity([ours["unseen"], *ours["rounds"]], [before["unseen"], *before["rounds"]]),
+    }
+
+
 def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a mix."""
     return pd.DataFrame(
@@ -173,6 +192,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "TRL tok/s": f"{one['tokens_per_second']['trl']:.0f}",
             "ratio": f"{one['speed_ratio']['of_medians']:.2f}",
             "to no trees": f"{one['tree_ratio']['of_medians']:.2f}" if "tree_ratio" in one else "",
+            "to before": f"{one['before_ratio']['of_medians']:.2f}" if "before_ratio" in one else "",
             "of minima": f"{one['speed_ratio']['of_minima']:.2f}",
             "of CPU s": f"{one['cpu_ratio']['of_minima']:.2f}",
             "asked": f"{one['required']:.2f}",
@@ -192,10 +212,14 @@ def ratios_of(model: str, one: Mapping[str, Any]) -> tuple[Ratio, ...]:
         Ratio(name, "tokens/s, ours / TRL", one["speed_ratio"]["of_medians"], one["required"], "higher", padding),
         Ratio(name, "peak memory, ours / TRL", memory, 1.0, "lower", padding),
     )
-    if "tree_ratio" not in one:
-        return rows
-    goal = TREE_LIMITS[one["mix"]]
-    return (*rows, Ratio(name, "tokens/s, with trees / without", one["tree_ratio"]["of_medians"], goal, "higher"))
+    goal = TREE_LIMITS.get(one["mix"])
+    if "tree_ratio" in one:
+        what = "tokens/s, with trees / without"
+        rows += (Ratio(name, what, one["tree_ratio"]["of_medians"], goal, "higher"),)
+    if "before_ratio" in one:
+        what = f"tokens/s, ours / ours at {one['before_commit'][:7]}"
+        rows += (Ratio(name, what, one["before_ratio"]["of_medians"], goal, "higher"),)
+    return rows
 
 
 def peer_versions() -> dict[str, str]:
@@ -215,6 +239,7 @@ def run(
     micro_tokens: int | None = None,
     prompts: int | None = None,
     threads: int | None = None,
+    before: Path | None = None,
     quick: bool = False,
 ) -> None:
     """Time a training step of both sides on every length mix, print the ratios and write everything as JSON.
@@ -228,6 +253,7 @@ def run(
         micro_tokens: Our micro-batch instead of the model's default, in tokens.
         prompts: Groups of a step instead of the model's default.
         threads: Threads of each side; default all cores.
+        before: A checkout of another commit of this repository, which then plays against ours too.
         quick: Two rounds on a few short responses of the last mix: tries the script, measures nothing.
     """
     if model not in SETUPS:
@@ -237,6 +263,8 @@ def run(
     rounds = ROUNDS[model] if rounds is None else rounds
     if rounds < LEAST_ROUNDS:
         raise UserError(f"--rounds {rounds}: at least {LEAST_ROUNDS}; to try the script, --quick")
+    if before is not None and not (before / "benchmarks" / "our_side.py").is_file():
+        raise UserError(f"--before {before}: no checkout of this repository (git worktree add FOLDER COMMIT makes one)")
     given: dict[str, Any] = {"micro_tokens": micro_tokens, "prompts": prompts, "dtype": dtype}
     if quick:
         given |= {"prompts": 2, "samples": 4, "prompt": 8, "response": 10}
@@ -245,7 +273,7 @@ def run(
     setups = [replace(SETUPS[model], **{**(FEW_SHOT_CHANGES if one in FEW_SHOT else {}), **given}) for one in mix]
     threads = threads or os.cpu_count() or 1
     packages, load_before = peer_versions(), os.getloadavg()
-    found = [measured(setup, one, rounds, threads) for setup, one in zip(setups, mix, strict=True)]
+    found = [measured(setup, one, rounds, threads, before) for setup, one in zip(setups, mix, strict=True)]
     content = {
         "schema": SCHEMA,
         "command": ["python", "-m", "benchmarks.training_step", *sys.argv[1:]],

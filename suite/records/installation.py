@@ -43,9 +43,12 @@ UNFITTING = "torchvision torchaudio torchcodec"
 
 @functools.cache
 def commit() -> str:
-    """The checkout's commit, with `+changes` if the working tree differs; `none` outside a git checkout."""
-    if (root := checkout()) is None:
-        return "none"
+    """The commit of the checkout that this program runs from, as commit_of says it; `none` outside a git checkout."""
+    return "none" if (root := checkout()) is None else commit_of(root)
+
+
+def commit_of(root: Path) -> str:
+    """The commit of a git checkout, with `+changes` if its working tree differs; `none` of any other folder."""
     try:
         head = _git(root, "rev-parse", "HEAD")
         return head + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")

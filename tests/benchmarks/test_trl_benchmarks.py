@@ -55,6 +55,20 @@ def test_sides_work_in_turn_after_a_round_unseen(tmp_path: Path, monkeypatch: py
         assert 0.001 < one["peak_gib"] < 4
 
 
+def test_a_side_of_another_checkout_runs_that_one_s_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, old = tmp_path / "log", tmp_path / "old"
+    sides = toys(tmp_path, monkeypatch)
+    old.mkdir()
+    (old / "b_side.py").write_text(TOY.replace("__file__.rsplit", "'older'.rsplit"))
+    duel.duel(sides, {"threads": 1, "log": str(log)}, tmp_path, 1, {"b": old})
+    assert log.read_text() == "ao" * 2
+
+
+def test_before_wants_a_checkout(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--before.*no checkout of this repository"):
+        training_step.run(before=tmp_path)
+
+
 def test_a_side_that_dies_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"a: the process ended early.*out of luck"):
         duel.duel(toys(tmp_path, monkeypatch), {"threads": 1, "log": str(tmp_path / "log"), "dies": 1}, tmp_path, 3)
@@ -156,7 +170,7 @@ def test_a_step_of_both_sides_agrees_on_loss_and_gradient(tmp_path: Path, capsys
 @pytest.mark.external
 def test_behind_few_shot_prompts_the_suite_plays_against_itself_without_trees(tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="trl is not installed (pip install fspo-suite[trl])")
-    training_step.run(tmp_path / "p1.json", mix=("fewshot",), quick=True, threads=1)
+    training_step.run(tmp_path / "p1.json", mix=("fewshot",), quick=True, threads=1, before=ROOT)
     content = whole(tmp_path / "p1.json")
     (found,) = content["measurements"]
     assert found["parity"]["loss"] < 1e-5
@@ -167,6 +181,9 @@ def test_behind_few_shot_prompts_the_suite_plays_against_itself_without_trees(tm
     rows = {row["what"]: row for row in content["ratios"]}
     assert rows["tokens/s, ours / TRL"]["goal"] == 5.0
     assert rows["tokens/s, with trees / without"]["goal"] == 4.0
+    assert found["before_parity"] == {"loss": 0.0, "grad_norm": 0.0}, "the same commit"
+    assert found["before_commit"] == content["environment"]["commit"]
+    assert rows[f"tokens/s, ours / ours at {found['before_commit'][:7]}"]["goal"] == 4.0
 
 
 @pytest.mark.slow
