@@ -6,6 +6,7 @@ memory. Words go over its standard input, answers over its standard output in li
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -77,13 +78,15 @@ class Side:
             if line.startswith(MARK):
                 return json.loads(line.removeprefix(MARK))
         complaint = self.errors.read_text().strip().splitlines()
-        raise UserError(f"{self.name}: the process ended early ({' / '.join(complaint[-3:]) or 'no message'})")
+        said = " / ".join(complaint[-3:]) or f"exit code {self.process.wait()}, no message"
+        raise UserError(f"{self.name}: the process ended early ({said})")
 
     def ask(self, word: str) -> dict[str, Any]:
-        """What the side answers to a word."""
+        """What the side answers to a word; UserError as `hear`."""
         assert self.process.stdin is not None
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # the process has ended: hear says so
+            self.process.stdin.write(word + "\n")
+            self.process.stdin.flush()
         return self.hear()
 
     def end(self) -> None:

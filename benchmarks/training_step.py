@@ -39,6 +39,7 @@ SCHEMA = "fspo-bench-training-step-1"
 SIDES = {"ours": "benchmarks.our_side", "trl": "benchmarks.trl_side"}
 TREES = {"ours": SIDES["ours"], "untreed": "benchmarks.untreed_side"}
 BEFORE = "before"
+SELVES = {"ours": SIDES["ours"], BEFORE: SIDES["ours"]}
 LEAST_ROUNDS = 3
 SHARE = 0.9
 """Of what leaving out all padding would give, 1 / (1 - padding share), this much is asked for."""
@@ -129,11 +130,8 @@ def measured(setup: Setup, mix: str, rounds: int, threads: int, before: Path | N
     }
     with tempfile.TemporaryDirectory() as folder:
         said = duel(SIDES, task, Path(folder), rounds)
-        selves = {
-            **(TREES if mix in TREE_LIMITS else {}),
-            **({"ours": SIDES["ours"], BEFORE: SIDES["ours"]} if before else {}),
-        }
-        alone = duel(selves, task, Path(folder), rounds, {BEFORE: before} if before else {}) if selves else {}
+        trees = duel(TREES, task, Path(folder), rounds) if mix in TREE_LIMITS else {}
+        older = duel(SELVES, task, Path(folder), rounds, {BEFORE: before}) if before else {}
     ours, theirs = said["ours"], said["trl"]
     speed = {name: ratio([rows.tokens / s for s in seconds(one)], [1.0]) for name, one in said.items()}
     padding = theirs["unseen"]["padding"]
@@ -147,8 +145,8 @@ def measured(setup: Setup, mix: str, rounds: int, threads: int, before: Path | N
         "cpu_seconds": {name: seconds(one, "cpu_seconds") for name, one in said.items()},
         "tokens_per_second": {name: one["of_medians"] for name, one in speed.items()},
         "speed_ratio": gained,
-        **(_trees({name: alone[name] for name in TREES}) if mix in TREE_LIMITS else {}),
-        **(_before(alone, before) if before else {}),
+        **(_trees(trees) if trees else {}),
+        **(_before(older, before) if before else {}),
         "cpu_ratio": ratio(seconds(theirs, "cpu_seconds"), seconds(ours, "cpu_seconds")),
         "required": required(padding, mix),
         "peak_gib": {name: one["peak_gib"] for name, one in said.items()},
@@ -183,8 +181,8 @@ def _before(said: Mapping[str, Any], checkout: Path) -> dict[str, Any]:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a mix."""
-    return pd.DataFrame(
+    """One row a mix; without a column that says nothing of any."""
+    frame = pd.DataFrame(
         {
             "mix": one["mix"],
             "padding": f"{one['padding_share_of_trl']:.2f}",
@@ -202,6 +200,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         }
         for one in found
     )
+    return frame.loc[:, (frame != "").any()]
 
 
 def ratios_of(model: str, one: Mapping[str, Any]) -> tuple[Ratio, ...]:

@@ -161,8 +161,12 @@ def shown_word(row: Mapping[str, Any]) -> str:
     >>> [shown_word({"word": word, "seeds": seeds}) for word, seeds in ((UNEVEN, 3), (UNEVEN, 1), (UNDECIDED, 1))]
     ['uneven', 'uneven (one seed: exploratory)', 'undecided']
     """
+    return row["word"] + _exploratory(row)
+
+
+def _exploratory(row: Mapping[str, Any]) -> str:
     alone = row["word"] in (FLAT, UNEVEN) and row.get("seeds") == 1
-    return f"{row['word']} (one seed: exploratory)" if alone else row["word"]
+    return " (one seed: exploratory)" if alone else ""
 
 
 def fixed_ranges(methods: Mapping[str, Method]) -> list[str]:
@@ -173,7 +177,8 @@ def fixed_ranges(methods: Mapping[str, Method]) -> list[str]:
 
 def judged_word(row: Mapping[str, Any]) -> str:
     """`shown_word`, and that its bend made it uneven where the bend did so more clearly than the slope."""
-    return f"{shown_word(row)}{' by its bend' * (row['word'] == UNEVEN and row['p_slope'] > row['p_bend'])}"
+    bent = row["word"] == UNEVEN and row["p_slope"] > row["p_bend"]
+    return f"{row['word']}{' by its bend' * bent}{_exploratory(row)}"
 
 
 def reweighting_verdict(fixed: Collection[str]) -> str:

@@ -107,19 +107,20 @@ def directions(
     found, batch = space.vectors(weights, len(columns) * len(methods))
     counted = partial(divisor_count, lengths=batch.lengths, max_new_tokens=max_new_tokens)
     counts = [counted(_judged(method, batch, now[name]).divisor) for name, method in methods.items()]
-    clipped, *rest = found.unflatten(0, (len(columns), -1)) / found.new_tensor(counts)[:, None]
+    clipped, *rest = found.unflatten(0, (len(columns), -1)).div_(found.new_tensor(counts)[:, None])
     return Directions(tuple(methods), clipped, rest[0] if rest else None)
 
 
-def gram(vectors: Tensor) -> np.ndarray:
-    """Inner products of all rows, [n, n], summed in float64."""
-    blocks = (block.double() for block in vectors.split(1 << 20, dim=1))
+def gram(*vectors: Tensor) -> np.ndarray:
+    """Inner products of the rows of all matrices, [n, n], summed in float64; the matrices are never copied whole."""
+    pieces = zip(*(one.split(1 << 20, dim=1) for one in vectors), strict=True)
+    blocks = (torch.cat(piece).double() for piece in pieces)
     return torch.stack([block @ block.T for block in blocks]).sum(0).cpu().numpy()
 
 
 def cosines(found: Directions) -> pd.DataFrame:
     """Columns method, against (OWN, or another method clipped as well), cosine."""
-    products = gram(found.clipped if found.unclipped is None else torch.cat([found.clipped, found.unclipped]))
+    products = gram(*(rows for rows in (found.clipped, found.unclipped) if rows is not None))
     norms, rows = np.sqrt(np.diag(products)), []
     with np.errstate(divide="ignore", invalid="ignore"):
         matrix = products / np.outer(norms, norms)
@@ -285,9 +286,7 @@ def length_statement(updates: LengthUpdates) -> dict[str, float]:
 
     Source: arXiv 2509.09177 states that a small LRE bounds the cosine; these bounds are ours.
     """
-    return _statement(
-        updates.responses, updates.acceptance, gram(torch.cat([updates.unclipped, updates.clipped[None]]))
-    )
+    return _statement(updates.responses, updates.acceptance, gram(updates.unclipped, updates.clipped[None]))
 
 
 def _statement(responses: np.ndarray, acceptance: np.ndarray, products: np.ndarray) -> dict[str, float]:

@@ -74,6 +74,18 @@ def test_a_side_that_dies_is_named_with_its_last_words(tmp_path: Path, monkeypat
         duel.duel(toys(tmp_path, monkeypatch), {"threads": 1, "log": str(tmp_path / "log"), "dies": 1}, tmp_path, 3)
 
 
+def test_a_side_that_was_killed_between_rounds_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel does where memory runs out: no last words, and a word to it meets a closed pipe."""
+    (name, module), _ = toys(tmp_path, monkeypatch).items()
+    (tmp_path / "task.json").write_text(json.dumps({"rounds": 1, "log": str(tmp_path / "log")}))
+    side = duel.Side(name, module, tmp_path / "task.json", 1)
+    side.hear()
+    side.process.kill()
+    side.process.wait()
+    with pytest.raises(UserError, match=r"a: the process ended early .exit code -9, no message"):
+        side.ask(duel.GO)
+
+
 def test_ratios() -> None:
     assert duel.ratio([4.0, 6.0, 20.0], [2.0, 3.0, 1.0]) == {"of_medians": 3.0, "of_minima": 4.0}
 

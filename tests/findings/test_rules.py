@@ -25,6 +25,7 @@ from suite.findings.rules import (
     equal_rows_joined,
     fixed_ranges,
     flattening_verdict,
+    judged_word,
     reweighting_verdict,
     steadiness_verdict,
     superiority_verdict,
@@ -69,6 +70,11 @@ def test_a_word_heads_its_sentence_and_a_bend_is_named() -> None:
         "flat, no slope found: +0.0",
         "no band, no slope found: +0.0",
     ]
+
+
+def test_a_bend_is_named_before_the_one_seed_that_showed_it() -> None:
+    row = clip_row(p_even=0.01, p_bend=0.005) | {"word": UNEVEN, "seeds": 1}
+    assert judged_word(row) == "uneven by its bend (one seed: exploratory)"
 
 
 def test_fixed_ranges_are_recognised_by_level_and_growth() -> None:

@@ -88,6 +88,10 @@ def test_no_setting_of_trls_losses_is_forgotten():
         ({"hyper": "wide"}, "hyper = 'wide': a mapping"),
         ({"hyper": {"drift": "batch"}, "gradient_accumulation_steps": 2}, "gradient_accumulation_steps = 2: .* ema"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, 'advantages with scale_rewards="group"'),
+        (
+            {"method": "maxrl", "multi_objective_aggregation": "normalize_then_sum"},
+            "from one reward a response; take sum_then_normalize$",
+        ),
         ({"method": "dapo", "gradient_accumulation_steps": 4}, "steps_per_generation = 2: dapo .* multiple of .* .4."),
         ({"method": "maxrl", "scale_rewards": "group"}, "scale_rewards = 'group': maxrl is its own advantage rule"),
         ({"beta": 0.1, "gradient_accumulation_steps": 4}, "steps_per_generation = 2: beta divides"),
