@@ -95,14 +95,16 @@ def write_changes(changes: pd.DataFrame, out: Path, command: Sequence[str]) -> P
 def write_lab(lab: Lab, out: Path, command: Sequence[str] = ()) -> Path:
     """Write lab.md, lab.html, CSV, figures and made.json into a folder; returns the page's path. Same bank, same bytes.
 
-    UserError, before anything is computed, where a file of the bank was altered.
+    UserError, before anything is computed, where a file of the bank was altered; before anything is written, where the
+    bank says too little.
     """
     lab.bank.check()
+    found, figures = lab.tables(), bank_figures(lab)
     manifest = hashlib.sha256((lab.bank.folder / MANIFEST).read_bytes()).hexdigest()
     write_provenance(out, command, bank=lab.bank.folder.name, manifest_sha256=manifest)
-    for name, frame in lab.tables().items():
+    for name, frame in found.items():
         write_csv(out / f"{name}.csv", frame)
-    for name, figure in bank_figures(lab).items():
+    for name, figure in figures.items():
         save_figure(figure, out, name)
     text = without_html(page_text(lab))
     write_atomically(out / "lab.md", text)
