@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from fspo.plugins.trl_record import without_ratios
 from suite.experiments.calibrate import calibrate
 from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
+from suite.findings.bank_questions import Lab
 from suite.policy.loading import load_model
 from suite.records.bank import Bank
 from suite.records.other_runs import BYTES_A_ROW, BYTES_A_TOKEN
@@ -23,6 +24,7 @@ from suite.records.ranges import Ranges
 from suite.records.update_log import UpdateLog
 from suite.replay.one_method import replay
 from suite.replay.replays import Arena
+from suite.report.write import write_lab
 from suite.types import UserError
 from torchrun_processes import torchrun
 from trl_world import LIMIT, QUIET
@@ -202,9 +204,14 @@ def test_one_update_a_rollout_and_masked_truncation(tmp_path: Path):
     assert len(log) < 16
     assert not log.truncated.any()
     np.testing.assert_array_equal(log.log_probs, log.old_log_probs)
-    for use in (lambda: Arena(METHODS, log), lambda: calibrate(bank.folder, None, 0.1, Ranges.read(None), (), ())):
+    for use in (
+        lambda: Arena(METHODS, log),
+        lambda: calibrate(bank.folder, None, 0.1, Ranges.read(None), (), ()),
+        lambda: write_lab(Lab(bank), tmp_path / "lab"),
+    ):
         with pytest.raises(UserError, match=r"no second update.* larger num_iterations or steps_per_generation"):
             use()
+    assert not (tmp_path / "lab").exists()
 
 
 @pytest.mark.parametrize(
