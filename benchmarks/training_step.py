@@ -221,6 +221,12 @@ def ratios_of(model: str, one: Mapping[str, Any]) -> tuple[Ratio, ...]:
     return rows
 
 
+def require_checkout(folder: Path | None) -> None:
+    """UserError where a folder was given that is no checkout of this repository."""
+    if folder is not None and not (folder / "benchmarks" / "our_side.py").is_file():
+        raise UserError(f"--before {folder}: no checkout of this repository (git worktree add FOLDER COMMIT makes one)")
+
+
 def peer_versions() -> dict[str, str]:
     """Versions of this process and of TRL; UserError where TRL is not installed."""
     try:
@@ -262,8 +268,7 @@ def run(
     rounds = ROUNDS[model] if rounds is None else rounds
     if rounds < LEAST_ROUNDS:
         raise UserError(f"--rounds {rounds}: at least {LEAST_ROUNDS}; to try the script, --quick")
-    if before is not None and not (before / "benchmarks" / "our_side.py").is_file():
-        raise UserError(f"--before {before}: no checkout of this repository (git worktree add FOLDER COMMIT makes one)")
+    require_checkout(before)
     given: dict[str, Any] = {"micro_tokens": micro_tokens, "prompts": prompts, "dtype": dtype}
     if quick:
         given |= {"prompts": 2, "samples": 4, "prompt": 8, "response": 10}

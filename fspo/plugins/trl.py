@@ -93,7 +93,7 @@ class SuiteConfig(trl.GRPOConfig):
         if method.keeps_credit and self.scale_rewards != OWN_RULE:
             yield "scale_rewards", f"{method.name} is its own advantage rule; leave it out"
         if self.scale_rewards == OWN_RULE and self.multi_objective_aggregation != "sum_then_normalize":
-            other = "" if method.keeps_credit else ", or TRL's advantages with scale_rewards=\"group\""
+            other = "" if method.keeps_credit else ', or TRL\'s advantages with scale_rewards="group"'
             yield (
                 "multi_objective_aggregation",
                 f"a method's own advantages come from one reward a response; take sum_then_normalize{other}",

@@ -24,6 +24,7 @@ def compare(
     out: Path | None = None,
     methods: str | None = None,
     seeds: int | None = None,
+    first_seed: int = 0,
     changes: RecipeChanges = Changes(),  # noqa: B008 (frozen)
     where: Place = Where(),  # noqa: B008
     rates: str | None = None,
@@ -31,11 +32,14 @@ def compare(
 ) -> None:
     """Train and evaluate every method with every seed, then print the comparison. Run again to resume where it stopped.
 
+    With more methods or seeds behind those that the folder has, they are added to it; what is there stays.
+
     Args:
         recipe: A name that fspo recipes lists, FILE.toml, FILE.py:NAME, or with --rates a finished comparison's folder.
         out: Folder for results; default results/runs/RECIPE.
         methods: Comma-separated methods instead of the recipe's.
-        seeds: Count of seeds (0, 1, ...) instead of the recipe's; with --rates the comparison's first so many.
+        seeds: Count of seeds instead of the recipe's; with --rates the comparison's first so many.
+        first_seed: The first of them.
         changes: What is changed of the recipe.
         where: Where cells are computed.
         rates: Train a finished comparison again at these learning rates, for its report's section on stability:
@@ -52,11 +56,13 @@ def compare(
     from suite.report.terminal import print_report
     from suite.report.write import write_report
 
+    if first_seed and seeds is None:
+        raise UserError(f"--first-seed {first_seed}: say how many, too, with --seeds")
     if rates is not None:
-        if out is not None or methods is not None or changes != Changes() or dry_run:
+        if out is not None or methods is not None or first_seed or changes != Changes() or dry_run:
             raise UserError("--rates trains a finished comparison as it is: beside it only --seeds and where cells run")
         return _at_rates(Path(recipe), rates, seeds, where)
-    config = resolved(recipe, changes, listed(methods, "--methods"), first_seeds(seeds))
+    config = resolved(recipe, changes, listed(methods, "--methods"), first_seeds(seeds, first_seed))
     given = Ranges.read(changes.ranges)
     out = out or Path("results/runs") / config.name
     if dry_run:
@@ -104,7 +110,7 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
     from suite.experiments.ray_jobs import require_ray, run_jobs_on_ray
     from suite.experiments.sampler_choice import require_choice, with_sampler_chosen
     from suite.experiments.settings import credit_line
-    from suite.records.comparison_folder import claim_folder
+    from suite.records.comparison_folder import claim_folder, grown_by
 
     require_choice(config, on_ray=where.on == "ray")
     config, choice = with_sampler_chosen(config, out, console, where.workers)
@@ -112,7 +118,8 @@ def run_comparison(config: CompareConfig, out: Path, where: Where, given: Ranges
     if layout is None:
         require_ray()
     facts = (given.facts if given else None, choice.facts() if choice else None)
-    claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), *facts)
+    more = claim_folder(config, out, ["fspo", *sys.argv[1:]], code_of(config), *facts)
+    say([f"added to the comparison in {out}: {grown_by(more)}"] if more else [])
     say([choice.words()] if choice else [])
     say(given.notes(config.methods) if given else [])
     say(credit_line(config))

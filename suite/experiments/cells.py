@@ -25,7 +25,7 @@ from suite.policy.model_folders import save_model
 from suite.policy.portable import compute_portably
 from suite.policy.ranks import ranks_here
 from suite.policy.sampling import Sampler
-from suite.records.comparison_folder import FIRST, base_folder, cell_folder, recorded_command, rollouts_folder
+from suite.records.comparison_folder import FIRST, GRID, base_folder, cell_folder, recorded_command, rollouts_folder
 from suite.records.costs import PEAK, SECONDS, Clock
 from suite.records.files import digest_of, write_atomically
 from suite.records.packed import is_finished, read_result
@@ -257,8 +257,12 @@ class CellJob:
 
 
 def group_of(config: CompareConfig, out: Path) -> str:
-    """What trackers call a comparison: its folder's name, and the start of its settings' digest."""
-    return f"{out.resolve().name}-{digest_of(plain_data(config))[:8]}"
+    """What trackers call a comparison: its folder's name, and the start of the digest of what all its cells share.
+
+    Methods and seeds can be added to a comparison, so its name does not hang on them.
+    """
+    shared = {name: value for name, value in plain_data(config).items() if name not in GRID}
+    return f"{out.resolve().name}-{digest_of(shared)[:8]}"
 
 
 def conclusion(result: RunResult) -> dict[str, Any]:

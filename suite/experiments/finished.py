@@ -13,8 +13,8 @@ from suite.experiments.cells import BaseJob, CellJob, FirstRolloutsJob
 from suite.experiments.settings import method_in
 from suite.records.comparison_folder import CONFIG_FILE, stored_config
 from suite.records.files import flat
-from suite.records.packed import is_listed, list_updates, pack_results, read_result
-from suite.records.result import BASE, FILE
+from suite.records.packed import is_listed, list_updates, pack_results, read_result, unpacked_results
+from suite.records.result import BASE
 from suite.records.seals import is_sealed
 from suite.records.update_log import UpdateLog
 from suite.types import RunResult, UserError
@@ -104,7 +104,7 @@ def pack_comparison(folder: Path) -> list[Path]:
     written = []
     for path in sorted(folder.rglob(CONFIG_FILE)):
         load_comparison(stored_config(path.parent), path.parent)
-        written += pack_results(path.parent) if any(path.parent.glob(f"*/{FILE}")) else []
+        written += pack_results(path.parent) if unpacked_results(path.parent) else []
         if not is_listed(path.parent):
             list_updates(path.parent)
         config = stored_config(path.parent)

@@ -16,7 +16,7 @@ from suite.experiments.names import tasks_named
 from suite.experiments.recipe_book import primary_sentence
 from suite.experiments.sampler_choice import AUTO, kept_engine
 from suite.policy.engines import require_engine
-from suite.records.comparison_folder import holds
+from suite.records.comparison_folder import additions, grown_by, holds
 from suite.records.costs import GIB
 from suite.types import UserError
 
@@ -36,7 +36,10 @@ def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str], workers: 
     if config.train.sampler != AUTO:
         require_engine(config.train.sampler, vllm=config.train.vllm)
     where, folder = _files_of(config.train.model)
-    goes_on = holds(config, out, code)
+    there = ""
+    if holds(config, out, code):
+        more = grown_by(additions(config, out))
+        there = ", where it goes on with what is there" + (f" and adds {more}" if more else "")
     return [
         f"model: {config.train.model}, {where}",
         *(["sampler: auto, measured before the first cell"] if config.train.sampler == AUTO else []),
@@ -47,7 +50,7 @@ def dry_run(config: CompareConfig, out: Path, code: Mapping[str, str], workers: 
         _disk_line(config, out, folder),
         primary_sentence(config),
         CHECKPOINT_RULE,
-        f"would run {config.name} in {out}" + (", where it goes on with what is there" if goes_on else ""),
+        f"would run {config.name} in {out}{there}",
     ]
 
 

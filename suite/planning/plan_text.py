@@ -166,6 +166,9 @@ def claimed(runs: Path, detect: float, pair: str | None) -> tuple[str, pd.DataFr
     )
     outcome = "the mean over all sets" if config.primary == MEAN else config.primary
     lines.append(f"Planned for the comparison's primary outcome, {outcome}.")
+    if config.seeds == tuple(range(config.seeds[0], config.seeds[0] + len(config.seeds))):
+        first = f" --first-seed {config.seeds[0]}" if config.seeds[0] else ""
+        lines.append(f"Seeds can be added to {runs}: its command again, with a larger --seeds COUNT{first}.")
     if len(seeds) < len(config.seeds):
         lines.append(f"Not finished: from {len(seeds)} of its {len(config.seeds)} seeds, those that every method has.")
     if len(seeds) <= FEW_SEEDS:

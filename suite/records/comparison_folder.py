@@ -22,6 +22,11 @@ FIRST = "first.json"
 TRACEBACK = "error.txt"
 """In a job's folder, what an error of the program's own left; a mistake of the user's leaves nothing there."""
 
+GRID = ("methods", "seeds")
+"""What a comparison can get more of: cells do not depend on each other, so those that are there stay what they are."""
+GROWN = "grown"
+"""In the comparison's file: what was added after it was begun, a list of facts, oldest first."""
+
 
 def base_folder(out: Path) -> Path:
     """Where the result of a comparison's start model lies."""
@@ -45,19 +50,56 @@ def claim_folder(
     code: Mapping[str, str],
     ranges: Mapping[str, str] | None = None,
     sampler_choice: Mapping[str, object] | None = None,
-) -> None:
-    """Write the resolved config into the folder, or check that it holds this very comparison.
+) -> dict[str, list[Any]]:
+    """Write the resolved config into the folder, or check that it holds this very comparison; what was added to it.
+
+    A config that has the methods and seeds of the folder's and more behind them makes the folder's comparison grow: the
+    file then says what was added, by which command and versions.
 
     `code` digests each method's source. `ranges` says which range file settings came from; the config has the settings
     themselves, so that no result depends on the file being kept. `sampler_choice` says how the engine was chosen that
     draws, where it was. Raises UserError, and writes nothing, where `holds` does. Of two processes that claim one
     folder at once the second finds what the first wrote.
     """
-    if holds(config, out, code):  # a refused folder stays as it is
-        return
+    if holds(config, out, code) and not additions(config, out):  # a refused folder stays as it is
+        return {}
     with locked(out):
         if not holds(config, out, code):
             _begin(config, out, command, code, ranges, sampler_choice)
+            return {}
+        if more := additions(config, out):
+            _grow(config, out, more | ({"ranges": dict(ranges)} if ranges else {}), command, code)
+        return more
+
+
+def _grow(
+    config: CompareConfig, out: Path, more: Mapping[str, Any], command: Sequence[str], code: Mapping[str, str]
+) -> None:
+    content = json.loads((out / CONFIG_FILE).read_text(encoding="utf-8"))
+    facts = {**more, "command": shlex.join(command), "versions": versions()}
+    content["config"] = plain_data(config)
+    content["code"] = content.get("code", {}) | {name: code[name] for name in more.get("methods", ()) if name in code}
+    content[GROWN] = [*content.get(GROWN, []), facts]
+    write_atomically(out / CONFIG_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def additions(config: CompareConfig, out: Path) -> dict[str, list[Any]]:
+    """The methods and seeds that a config has beyond the comparison in a folder that `holds` it; {} where none."""
+    path = out / CONFIG_FILE
+    if not path.exists():
+        return {}
+    known = json.loads(path.read_text(encoding="utf-8"))["config"]
+    found = {axis: [one for one in getattr(config, axis) if one not in known[axis]] for axis in GRID}
+    return {axis: new for axis, new in found.items() if new}
+
+
+def grown_by(more: Mapping[str, Sequence[Any]]) -> str:
+    """What was added, in words.
+
+    >>> grown_by({"seeds": [3, 4]}), grown_by({"methods": ["mine"], "seeds": [3]})
+    ('seeds 3, 4', 'methods mine and seeds 3')
+    """
+    return " and ".join(f"{axis} {', '.join(map(str, more[axis]))}" for axis in GRID if axis in more)
 
 
 def _begin(
@@ -83,7 +125,8 @@ def _begin(
 
 
 def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
-    """Whether the folder holds this very comparison already; False where it is empty or absent. Writes nothing.
+    """Whether the folder holds this comparison already, or its first methods and seeds; False where it is empty or
+    absent. Writes nothing.
 
     Raises UserError when it has results of another protocol or configuration, or of a method that was another one.
     """
@@ -97,10 +140,14 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
             written = found.get("code", {})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: unreadable ({error}); choose another --out folder") from error
+        new = {*wanted["methods"]} - {*known["methods"]}
+        wanted["options"] = [option for option in wanted["options"] if _owner(option) not in new]
         for name, value in flat(wanted).items():
-            if flat(known).get(name) != value:
-                old = flat(known).get(name)
-                raise UserError(f"{out}: holds a comparison with {name} = {old!r}, not {value!r}; choose another --out")
+            old = flat(known).get(name)
+            if old != (value[: len(old)] if name in GRID else value):
+                advice = "keep these and add others behind them, or " if name in GRID else ""
+                said = f"{name} = {old!r}, not {value!r}; {advice}choose another --out"
+                raise UserError(f"{out}: holds a comparison with {said}")
         for name, digest in code.items():
             if written.get(name, digest) != digest:
                 raise UserError(f"{out}: holds results of {name} before its code changed; choose another --out")
@@ -110,6 +157,11 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
     return False
 
 
+def _owner(option: str) -> str:
+    """The method of an option `method.field=value`."""
+    return option.partition("=")[0].rpartition(".")[0]
+
+
 def stored_config(out: Path) -> CompareConfig:
     """The config of the comparison in a folder.
 
@@ -117,7 +169,7 @@ def stored_config(out: Path) -> CompareConfig:
     this process may not import (`suite.records.own_methods`).
     """
     config = recorded_config(out)
-    owners = [option.partition("=")[0].rpartition(".")[0] for option in config.options]
+    owners = [_owner(option) for option in config.options]
     rewards = [reward for task in config.all_tasks if (reward := reward_of(task))]
     require_allowed([*config.methods, *owners, *rewards], out / CONFIG_FILE)
     return config
@@ -143,6 +195,12 @@ def recorded_command(out: Path) -> str:
     """The command line that the comparison was begun with; empty where there is none."""
     path = out / CONFIG_FILE
     return str(json.loads(path.read_text(encoding="utf-8")).get("command", "")) if path.exists() else ""
+
+
+def recorded_growth(out: Path) -> list[dict[str, Any]]:
+    """What was added to the comparison after it was begun, oldest first: methods, seeds, command and versions."""
+    path = out / CONFIG_FILE
+    return list(json.loads(path.read_text(encoding="utf-8")).get(GROWN, [])) if path.exists() else []
 
 
 def recorded_sampler_choice(out: Path) -> dict[str, Any]:

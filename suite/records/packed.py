@@ -50,22 +50,34 @@ def result_file(folder: Path) -> Path:
     return folder / FILE if place is None else place[0] / RUNS
 
 
+def unpacked_results(folder: Path) -> list[Path]:
+    """The results of a comparison's runs that lie in files of their own, in order.
+
+    A comparison that lies deeper, such as one of a sweep, has its own.
+    """
+    return sorted(path for path in folder.rglob(FILE) if len(path.relative_to(folder).parts) <= DEEPEST + 1)
+
+
 def pack_results(folder: Path) -> list[Path]:
     """Pack a finished comparison in place; the files that were written. UserError where there is nothing to pack.
 
-    A comparison that lies deeper, such as one of a sweep, is packed by a call of its own.
+    Results that were packed before stay, beside those of methods and seeds that were added since.
     """
-    paths = sorted(path for path in folder.rglob(FILE) if len(path.relative_to(folder).parts) <= DEEPEST + 1)
+    paths = unpacked_results(folder)
     if not paths:
         raise UserError(f"{folder}: no {FILE} to pack; give the folder of a finished comparison that is not packed yet")
-    results = {path.parent.relative_to(folder).as_posix(): read_file(path) for path in paths}
+    before = _packed(folder) if (folder / RUNS).exists() else {"runs": {}, "updates": {}}
+    found = {name: _unpacked(folder, name) for name in before["runs"]}
+    found |= {path.parent.relative_to(folder).as_posix(): read_file(path) for path in paths}
+    results = {name: found[name] for name in sorted(found, key=Path)}
     written = [
         _write(folder / VERDICTS, _verdicts(results)),
         _write(folder / CURVES, _curves(results)),
         folder / RUNS,
     ]
-    facts = {name: _facts(result) for name, result in results.items()}
-    write_atomically(folder / RUNS, json.dumps({"schema": SCHEMA, "runs": facts}, indent=1, allow_nan=False) + "\n")
+    content = {"schema": SCHEMA, "runs": {name: _facts(result) for name, result in results.items()}}
+    content |= {"updates": before["updates"]} if before["updates"] else {}
+    write_atomically(folder / RUNS, json.dumps(content, indent=1, allow_nan=False) + "\n")
     for name, result in results.items():
         if _unpacked(folder, name) != result:
             raise RuntimeError(f"{folder}: {name} does not read back as it was; its {FILE} stays")
@@ -82,10 +94,15 @@ def is_listed(folder: Path) -> bool:
 
 
 def list_updates(folder: Path) -> None:
-    """Note the sha256 of every packed update log of a packed comparison in its runs.json, which readers compare."""
+    """Note the sha256 of every packed update log of a packed comparison in its runs.json, which readers compare.
+
+    What was noted stays: a log that was altered since is not taken for the right one.
+    """
     content = json.loads((folder / RUNS).read_text(encoding="utf-8"))
-    logs = [folder / run / UPDATES for run in content["runs"] if (folder / run / UPDATES).exists()]
-    content["updates"] = {path.parent.relative_to(folder).as_posix(): file_sha256(path) for path in logs}
+    noted, logs = content.get("updates", {}), {run: folder / run / UPDATES for run in content["runs"]}
+    content["updates"] = {
+        run: noted.get(run) or file_sha256(path) for run, path in logs.items() if run in noted or path.exists()
+    }
     write_atomically(folder / RUNS, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

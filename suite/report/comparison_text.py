@@ -18,7 +18,7 @@ from suite.findings.costs import cut_sentence, gradient_table, ledger_table
 from suite.findings.running_estimates import SENTENCE, estimates_table
 from suite.findings.stability import rules_text, stability_summary
 from suite.methods.cards import card_digest, hyper_line
-from suite.records.comparison_folder import recorded_code
+from suite.records.comparison_folder import grown_by, recorded_code, recorded_growth
 from suite.records.packed import result_file
 from suite.records.result import BASE
 from suite.replay.fairness import too_few_problems
@@ -85,10 +85,24 @@ def _first_look(report: Comparison) -> Iterator[str]:
     samples = report.config.evaluation.samples
     yield f"{settings_line(report)}; evaluated on {sets}: problems in brackets, {samples} responses to each."
     yield from _own_rewards(report)
+    yield from _added(report)
     figures = ["accuracy", *(["clip_by_length"] if report.any_ended else []), "reward"]
     if len(tables.declared_rows(report.statistics.differences)):
         figures.insert(1, "differences")
     yield "\n".join(f"![{name.replace('_', ' ')}]({name}.png)" for name in figures)
+
+
+def _added(report: Comparison) -> Iterator[str]:
+    """What was added to the comparison after it was begun, and what that may do to its verdicts."""
+    added = [
+        f"{grown_by(facts)} (`{facts['command']}`, commit {facts['versions']['commit'][:12]})"
+        for facts in recorded_growth(report.out)
+    ]
+    if added:
+        yield (
+            f"Added after the comparison was begun: {'; '.join(added)}. Where differences seen before decided that, "
+            "p-values are too small."
+        )
 
 
 def _own_rewards(report: Comparison) -> Iterator[str]:

@@ -210,6 +210,32 @@ def test_a_sweep_adds_rates_to_the_report(whole: Path, tmp_path: Path) -> None:
         call("compare", str(out), "--rates", "5e-5")
 
 
+def test_a_comparison_grows_by_seeds_and_methods_and_what_was_there_stays(whole: Path, tmp_path: Path) -> None:
+    """Packed, then grown, then packed again; a new cell made again in a folder of the whole grid has the same bytes."""
+    out = shutil.copytree(whole, tmp_path / "out")
+    before = {name: read_result(out / name) for name in ("base", *(f"cells/{cell}" for cell in CELLS))}
+    call("report", str(out), "--pack")
+    larger = ("compare", "smoke", "--methods", "grpo,fspo,rloo", "--seeds", "2", "--out", str(out))
+    assert "and adds methods rloo and seeds 1" in " ".join(call(*larger, "--dry-run").split())
+    said = call(*larger)
+    assert f"added to the comparison in {out}: methods rloo and seeds 1" in " ".join(said.split())
+    assert {name: read_result(out / name) for name in before} == before
+    new = [f"cells/{cell}" for cell in ("grpo-seed1", "fspo-seed1", "rloo-seed0", "rloo-seed1")]
+    assert [name for name in new if (out / name / "result.json").exists()] == new
+    first = {read_result(out / name).digests["first_rollouts"] for name in ("cells/fspo-seed0", "cells/rloo-seed0")}
+    assert len(first) == 1
+    text = (out / "report.md").read_text()
+    assert "3 methods x 2 seeds" in text
+    assert re.search(
+        r"Added after the comparison was begun: methods rloo and seeds 1 \(`fspo compare smoke .*`, commit", text
+    )
+    call("report", str(out), "--pack")
+    assert not [*out.rglob("result.json")]
+    assert {name: read_result(out / name) for name in before} == before
+    assert "1 of 1 agree byte for byte" in call("verify", str(out), "--cells", "rloo-seed1")
+    assert "Added after" not in (whole / "report.md").read_text()
+
+
 def call(*words: str) -> str:
     """What a command prints; an assertion fails with it where the command does."""
     ended = command(words, Path.cwd(), patience=300)

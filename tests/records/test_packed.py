@@ -75,6 +75,31 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
+def test_runs_that_were_added_are_packed_beside_the_others(tmp_path: Path) -> None:
+    """In two goes the same bytes as in one; what was noted of a log before stays, so that its change is noticed."""
+    results = {name: comparison(tmp_path / name) for name in ("once", "twice")}["twice"]
+    pack_results(tmp_path / "once")
+    later = tmp_path / "twice" / "cells" / "one-seed0"
+    later.rename(tmp_path / "later")
+    cell = tmp_path / "twice" / "cells" / "two-seed3"
+    (cell / "updates").mkdir()
+    for step in range(3):
+        updates(step).save(cell / "updates" / f"step-{step:05d}.safetensors")
+    pack_results(tmp_path / "twice")
+    noted = json.loads((tmp_path / "twice" / RUNS).read_text())["updates"]
+    assert list(noted) == ["cells/two-seed3"]
+    (cell / UPDATES).write_bytes((cell / UPDATES).read_bytes()[:-1] + b"x")
+    (tmp_path / "later").rename(later)
+    pack_results(tmp_path / "twice")
+    for file in (VERDICTS, CURVES):
+        assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "twice" / file).read_bytes()
+    once, twice = (json.loads((tmp_path / name / RUNS).read_text()) for name in ("once", "twice"))
+    assert (twice["runs"], twice["updates"]) == (once["runs"], noted)
+    assert {name: read_result(tmp_path / "twice" / name) for name in results} == results
+    with pytest.raises(UserError, match="altered, or not listed"):
+        read_updates(cell)
+
+
 def test_update_logs_become_one_file_bit_for_bit(tmp_path: Path) -> None:
     comparison(tmp_path)
     cell = tmp_path / "cells" / "one-seed0"
