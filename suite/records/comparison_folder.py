@@ -144,7 +144,7 @@ def holds(config: CompareConfig, out: Path, code: Mapping[str, str]) -> bool:
         wanted["options"] = [option for option in wanted["options"] if _owner(option) not in new]
         for name, value in flat(wanted).items():
             old = flat(known).get(name)
-            if old != (value[: len(old)] if name in GRID else value):
+            if old != (value[: len(known[name])] if name in GRID else value):
                 advice = "keep these and add others behind them, or " if name in GRID else ""
                 said = f"{name} = {old!r}, not {value!r}; {advice}choose another --out"
                 raise UserError(f"{out}: holds a comparison with {said}")
