@@ -149,6 +149,7 @@ bench: $(DEV)  ## every benchmark for CPUs into results/bench, then one table of
 	$(call measure,log_probs,log_probs)
 	$(call measure,scaling,scaling)
 	$(call measure,arena,arena)
+	$(call measure,matrix_products,matrix_products)
 	$(if $(DATA),$(call measure,grading --data-dir $(DATA),grading))
 	$(BIN)/python -m benchmarks.summary --folder results/bench
 

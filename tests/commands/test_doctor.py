@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -14,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from suite.commands.doctor import COLUMNS, LABEL, doctor
-from suite.records.installation import NEEDED_FOR, Package, machine_facts, packages, torch_facts
+from suite.records.installation import NEEDED_FOR, Package, machine_facts, packages, slower_products, torch_facts
 from tasks import REAL_SETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,17 @@ def test_a_sound_installation_says_what_is_missing_for_what(capsys: pytest.Captu
         assert label == "GiB free" or set(fact.split()) <= set(text.split())  # what is free moves
     wide = [line for line in text.splitlines() if len(line) > COLUMNS]
     assert all("install" in line or len(line.split()) <= 2 for line in wide), wide
+
+
+def test_an_amd_processor_with_avx512_alone_is_told_where_its_faster_products_are() -> None:
+    intel = "vendor_id\t: GenuineIntel\nflags\t: fma avx2 avx512f avx512dq\n"
+    amd = intel.replace("GenuineIntel", "AuthenticAMD")
+    ((label, said),) = slower_products(amd)
+    assert label == "MKL"
+    page, heading = re.findall(r"(docs/\S+\.md), ([^,]+),", said)[0]
+    assert f"\n## {heading}\n" in (ROOT / page).read_text(encoding="utf-8")
+    assert not list(slower_products(intel))
+    assert not list(slower_products(amd.replace(" avx512f", "")))
 
 
 def test_a_package_of_another_version_and_one_that_does_not_import_are_broken(
