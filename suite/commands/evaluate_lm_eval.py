@@ -16,7 +16,7 @@ from suite.config import EvalConfig, plain_data
 from suite.evaluation.evaluate import evaluation_problems, summarise
 from suite.evaluation.lm_eval_model import PREFIX, Answering, fspo_tasks, native_task, require_lm_eval, run_lm_eval
 from suite.experiments.local_jobs import progress_bar
-from suite.experiments.names import LM_EVAL_TASKS, is_own, tasks_named
+from suite.experiments.names import LM_EVAL_TASKS, is_own, require_sets, tasks_named
 from suite.experiments.start import model_for_evaluation
 from suite.policy.engines import require_engine, sampler_for
 from suite.policy.prompting import encode, with_verdicts
@@ -82,8 +82,7 @@ def run_through_lm_eval(
     chosen = tasks_named(config.tasks)
     if own := [name for name in config.tasks if is_own(name)]:
         raise UserError(f"{own[0]}: lm-eval knows the suite's sets only; leave out --through")
-    for task in chosen:
-        task.load("eval", data_dir)
+    require_sets({"eval": config.tasks}, data_dir)
     own = _native_tasks(config.tasks, console) if native else {}
     loaded = model_for_evaluation(model, precision)
     sampler = sampler_for(engine, loaded.model, loaded.tokenizer, precision, config.batch_size)

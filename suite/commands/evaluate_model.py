@@ -18,7 +18,7 @@ from suite.evaluation.evaluate import by_kind, evaluate, evaluation_problems, ma
 from suite.evaluation.sample_store import FOLDER, MANIFEST, SampleStore
 from suite.experiments.contexts import evaluation_sets, require_room
 from suite.experiments.local_jobs import progress_bar
-from suite.experiments.names import tasks_named
+from suite.experiments.names import require_sets, tasks_named
 from suite.experiments.start import model_for_evaluation
 from suite.policy.engines import require_engine, sampler_for
 from suite.policy.halving_sampler import FrugalSampler
@@ -52,8 +52,7 @@ def run_evaluation(
     """
     require_engine(engine, precision)
     chosen = tasks_named(config.tasks)
-    for task in chosen:
-        task.load("eval", data_dir)
+    require_sets({"eval": config.tasks}, data_dir)
     loaded = model_for_evaluation(model, precision)
     asked = replace(evaluation_sets(config, data_dir), setting="--max-new-tokens ", plain="--style plain")
     require_room(loaded.tokenizer, context_of(loaded.model.config), [asked])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import baselines
@@ -29,6 +29,26 @@ LM_EVAL_TASKS = tasks.LM_EVAL_TASKS
 def tasks_named(names: Sequence[str]) -> list[Task]:
     """The tasks of those names, in order; a file FILE.jsonl of the user's own is one, too (`tasks.own_problems`)."""
     return [_own_task(name) if is_own(name) else _set_of_ours(name) for name in names]
+
+
+def require_sets(asked: Mapping[str, Sequence[str]], data_dir: Path | None) -> None:
+    """Read the sets that are asked for, by split, so that a run ends before it begins where one cannot be read.
+
+    UserError names all files together that the data folder lacks; of what else is wrong, the first.
+    """
+    sheets = {module.NAME: module.SHEET for module in tasks.REAL_SETS}
+    if data_dir is not None:
+        known = [(sheets[name], split) for split, names in asked.items() for name in names if name in sheets]
+        kept = [(sheet, split) for sheet, split in known if split in sheet.files]
+        lacking = dict.fromkeys(file for sheet, split in kept for file in sheet.missing(split, data_dir))
+        if len(lacking) > 1:
+            raise UserError(
+                f"{data_dir}: {len(lacking)} files that are asked for are missing: {', '.join(lacking)}; "
+                "add them, or leave --data-dir out to use the hub"
+            )
+    for split, names in asked.items():
+        for task in tasks_named(names):
+            task.load(split, data_dir)
 
 
 def _own_task(name: str) -> Task:

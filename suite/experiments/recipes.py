@@ -10,7 +10,7 @@ from typing import Any, Literal
 from suite.config import CompareConfig
 from suite.experiments.contexts import require_room_in_comparison
 from suite.experiments.evaluation_overlap import refuse_overlap
-from suite.experiments.names import find_method, lookup, tasks_named
+from suite.experiments.names import find_method, lookup, require_sets, tasks_named
 from suite.experiments.recipe_book import RECIPES
 from suite.experiments.recipe_files import recipe_in_module, recipe_in_toml
 from suite.experiments.settings import with_options, with_ranges
@@ -118,10 +118,7 @@ def resolved(
     if config.train.lora_rank:
         require_peft()
     require_trackers(config.train.trackers)
-    for task in tasks_named(config.train.tasks):
-        task.load("train", config.train.data_dir)
-    for task in tasks_named(config.evaluation.tasks):
-        task.load("eval", config.train.data_dir)
+    require_sets({"train": config.train.tasks, "eval": config.evaluation.tasks}, config.train.data_dir)
     refuse_overlap(config)
     require_room_in_comparison(config)
     return config

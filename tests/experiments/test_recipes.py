@@ -14,13 +14,16 @@ import pytest
 from suite.commands import main
 from suite.commands.recipes import NOT_PUBLIC, recipe_card
 from suite.config import CHECKPOINT_RULE, CompareConfig, EvalConfig, TrainConfig, VllmConfig, plain_data
-from suite.experiments.names import EMBEDDED_MODEL, METHODS, tasks_named
+from suite.experiments.names import EMBEDDED_MODEL, METHODS, require_sets, tasks_named
 from suite.experiments.recipe_book import DEFAULT, PAPER, RECIPES, SOURCES, provenance, published, recipe_settings
 from suite.experiments.recipes import Changes, recipe, resolved
 from suite.planning import dry_run
 from suite.policy import lora, vllm_engine
 from suite.records.comparison_folder import holds
 from suite.types import UserError
+from tasks import REAL_SETS
+
+SHEETS = {module.NAME: module.SHEET for module in REAL_SETS}
 
 OF_THE_PAPER = {"methods", "train.model", "evaluation.tasks"}
 """All that the paper says of its experiment; its data, batch, rate, lengths and samples are not public."""
@@ -262,3 +265,27 @@ def test_a_folder_older_than_a_setting_holds_its_default(tmp_path: Path) -> None
     assert holds(changed(), tmp_path, {})
     with pytest.raises(UserError, match=r"train\.lora_alpha = 32\.0, not 8\.0"):
         holds(changed("train.lora_alpha=8"), tmp_path, {})
+
+
+def test_all_missing_files_of_a_run_are_named_together(tmp_path: Path) -> None:
+    asked = {"train": ("dapo_math_17k", "gcd"), "eval": ("math500", "aime24", "gcd", "math500")}
+    dapo, maths, aime = (
+        SHEETS[name].files[split].where
+        for name, split in (("dapo_math_17k", "train"), ("math500", "eval"), ("aime24", "eval"))
+    )
+
+    def put(*files: str) -> None:
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).touch()
+
+    put(*aime)
+    both = ", ".join((*dapo, *maths))
+    with pytest.raises(UserError, match=f": {len(dapo + maths)} files that are asked for are missing: {both}; add"):
+        require_sets(asked, tmp_path)
+    put(*dapo, *maths)
+    with pytest.raises(UserError, match=f"{dapo[0]}, line 1: "):  # all are there; the first of them is empty
+        require_sets(asked, tmp_path)
+    require_sets({"train": ["gcd"], "eval": ["gcd"]}, tmp_path)
+    with pytest.raises(UserError, match="aime24: it is for evaluation only"):
+        require_sets({"train": ["aime24"]}, tmp_path)
