@@ -190,21 +190,24 @@ def _for_every_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, 
 def _by_node(
     query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], paths: Paths, scaling: float | None
 ) -> Tensor:
-    """One call for each run of neighbours of one size and path length: their queries, the keys of their paths."""
+    """One call for each run of neighbours of one size and path length: their queries, the keys of their paths.
+
+    The paths of all nodes are read together, so that their gradients are summed into the row once.
+    """
     key, value, shared = _for_every_head(query, key, value)
-    outputs, start, place = [], 0, 0
-    for (size, path), run in groupby(zip(sizes, paths.sizes, strict=True)):
-        count = len(list(run))
-        own, seen = slice(start, start + size * count), paths.places[place : place + path * count]
-        start, place = own.stop, place + path * count
-        states = [query[0, :, own].unflatten(1, (count, size)).transpose(0, 1)]
-        states += [x[0, :, seen].unflatten(1, (count, path)).transpose(0, 1) for x in (key, value)]
+    runs = [(*shape, len(list(run))) for shape, run in groupby(zip(sizes, paths.sizes, strict=True))]
+    seen = [x[0].transpose(0, 1)[paths.places].transpose(0, 1) for x in (key, value)]  # [g, sum of paths, e] each
+    parts = [query[0].split([size * count for size, _, count in runs], dim=1)]
+    parts += [x.split([path * count for _, path, count in runs], dim=1) for x in seen]
+    outputs = []
+    for (size, path, count), *states in zip(runs, *parts, strict=True):
+        states = [x.unflatten(1, (count, -1)).transpose(0, 1) for x in states]
         mask = None if size == path else _after_a_path(size, path, query.device)
         found = scaled_dot_product_attention(
             *states, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=shared
         )
-        outputs.append(found.transpose(0, 1).flatten(1, 2)[None])
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+        outputs.append(found.transpose(0, 1).flatten(1, 2))
+    return torch.cat(outputs, dim=1).transpose(0, 1)[None]
 
 
 def _after_a_path(size: int, path: int, device: torch.device) -> Tensor:
