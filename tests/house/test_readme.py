@@ -13,6 +13,7 @@ from pages import PAGES, text_of
 from suite.config import PROTOCOL, restored
 from suite.experiments.recipes import recipe
 from suite.methods.conformance import CHECKS
+from suite.records.packed import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = {"demo": "docs/reading-a-report.md", "bench": "docs/speed.md"}
@@ -48,7 +49,7 @@ def test_the_speed_in_a_sentence_is_the_tables() -> None:
 
 
 def test_where_a_step_goes_is_what_the_cells_say() -> None:
-    costs = [json.loads(path.read_text())["costs"] for path in ROOT.glob("results/smollm2-words/cells/*/result.json")]
+    costs = [read_result(cell).costs for cell in (ROOT / "results/smollm2-words/cells").iterdir()]
     parts = ("sample", "score", "update")
     steps = [sum(one[f"seconds/{part}"] for part in parts) for one in costs]
     said = [
