@@ -58,7 +58,8 @@ def _tokens(text: str) -> list[str]:
     return found
 
 
-def _bounded(value: Fraction) -> Fraction:
+def bounded(value: Fraction) -> Fraction:
+    """The value itself. Raises Huge where it has more than DIGITS digits."""
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > DIGITS * _BITS_A_DIGIT:
         raise Huge
     return value
@@ -84,7 +85,7 @@ def _numeral(token: str) -> Fraction:
         return value
     if len(exponent) > len(str(DIGITS)) + 1 or abs(int(exponent)) > DIGITS:
         raise Huge
-    return value * Fraction(10) ** int(exponent)
+    return bounded(value * Fraction(10) ** int(exponent))
 
 
 class _Reader:
@@ -117,18 +118,18 @@ class _Reader:
         value = self.product(depth) * (-1 if negative else 1)
         while operator := self.take("+", "-"):
             other = self.product(depth)
-            value = _bounded(value + other if operator == "+" else value - other)
+            value = bounded(value + other if operator == "+" else value - other)
         return value
 
     def product(self, depth: int) -> Fraction:
         value = self.power(depth)
         while True:
             if self.take("*", "\\times", "\\cdot"):
-                value = _bounded(value * self.signed(depth))
+                value = bounded(value * self.signed(depth))
             elif self.take("/"):
-                value = _bounded(value / self.signed(depth))
+                value = bounded(value / self.signed(depth))
             elif self.seen() == "(" or (self.seen() == "\\frac" and self.tokens[self.place - 1] in (")", "}")):
-                value = _bounded(value * self.power(depth))  # factors side by side; 2\frac{1}{3} is a mixed number
+                value = bounded(value * self.power(depth))  # factors side by side; 2\frac{1}{3} is a mixed number
             else:
                 return value
 
@@ -148,7 +149,7 @@ class _Reader:
         if self.take("^", "**"):
             negative = self.take("-")
             exponent = self.power(depth + 1)
-            value = _bounded(_power(value, -exponent if negative else exponent))
+            value = bounded(_power(value, -exponent if negative else exponent))
         return value
 
     def group(self, depth: int, opening: str = "{", closing: str = "}") -> Fraction:
@@ -165,7 +166,7 @@ class _Reader:
             return self.group(depth)
         if self.take("\\frac"):
             above = self.group(depth)
-            return _bounded(above / self.group(depth))
+            return bounded(above / self.group(depth))
         if self.take("\\binom"):
             return self.chosen(self.group(depth), self.group(depth))
         if not token[:1].isdigit() and token[:1] != ".":

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
-from tasks.arithmetic import Huge, exact
+from tasks.arithmetic import Huge, bounded, exact
 from tasks.labels import FUNCTIONS, LETTERS, SUBSCRIPT, bare, is_name, without_rounding
 from tasks.spelling import NUMERAL, one_spelling
 from tasks.units import CURRENCIES, ORDINALS, SYMBOLS, UNITS, is_word, scale_of
@@ -261,9 +261,12 @@ def _with_unit(text: str) -> Number | None:
         return None
     unit = re.sub(r"(?<=[A-Za-z]) ?\^ ?(?:\{-?[1-3]\}|-?[1-3])", "", found["unit"]).rstrip(". ")
     value, words = number.value, re.sub(r" ?(?:/|\\cdot(?![A-Za-z])|·) ?(?=[A-Za-z])|-(?=[A-Za-z])", " ", unit).split()
-    while words and (scale := scale_of(words[0])) is not None:
-        value, words = value * scale, words[1:]
-        words = words[1:] if words[:1] == ["of"] else words
+    try:
+        while words and (scale := scale_of(words[0])) is not None:
+            value, words = bounded(value * scale), words[1:]
+            words = words[1:] if words[:1] == ["of"] else words
+    except Huge:
+        return None
     if _NOT_A_UNIT.search(" ".join(words)) or not all(_is_unit(word, text) for word in words):
         return None
     return Number(value, rounded=number.rounded, unit=UNITS.get(unit.lower(), ""))

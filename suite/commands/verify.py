@@ -51,6 +51,8 @@ def verify(
     from suite.records.comparison_folder import claim_folder, stored_config
 
     config = stored_config(folder)
+    if out is not None and out.resolve() == folder.resolve():
+        raise UserError(f"--out {out}: it is the folder that is verified; give another one for what is made again")
     require_files_here(config, folder)
     seed = random.SystemRandom().randrange(10_000) if draw is None else draw
     chosen = chosen_cells(config, cells, seed)
@@ -112,7 +114,7 @@ def _compared(
     from suite.experiments.finished import stored_cells
     from suite.experiments.remake import digest_under
     from suite.findings.made_again import compared
-    from suite.records.comparison_folder import recorded_code, recorded_versions
+    from suite.records.comparison_folder import recorded_code, recorded_growth, recorded_versions
     from suite.records.packed import read_result
 
     here, recorded, others = code_of(config), recorded_code(folder), stored_cells(config, folder)
@@ -120,7 +122,8 @@ def _compared(
         same = True
         if name != BASE:
             first, _ = FirstRolloutsJob(config, place, stored.seed).read()
-            known = (first.header["versions"], stored.environment, recorded_versions(folder))
+            grown = [growth["versions"] for growth in recorded_growth(folder)]
+            known = (first.header["versions"], stored.environment, recorded_versions(folder), *grown)
             same = stored.digests["first_rollouts"] in {digest_under(first, versions) for versions in known}
         sources = (recorded.get(stored.method, ""), here.get(stored.method, ""))
         made = read_result(place / _path(name))

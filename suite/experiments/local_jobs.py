@@ -102,12 +102,14 @@ def _start_worker(parent: int, stop: Any, threads: int, devices: str | None) -> 
 def run_job(job: Job) -> tuple[str, float]:
     """Run a job in this process, alone in its folder: what it says of itself, and its seconds.
 
-    Whatever goes wrong is a UserError: an error of another kind may not survive the way to another process. Its
-    traceback is in the job's folder.
+    A job that another program finished meanwhile is left as it is. Whatever goes wrong is a UserError: an error of
+    another kind may not survive the way to another process. Its traceback is in the job's folder.
     """
     start = time.perf_counter()
     with locked(job.folder):
         try:
+            if job.done():
+                return "finished by another program", time.perf_counter() - start
             return job.run(), time.perf_counter() - start
         except UserError as error:
             raise UserError(f"{_where(error)}{error}") from None

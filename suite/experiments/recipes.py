@@ -13,7 +13,7 @@ from suite.experiments.evaluation_overlap import refuse_overlap
 from suite.experiments.names import find_method, lookup, require_sets, tasks_named
 from suite.experiments.recipe_book import RECIPES
 from suite.experiments.recipe_files import recipe_in_module, recipe_in_toml
-from suite.experiments.settings import with_options, with_ranges
+from suite.experiments.settings import parsed, with_options, with_ranges
 from suite.policy.lora import require_peft
 from suite.records.own_methods import allow
 from suite.records.ranges import Ranges
@@ -88,10 +88,13 @@ def changed(
 ) -> CompareConfig:
     """The recipe with its changes, every name and setting checked. Neither data nor a model is looked for.
 
-    `methods` and `seeds` stand in place of the recipe's where they are given.
+    `methods` and `seeds` stand in place of the recipe's where they are given; its settings of methods that take no
+    part are left out.
     """
     config = recipe(reference)
     chosen = config.methods if methods is None else tuple(methods)
+    taking_part = tuple(option for option in config.options if parsed(option)[0] in chosen)
+    config = dataclasses.replace(config, options=taking_part)
     config = with_options(config, with_ranges(Ranges.read(changes.ranges), chosen, changes.set))
     if changes.credit is not None:
         config = dataclasses.replace(config, credit=changes.credit)

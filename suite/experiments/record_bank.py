@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -32,7 +33,8 @@ from suite.types import UserError
 
 NO_METHOD = "none"
 """The driver that clips nothing: the sequence ratio as it is."""
-FINISHED = "finished.json"
+BEGUN, FINISHED = "begun.json", "finished.json"
+"""In a working folder: the settings that it was begun with, and what the bank is to say of it."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,30 @@ class RecordJob:
     def total(self) -> int:
         return self.config.train.steps
 
+    @property
+    def driver(self) -> str:
+        """The name of the method that drives the policy."""
+        return "no_clip" if self.method == NO_METHOD else self.method
+
+    def settings(self) -> dict[str, Any]:
+        """What must be alike for a recording to be this one."""
+        method = method_in(self.config, self.driver)
+        driver = {"method": self.driver, "card": card_digest(method), "hyper": plain_data(method.hyper)}
+        alike = {"recipe": self.config.name, "train": plain_data(self.config.train), "driver": driver}
+        return json.loads(json.dumps(alike))
+
     def done(self) -> bool:
         return (self.folder / FINISHED).exists()
+
+    def claim(self) -> None:
+        """Note the settings in the working folder; UserError where an interrupted recording left others there."""
+        begun = self.folder / BEGUN
+        there = json.loads(begun.read_text(encoding="utf-8")) if begun.exists() else None
+        if there != self.settings() and (self.folder / "rollouts").exists():
+            raise UserError(
+                f"{self.folder}: an interrupted recording with other settings; give those again, or delete the folder"
+            )
+        write_atomically(begun, json.dumps(self.settings(), indent=1) + "\n")
 
     def finished_units(self) -> int:
         return len(read_log(self.folder))
@@ -66,19 +90,16 @@ class RecordJob:
         compute_portably(self.config.train.portable)
         loaded, sampler = load(self.config.train)
         source = source_of(self.config, loaded, sampler, self.seed)
-        driver = "no_clip" if self.method == NO_METHOD else self.method
 
         def keep(step: int, recorded: RolloutSet) -> None:
             write_atomically(self.folder / "rollouts" / f"step-{step:05d}.safetensors", recorded.to_bytes())
             write_atomically(self.folder / "policies" / f"step-{step:05d}", model_digest(merged(loaded.model)))
 
-        method = method_in(self.config, driver)
+        method = method_in(self.config, self.driver)
         log = Trainer(self.config.train, method, self.seed, source, self.folder, on_rollouts=keep).run()
         facts = {
-            "recipe": self.config.name,
-            "train": plain_data(self.config.train),
+            **self.settings(),
             "seed": self.seed,
-            "driver": {"method": driver, "card": card_digest(method), "hyper": plain_data(method.hyper)},
             "digests": {**source.digests, "final_model": model_digest(loaded.model)},
             "environment": {**versions(), **machine(), ARITHMETIC: kind_of_arithmetic(self.config.train.portable)},
         }
@@ -118,6 +139,8 @@ def record_rollouts(
         raise UserError("train.sampler=auto: a bank is added to later, on any machine; name an engine")
     jobs = [RecordJob(config, out, method, seed) for seed in config.seeds]
     left = [job for job in jobs if not _is_recorded(job, bank)]
+    for job in left:
+        job.claim()
     run_jobs([left], layout_for(config.train, len(left)), console)
     for job in left:
         facts = json.loads((job.folder / FINISHED).read_text(encoding="utf-8"))
@@ -134,9 +157,7 @@ def _is_recorded(job: RecordJob, bank: Bank) -> bool:
     there = bank.recordings.get(job.name)
     if there is None:
         return False
-    card = card_digest(method_in(job.config, "no_clip" if job.method == NO_METHOD else job.method))
-    wanted = (job.config.name, json.loads(json.dumps(plain_data(job.config.train))), card)
-    if (there["recipe"], there["train"], there["driver"]["card"]) != wanted:
+    if {name: there[name] for name in job.settings()} != job.settings():
         raise UserError(f"{job.out}: holds another recording {job.name} already; choose other --seeds or another --out")
     shutil.rmtree(job.folder, ignore_errors=True)  # it may have been killed between the two
     return True

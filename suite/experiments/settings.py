@@ -59,11 +59,13 @@ def credit_line(config: CompareConfig) -> list[str]:
 def with_options(config: CompareConfig, options: Sequence[str]) -> CompareConfig:
     """The config with `train.field=value`, `train.vllm.field=value` and `evaluation.field=value` applied.
 
-    Options of methods are kept for them.
+    Options of methods are kept for them, behind those that the config has already and in place of its for one field.
 
     Every option is checked here, those of methods included; settings of one owner together, for a bound may only be
     possible beside its new neighbour.
     """
+    given = {option.partition("=")[0] for option in options}
+    options = (*(option for option in config.options if option.partition("=")[0] not in given), *options)
     changes: dict[str, dict[str, Any]] = {}
     for option in options:
         owner, field, value = parsed(option)

@@ -98,6 +98,13 @@ PLANTED = ("baselines/grpo.py", "clip_low: float = knob(0.2,", "clip_low: float 
 """The file of GRPO's hyper-parameters, its lower width, and another one."""
 
 
+def test_a_folder_is_not_verified_by_itself() -> None:
+    demo = "results/demo"
+    code, said = call("verify", demo, "--cells", "base", "--out", f"{demo}/../demo")
+    assert code == 2
+    assert "it is the folder that is verified" in said
+
+
 def test_cells_are_drawn_with_a_seed_or_named() -> None:
     demo = recipe("demo")
     cells = len(demo.methods) * len(demo.seeds)

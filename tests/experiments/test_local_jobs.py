@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from suite.experiments.layouts import VISIBLE, Layout
-from suite.experiments.local_jobs import _Speed, run_jobs
+from suite.experiments.local_jobs import _Speed, run_job, run_jobs
 from suite.types import UserError
 
 pytestmark = pytest.mark.slow
@@ -87,6 +87,14 @@ def test_stages_run_and_done_jobs_are_skipped(tmp_path: Path) -> None:
     assert all(job.done() for job in first + second)
     # A second run of any job would fail on the file that is there.
     assert "3 of 4 jobs are done already" in run(first, [*second, Toy("d", tmp_path)])
+
+
+def test_a_job_that_another_program_finished_meanwhile_is_not_run_again(tmp_path: Path) -> None:
+    job = Toy("a", tmp_path)
+    assert run_job(job)[0] == "fine"
+    written = (job.folder / "done").read_bytes()
+    assert run_job(job)[0] == "finished by another program"
+    assert (job.folder / "done").read_bytes() == written
 
 
 def test_a_failed_job_is_named_and_stops_nobody_else_of_its_stage(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from suite.commands import main
 from suite.config import CompareConfig, EvalConfig, TrainConfig, VllmConfig
+from suite.experiments.names import METHODS
 from suite.experiments.recipe_book import RECIPES, provenance
 from suite.experiments.recipe_files import as_toml, recipe_in_module, recipe_in_toml
 from suite.experiments.recipes import Changes, changed, recipe
+from suite.experiments.settings import method_in
 from suite.types import UserError
 
 OWN = """
@@ -245,3 +247,14 @@ def test_a_function_in_a_module_is_read_once_more_after_an_edit(here: Path) -> N
     assert recipe_in_module("my_recipes.py:short").seeds == (7,)
     (here / "my_recipes.py").write_text(PYTHON.replace("(7,)", "(8,)"))
     assert recipe_in_module("my_recipes.py:short").seeds == (8,)
+
+
+def test_a_recipes_settings_of_methods_reach_what_is_run(here: Path) -> None:
+    text = as_toml(recipe("smoke"), {}).replace('"smoke"', '"mine"')
+    (here / "set.toml").write_text(text + "\n[settings.grpo]\nclip_low = 0.1\nclip_high = 0.3\n")
+    config = changed("set.toml", Changes())
+    assert method_in(config, "grpo").hyper == dataclasses.replace(METHODS["grpo"].hyper, clip_low=0.1, clip_high=0.3)
+    other = changed("set.toml", Changes(set=("grpo.clip_low=0.2", "train.steps=2")))
+    assert method_in(other, "grpo").hyper == dataclasses.replace(METHODS["grpo"].hyper, clip_low=0.2, clip_high=0.3)
+    assert other.train.steps == 2
+    assert changed("set.toml", Changes(), methods=["fspo"]).options == ()

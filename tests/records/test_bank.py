@@ -187,6 +187,20 @@ def test_a_recording_with_other_settings_is_another_one(small_recipe: CompareCon
     assert list(both.recordings) == ["none-seed0", "none-seed1"]
 
 
+def test_an_interrupted_recording_goes_on_with_its_own_settings_alone(
+    small_recipe: CompareConfig, tmp_path: Path
+) -> None:
+    one = dataclasses.replace(small_recipe, seeds=(0,))
+    faster = dataclasses.replace(one, train=dataclasses.replace(one.train, learning_rate=0.5))
+    job = RecordJob(one, tmp_path / "bank", "none", 0)
+    job.claim()
+    job.run()  # and was stopped before the bank took it
+    with pytest.raises(UserError, match="none-seed0: an interrupted recording with other settings; give those again"):
+        record_bank.record_rollouts(faster, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
+    bank = record_bank.record_rollouts(one, tmp_path / "bank", "none", [], None)  # type: ignore[arg-type]
+    assert bank.recordings["none-seed0"]["train"]["learning_rate"] == one.train.learning_rate
+
+
 def test_recording_twice_gives_the_same_files(small_recipe: CompareConfig, tmp_path: Path) -> None:
     names = []
     for folder in ("a", "b"):

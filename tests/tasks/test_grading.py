@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from suite.types import Problem, Verdict
 from tasks import symbolic
-from tasks.answers import final_answer
+from tasks.answers import final_answer, vote
 from tasks.grading import PANEL, REWARD, Memory, forget, grade, grade_problems
 from tasks.jsonl import read_problems
 from tasks.symbolic import Question
@@ -158,6 +158,22 @@ def test_decimals_are_compared_exactly(gold: Decimal, answer: Decimal):
 @given(st.text(max_size=200), st.sampled_from(["{}", "#### {}", r"\boxed{{{}}}", "{} 7", "#### 7{}"]))
 def test_no_text_raises(text: str, frame: str):
     assert grade([(frame.format(text), "7")])[0] in set(Verdict)
+
+
+HUGE = {
+    "scales": "5 " + "trillion " * 400,
+    "scales of two words": "5 million " * 900,
+    "a power of ten": "1" * 3000 + "e3000",
+    "just above": "1" * 3999 + "e3",
+    "and small": "7e-3999 trillion",
+}
+
+
+@pytest.mark.parametrize("answer", HUGE.values(), ids=HUGE)
+def test_a_number_of_too_many_digits_is_not_rewarded_and_never_raises(answer: str):
+    for response in (f"\\boxed{{{answer}}}", f"#### {answer}"):
+        assert grade([(response, "5")])[0] in (Verdict.WRONG, Verdict.UNDECIDED)
+        vote(response, "5")
 
 
 def test_problems_are_graded_in_order():
