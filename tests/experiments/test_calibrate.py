@@ -21,7 +21,7 @@ from small_world import ODD, small_config, tiny
 from strategies import METHODS
 from suite.commands import main
 from suite.config import CompareConfig, EvalConfig
-from suite.experiments import cells, contexts, evaluation_overlap, local_jobs, recipes, record_bank, start
+from suite.experiments import cells, contexts, evaluation_overlap, local_jobs, names, recipes, record_bank, start
 from suite.experiments.calibrate import calibrate, records_in
 from suite.experiments.recipes import Changes, resolved
 from suite.experiments.settings import method_in, method_with, with_options, with_ranges
@@ -434,7 +434,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         return CompareConfig("small", ("rloo", "fspo"), (0,), small_config(steps=3), evaluation, bootstrap=100)
 
     monkeypatch.setitem(recipes.RECIPES, "small", small)
-    for module in (cells, contexts, recipes, evaluation_overlap, start):
+    for module in (cells, contexts, names, recipes, evaluation_overlap, start):
         monkeypatch.setattr(module, "tasks_named", lambda names: [ODD])
     for module in (cells, record_bank):
         monkeypatch.setattr(module, "load", load)
